@@ -1,0 +1,3 @@
+//! Gives Services of type LoadBalancer their addresses.
+
+fn main() {}

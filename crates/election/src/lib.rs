@@ -1,0 +1,1 @@
+//! Pure per-VIP ownership election.

@@ -1,0 +1,1 @@
+//! What the daemons share: client, logging, shutdown.

@@ -1,0 +1,1 @@
+//! Pure failure detector and authenticated heartbeat codec.

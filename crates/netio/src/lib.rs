@@ -1,0 +1,1 @@
+//! Sockets, netlink, network namespaces and sysctls.

@@ -1,0 +1,1 @@
+//! The lightship.dev API types and the CRDs generated from them.

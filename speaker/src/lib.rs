@@ -1,0 +1,1 @@
+//! Announces virtual IPs and directs their traffic on one node.

@@ -1,0 +1,3 @@
+//! Announces virtual IPs and directs their traffic on one node.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The project's front door: lab, demo, test, bench.
+
+fn main() {}
