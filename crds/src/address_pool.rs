@@ -1,7 +1,7 @@
 //! `AddressPool`: addresses that Services of type LoadBalancer may get.
 
-// KubeSchema repeats each struct, `pub` included, inside a function.
-#![allow(unreachable_pub)]
+// KubeSchema repeats each struct, `pub` included, inside a function; printer columns repeat keys.
+#![allow(unreachable_pub, clippy::duplicated_attributes)]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};

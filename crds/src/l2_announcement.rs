@@ -1,7 +1,7 @@
 //! `L2Announcement`: which nodes answer for which addresses, on which interfaces.
 
-// KubeSchema repeats each struct, `pub` included, inside a function.
-#![allow(unreachable_pub)]
+// KubeSchema repeats each struct, `pub` included, inside a function; printer columns repeat keys.
+#![allow(unreachable_pub, clippy::duplicated_attributes)]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema};

@@ -1,7 +1,7 @@
 //! `VirtualIP`: one object per address in use; `kubectl get vip` is the picture of the system.
 
-// KubeSchema repeats each struct, `pub` included, inside a function.
-#![allow(unreachable_pub)]
+// KubeSchema repeats each struct, `pub` included, inside a function; printer columns repeat keys.
+#![allow(unreachable_pub, clippy::duplicated_attributes)]
 
 use std::net::IpAddr;
 
