@@ -1,1 +1,36 @@
-//! Pure failure detector and authenticated heartbeat codec.
+//! Membership of the speakers: who is there, and how they tell each other.
+//!
+//! Three parts, none of which knows a clock, a socket or Kubernetes:
+//!
+//! * [`heartbeat`]: the datagram that speakers send each other, authenticated
+//!   and at most [`heartbeat::MAX_DATAGRAM`] bytes long;
+//! * [`replay`]: refuses datagrams that are not newer than what was heard;
+//! * [`detector`]: turns heartbeats, probe replies and silence into the state
+//!   of each peer.
+//!
+//! Time is always an argument: a [`std::time::Duration`] since an arbitrary
+//! monotonic origin that the caller chooses once.
+//!
+//! What the shell around it does:
+//!
+//! 1. a datagram arrives: [`heartbeat::decode`], then [`replay::ReplayGuard::check`],
+//!    then [`detector::Detector::on_heartbeat`]; if the heartbeat carries
+//!    [`heartbeat::Flags::solicit`], it answers that sender at once with one of its own;
+//! 2. at [`detector::Detector::next_deadline`]: [`detector::Detector::on_tick`];
+//! 3. for each [`detector::Event::Probe`]: an ARP request or neighbour solicitation
+//!    to the node's address, **and** a heartbeat with `solicit` set to that node;
+//! 4. each [`detector::Config::interval`], and at once when its claims change: a
+//!    heartbeat with the next counter to every peer.
+
+use std::sync::Arc;
+
+pub mod detector;
+pub mod heartbeat;
+pub mod replay;
+
+pub use detector::{Config, ConfigError, Detector, Event, PeerState};
+pub use heartbeat::{Claim, DecodeError, Flags, Heartbeat, Key, Keys, decode, encode};
+pub use replay::{ReplayError, ReplayGuard};
+
+/// The Kubernetes name of a node.
+pub type NodeName = Arc<str>;

@@ -1,0 +1,213 @@
+//! The failure detector: heartbeats, probe replies and silence become peer states.
+//!
+//! Two questions are kept apart, since they have different answers: *may this
+//! node own VIPs* (its speaker beats) and *does this node still serve as a backend*
+//! (its kernel answers, even when the speaker is being restarted).
+//!
+//! ```text
+//!            beat                    silent: probe            silent for the timeout
+//!  Unknown ───────▶ Alive ─────────────────────▶ Suspect ─────────┬─────────────┐
+//!                   ▲  │ goodbye                                  │ kernel      │ nothing
+//!          any beat │  ▼                                          ▼ answers     ▼ answers
+//!                   │ Leaving ───▶ Left ──────────────────▶  SpeakerLost ◀───▶ Dead
+//!                                    └──────── probes unanswered ──────────────▲
+//! ```
+//!
+//! **Own lateness.** Every call tells the detector the time. A call that comes later than
+//! [`Detector::next_deadline`] promised means that *we* did not run, so the silence
+//! is ours: a delay shorter than an interval is not counted as silence of the
+//! peers; after a longer one (a stopped process, a paused machine) every peer
+//! gets a full timeout again. (Lifeguard, arXiv 1707.00788: distrust yourself first.)
+//!
+//! The detector owns the peers' states and nothing else; see the crate's
+//! documentation for what the shell has to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::NodeName;
+
+mod config;
+mod peer;
+#[cfg(test)]
+mod tests;
+
+pub use config::{Config, ConfigError};
+use peer::Peer;
+pub use peer::PeerState;
+
+/// What the shell should know or do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A peer's state changed.
+    Changed {
+        /// The peer.
+        node: NodeName,
+        /// Its state before.
+        from: PeerState,
+        /// Its state now.
+        to: PeerState,
+        /// Time since its last heartbeat, or since it was first listed.
+        silent_for: Duration,
+    },
+    /// Ask this node for a sign of life now: its kernel by ARP request or neighbour
+    /// solicitation, its speaker by a heartbeat with [`crate::Flags::solicit`].
+    Probe(NodeName),
+}
+
+/// Lateness up to this part of the interval is a timer's normal imprecision.
+const LATENESS_TOLERANCE: u32 = 10;
+
+/// The states of all peers.
+#[derive(Debug, Clone)]
+pub struct Detector {
+    config: Config,
+    me: NodeName,
+    peers: BTreeMap<NodeName, Peer>,
+    /// When `on_tick` is due; later calls mean that we did not run. None before the first call.
+    due: Option<Duration>,
+    /// Sum of our own lateness.
+    late: Duration,
+}
+
+impl Detector {
+    /// A detector without peers.
+    ///
+    /// # Errors
+    /// When `config` makes no sense.
+    pub fn new(config: Config, me: NodeName) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self {
+            config,
+            me,
+            peers: BTreeMap::new(),
+            due: None,
+            late: Duration::ZERO,
+        })
+    }
+
+    /// The timing in use.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Replaces the list of peers. New ones start as [`PeerState::Unknown`], those no longer
+    /// listed are forgotten without an event. Our own name is skipped.
+    pub fn set_peers(&mut self, peers: &BTreeSet<NodeName>, now: Duration) {
+        self.catch_up(now);
+        self.peers.retain(|name, _| peers.contains(name));
+        for name in peers.iter().filter(|name| **name != self.me) {
+            self.peers
+                .entry(name.clone())
+                .or_insert_with(|| Peer::new(now));
+        }
+        self.reschedule(now);
+    }
+
+    /// An authentic heartbeat of `node` arrived; `leaving` is its goodbye flag.
+    /// Heartbeats of nodes that are not listed are ignored.
+    pub fn on_heartbeat(&mut self, node: &NodeName, leaving: bool, now: Duration) -> Vec<Event> {
+        self.catch_up(now);
+        let Some(peer) = self.peers.get_mut(node) else {
+            return Vec::new();
+        };
+        let mut events = Vec::new();
+        peer.beat(leaving, now, &mut |from, to, silent_for| {
+            events.push(changed(node, from, to, silent_for));
+        });
+        // The stored deadline stays as it is: a beat only moves it later, and waking
+        // early costs less than looking at every peer for every heartbeat.
+        events
+    }
+
+    /// The kernel of `node` answered a probe: the node lives, whatever its speaker does.
+    pub fn on_probe_reply(&mut self, node: &NodeName, now: Duration) -> Vec<Event> {
+        self.catch_up(now);
+        let Some(peer) = self.peers.get_mut(node) else {
+            return Vec::new();
+        };
+        let mut events = Vec::new();
+        peer.reply(now, &mut |from, to, silent_for| {
+            events.push(changed(node, from, to, silent_for));
+        });
+        events
+    }
+
+    /// Lets time pass: changes states and asks for probes. Call it at
+    /// [`Self::next_deadline`]; calling it earlier or more often is harmless.
+    pub fn on_tick(&mut self, now: Duration) -> Vec<Event> {
+        self.catch_up(now);
+        let mut events = Vec::new();
+        for (node, peer) in &mut self.peers {
+            let probe = peer.tick(&self.config, now, &mut |from, to, silent_for| {
+                events.push(changed(node, from, to, silent_for));
+            });
+            if probe {
+                events.push(Event::Probe(node.clone()));
+            }
+        }
+        self.reschedule(now);
+        events
+    }
+
+    /// When `on_tick` is to be called, at most one interval ahead.
+    pub fn next_deadline(&self, now: Duration) -> Duration {
+        self.due.unwrap_or(now + self.config.interval)
+    }
+
+    /// State of `node`; [`PeerState::Unknown`] if it is not listed.
+    pub fn state(&self, node: &NodeName) -> PeerState {
+        self.peers
+            .get(node)
+            .map_or(PeerState::Unknown, |peer| peer.state)
+    }
+
+    /// All peers by name: state, and time since the last heartbeat or first listing.
+    pub fn peers(&self, now: Duration) -> impl Iterator<Item = (NodeName, PeerState, Duration)> {
+        self.peers
+            .iter()
+            .map(move |(name, peer)| (name.clone(), peer.state, peer.silent_for(now)))
+    }
+
+    /// Sum of the time by which this process itself was late so far.
+    pub fn own_lateness(&self) -> Duration {
+        self.late
+    }
+
+    /// Takes our own lateness off the silence of the peers.
+    fn catch_up(&mut self, now: Duration) {
+        let Some(due) = self.due else {
+            return;
+        };
+        let late = now.saturating_sub(due);
+        if late <= self.config.interval / LATENESS_TOLERANCE {
+            return;
+        }
+        self.late += late;
+        let restart = late >= self.config.interval;
+        for peer in self.peers.values_mut() {
+            peer.excuse(late, restart, now);
+        }
+        // Counted; what is due now is the tick that we owe.
+        self.due = Some(now);
+    }
+
+    fn reschedule(&mut self, now: Duration) {
+        let latest = now + self.config.interval;
+        let next = self
+            .peers
+            .values()
+            .map(|peer| peer.deadline(&self.config))
+            .min();
+        self.due = Some(next.map_or(latest, |next| next.clamp(now, latest)));
+    }
+}
+
+fn changed(node: &NodeName, from: PeerState, to: PeerState, silent_for: Duration) -> Event {
+    Event::Changed {
+        node: node.clone(),
+        from,
+        to,
+        silent_for,
+    }
+}

@@ -1,0 +1,274 @@
+//! The heartbeat datagram: what speakers tell each other ten times a second.
+//!
+//! ```text
+//!  0        1       2      3            4         12        20           26
+//! +--------+-------+------+------------+---------+---------+------------+--------------+
+//! | version| flags | mode | sender len | boot id | counter | uplink MAC | director MAC |
+//! +--------+-------+------+------------+---------+---------+------------+--------------+
+//!  32             40     42      44       46
+//! +--------------+------+-------+--------+--------+-----------+-----------+-------------+
+//! | table digest | page | pages | claims | sender | claim ... | (ignored) | 16-byte tag |
+//! +--------------+------+-------+--------+--------+-----------+-----------+-------------+
+//! claim = family (4 or 6), address (4 or 16 bytes), epoch (8 bytes)
+//! ```
+//!
+//! All integers are big-endian. The tag is HMAC-SHA-256 over everything before
+//! it, cut to 16 bytes (RFC 2104 section 5 allows truncation to half the hash).
+//! Nothing is read from a datagram before its tag was verified. Bytes between the
+//! last claim and the tag are ignored, so a later release can append fields
+//! and still be understood by this one during a rolling upgrade.
+
+use std::net::IpAddr;
+
+use thiserror::Error;
+
+use crate::NodeName;
+
+mod keys;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use keys::{Key, Keys, TAG_LEN};
+use wire::{Reader, put_claim};
+
+/// Version of the datagram that this crate writes and reads.
+pub const VERSION: u8 = 1;
+/// The longest datagram ever written or accepted, in bytes. Fits the IPv6
+/// minimum link MTU of 1,280 (RFC 8200 section 5) with IP and UDP headers, so a
+/// heartbeat is never fragmented.
+pub const MAX_DATAGRAM: usize = 1200;
+/// The most datagrams that one heartbeat is split into.
+pub const MAX_PAGES: u16 = 256;
+/// The longest node name: a DNS subdomain (RFC 1123, as Kubernetes requires).
+pub const MAX_NAME: usize = 253;
+/// Claims that are carried whatever their family and the sender's name; what is beyond
+/// does not reach the peers, so the caller must not hold more.
+pub const MAX_CLAIMS: usize =
+    MAX_PAGES as usize * ((MAX_DATAGRAM - HEADER - MAX_NAME - TAG_LEN) / CLAIM_V6);
+
+const HEADER: usize = 46;
+const CLAIM_V4: usize = 1 + 4 + 8;
+const CLAIM_V6: usize = 1 + 16 + 8;
+
+/// One VIP that the sender says it answers for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Claim {
+    /// The floating address.
+    pub vip: IpAddr,
+    /// How many times the ownership changed hands; the higher claim wins.
+    pub epoch: u64,
+}
+
+/// What the sender says of itself in one bit each. Unknown bits are ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flags {
+    /// The speaker is going away (SIGTERM) and hands its VIPs over.
+    pub leaving: bool,
+    /// The speaker may own VIPs: carrier, director and policy are fine.
+    pub can_own: bool,
+    /// The receiver is asked to answer at once with a heartbeat of its own.
+    pub solicit: bool,
+}
+
+impl Flags {
+    const LEAVING: u8 = 1;
+    const CAN_OWN: u8 = 2;
+    const SOLICIT: u8 = 4;
+
+    fn to_bits(self) -> u8 {
+        let bit = |on: bool, bit: u8| if on { bit } else { 0 };
+        bit(self.leaving, Self::LEAVING)
+            | bit(self.can_own, Self::CAN_OWN)
+            | bit(self.solicit, Self::SOLICIT)
+    }
+
+    fn from_bits(bits: u8) -> Self {
+        Self {
+            leaving: bits & Self::LEAVING != 0,
+            can_own: bits & Self::CAN_OWN != 0,
+            solicit: bits & Self::SOLICIT != 0,
+        }
+    }
+}
+
+/// One heartbeat, or after [`decode`] one page of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Node name of the sender.
+    pub sender: NodeName,
+    /// Grows with every start of the sender's speaker: nanoseconds of the wall
+    /// clock at start, or the last used value plus one if the clock went back.
+    pub boot_id: u64,
+    /// Grows by at least one with every call of [`encode`] that is sent.
+    pub counter: u64,
+    /// One-bit statements.
+    pub flags: Flags,
+    /// MAC address of the sender's uplink, where its node receives its share.
+    pub uplink_mac: [u8; 6],
+    /// MAC address of the sender's director, which it announces VIPs with.
+    pub director_mac: [u8; 6],
+    /// [`MODE_ANNOUNCE`] or [`MODE_DIRECT_ROUTING`].
+    pub mode: u8,
+    /// Hash of the sender's director table, to see when nodes disagree.
+    pub table_digest: u64,
+    /// Number of this page, from 0. [`encode`] ignores and sets it.
+    pub page: u16,
+    /// Pages of this heartbeat. [`encode`] ignores and sets it.
+    pub pages: u16,
+    /// The VIPs that the sender claims; after [`decode`] those of this page.
+    pub claims: Vec<Claim>,
+}
+
+/// [`Heartbeat::mode`]: the host MAC is announced, kube-proxy takes it from there.
+pub const MODE_ANNOUNCE: u8 = 0;
+/// [`Heartbeat::mode`]: the director's MAC is announced.
+pub const MODE_DIRECT_ROUTING: u8 = 1;
+
+/// Why a datagram was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum DecodeError {
+    /// Shorter than any heartbeat.
+    #[error("datagram of {0} bytes is shorter than any heartbeat")]
+    TooShort(usize),
+    /// Longer than [`MAX_DATAGRAM`].
+    #[error("datagram of {0} bytes is longer than any heartbeat")]
+    TooLong(usize),
+    /// The tag fits neither key: another cluster, a wrong key, or a forgery.
+    #[error("authentication tag does not match any of our keys")]
+    BadMac,
+    /// Authentic, but of another format version.
+    #[error("heartbeat format version {0} is not known here")]
+    Version(u8),
+    /// Authentic, but not well-formed; names the field.
+    #[error("malformed heartbeat: {0}")]
+    Malformed(&'static str),
+}
+
+impl DecodeError {
+    /// A short stable word for metrics and logs.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::TooShort(_) => "too_short",
+            Self::TooLong(_) => "too_long",
+            Self::BadMac => "bad_mac",
+            Self::Version(_) => "version",
+            Self::Malformed(_) => "malformed",
+        }
+    }
+}
+
+/// Writes a heartbeat as one or more datagrams, each at most [`MAX_DATAGRAM`] bytes
+/// and each with the full header, signed with the current key.
+///
+/// Claims are sorted by address. Names longer than [`MAX_NAME`] bytes are cut and claims that
+/// do not fit [`MAX_PAGES`] pages are left out ([`MAX_CLAIMS`] always fit).
+pub fn encode(heartbeat: &Heartbeat, keys: &Keys) -> Vec<Vec<u8>> {
+    let mut claims = heartbeat.claims.clone();
+    claims.sort_unstable();
+    let sender = wire::cut(&heartbeat.sender, MAX_NAME);
+    let pages = paginate(&claims, MAX_DATAGRAM - HEADER - sender.len() - TAG_LEN);
+    let count = pages.len() as u16;
+    pages
+        .iter()
+        .zip(0u16..)
+        .map(|(claims, page)| {
+            let mut out = Vec::with_capacity(MAX_DATAGRAM);
+            out.extend([VERSION, heartbeat.flags.to_bits(), heartbeat.mode]);
+            out.push(sender.len() as u8);
+            out.extend(heartbeat.boot_id.to_be_bytes());
+            out.extend(heartbeat.counter.to_be_bytes());
+            out.extend(heartbeat.uplink_mac);
+            out.extend(heartbeat.director_mac);
+            out.extend(heartbeat.table_digest.to_be_bytes());
+            out.extend(page.to_be_bytes());
+            out.extend(count.to_be_bytes());
+            out.extend((claims.len() as u16).to_be_bytes());
+            out.extend(sender.as_bytes());
+            for claim in *claims {
+                put_claim(&mut out, claim);
+            }
+            let tag = keys.current.tag(&out);
+            out.extend(tag);
+            out
+        })
+        .collect()
+}
+
+/// Splits `claims` into runs of at most `room` bytes; at least one, perhaps empty.
+fn paginate(claims: &[Claim], room: usize) -> Vec<&[Claim]> {
+    let mut pages = Vec::new();
+    let (mut start, mut used) = (0, 0);
+    for (at, claim) in claims.iter().enumerate() {
+        let size = match claim.vip {
+            IpAddr::V4(_) => CLAIM_V4,
+            IpAddr::V6(_) => CLAIM_V6,
+        };
+        if used + size > room {
+            pages.push(&claims[start..at]);
+            (start, used) = (at, 0);
+        }
+        used += size;
+    }
+    pages.push(&claims[start..]);
+    pages.truncate(usize::from(MAX_PAGES));
+    pages
+}
+
+/// Verifies and reads one datagram.
+///
+/// # Errors
+/// See [`DecodeError`]. Never panics, whatever the bytes.
+pub fn decode(datagram: &[u8], keys: &Keys) -> Result<Heartbeat, DecodeError> {
+    if datagram.len() > MAX_DATAGRAM {
+        return Err(DecodeError::TooLong(datagram.len()));
+    }
+    let body_len = datagram
+        .len()
+        .checked_sub(TAG_LEN)
+        .filter(|len| *len > HEADER)
+        .ok_or(DecodeError::TooShort(datagram.len()))?;
+    let (body, tag) = datagram.split_at(body_len);
+    if !keys.verify(body, tag) {
+        return Err(DecodeError::BadMac);
+    }
+    parse(body)
+}
+
+fn parse(body: &[u8]) -> Result<Heartbeat, DecodeError> {
+    let mut read = Reader::new(body);
+    let [version, flags, mode, name_len] = read.array("header")?;
+    if version != VERSION {
+        return Err(DecodeError::Version(version));
+    }
+    let boot_id = u64::from_be_bytes(read.array("boot id")?);
+    let counter = u64::from_be_bytes(read.array("counter")?);
+    let uplink_mac = read.array("uplink MAC")?;
+    let director_mac = read.array("director MAC")?;
+    let table_digest = u64::from_be_bytes(read.array("table digest")?);
+    let page = u16::from_be_bytes(read.array("page")?);
+    let pages = u16::from_be_bytes(read.array("pages")?);
+    let count = u16::from_be_bytes(read.array("claim count")?);
+    if page >= pages || pages > MAX_PAGES {
+        return Err(DecodeError::Malformed("page"));
+    }
+    let name = read.bytes(usize::from(name_len), "sender")?;
+    let name = std::str::from_utf8(name).map_err(|_| DecodeError::Malformed("sender"))?;
+    if name.is_empty() || name.len() > MAX_NAME {
+        return Err(DecodeError::Malformed("sender"));
+    }
+    let claims = (0..count).map(|_| read.claim()).collect::<Result<_, _>>()?;
+    Ok(Heartbeat {
+        sender: name.into(),
+        boot_id,
+        counter,
+        flags: Flags::from_bits(flags),
+        uplink_mac,
+        director_mac,
+        mode,
+        table_digest,
+        page,
+        pages,
+        claims,
+    })
+}

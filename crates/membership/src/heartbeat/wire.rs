@@ -1,0 +1,73 @@
+//! Reading and writing of the heartbeat's fields, without a panic on any input.
+
+use std::net::IpAddr;
+
+use super::{Claim, DecodeError};
+
+const FAMILY_V4: u8 = 4;
+const FAMILY_V6: u8 = 6;
+
+/// Takes fields off the front of a byte slice.
+pub(super) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// The next `len` bytes; `what` names the field in the error.
+    pub(super) fn bytes(
+        &mut self,
+        len: usize,
+        what: &'static str,
+    ) -> Result<&'a [u8], DecodeError> {
+        let (head, rest) = self
+            .0
+            .split_at_checked(len)
+            .ok_or(DecodeError::Malformed(what))?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    pub(super) fn array<const N: usize>(
+        &mut self,
+        what: &'static str,
+    ) -> Result<[u8; N], DecodeError> {
+        let (head, rest) = self
+            .0
+            .split_first_chunk()
+            .ok_or(DecodeError::Malformed(what))?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    pub(super) fn claim(&mut self) -> Result<Claim, DecodeError> {
+        let [family] = self.array("claim family")?;
+        let vip = match family {
+            FAMILY_V4 => IpAddr::from(self.array::<4>("claim address")?),
+            FAMILY_V6 => IpAddr::from(self.array::<16>("claim address")?),
+            _ => return Err(DecodeError::Malformed("claim family")),
+        };
+        let epoch = u64::from_be_bytes(self.array("claim epoch")?);
+        Ok(Claim { vip, epoch })
+    }
+}
+
+pub(super) fn put_claim(out: &mut Vec<u8>, claim: &Claim) {
+    match claim.vip {
+        IpAddr::V4(address) => {
+            out.push(FAMILY_V4);
+            out.extend(address.octets());
+        }
+        IpAddr::V6(address) => {
+            out.push(FAMILY_V6);
+            out.extend(address.octets());
+        }
+    }
+    out.extend(claim.epoch.to_be_bytes());
+}
+
+/// The longest prefix of `text` that has at most `max` bytes.
+pub(super) fn cut(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
+}
