@@ -43,9 +43,12 @@ fn rules() -> [Rule; 3] {
                 .into(),
         )),
         Rule::new("!isCIDR(self) || cidr(self) == cidr(self).masked()").message(
+            // `string(cidr(self).masked())` would name the network, but the API server cannot
+            // price it and refuses the CRD.
             Message::Expression(
-                "'spec.addresses: \"' + self + '\" has host bits set; write ' + \
-                 string(cidr(self).masked()) + ' for the whole network, or a range first-last for a part of it'"
+                "'spec.addresses: \"' + self + '\" has host bits set; write the network with all bits \
+                 after the prefix zero, as in 192.0.2.0/24, or for this one address ' + \
+                 self.split('/')[0] + (self.contains(':') ? '/128' : '/32')"
                     .into(),
             ),
         ),
