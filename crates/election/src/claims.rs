@@ -1,0 +1,77 @@
+//! What each peer claims, put together from the pages of its heartbeats.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::Claim;
+
+/// The claims of one peer.
+///
+/// A claim counts as soon as any page shows it. That a claim is *gone* is
+/// harder to know, since pages get lost and claims move between pages: with one
+/// page its absence says so; with several, only after it was absent from
+/// [`SWEEPS_TO_FORGET`] unbroken runs over all pages. Nothing urgent waits for that: who takes a
+/// VIP over raises the epoch, and that counts at once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PeerClaims {
+    /// Epoch, and the number of the sweep that last showed it.
+    claims: BTreeMap<IpAddr, (u64, u64)>,
+    /// Number of the current run over the pages.
+    sweep: u64,
+    /// The page that continues the run, and of how many.
+    expect: (u16, u16),
+    /// The run started at page 0 and missed none so far.
+    unbroken: bool,
+    /// All claims were seen at least once.
+    complete: bool,
+}
+
+const SWEEPS_TO_FORGET: u64 = 2;
+
+impl PeerClaims {
+    /// Takes one page in. True if it changed what the peer claims.
+    pub(crate) fn page(&mut self, page: u16, pages: u16, claims: &[Claim]) -> bool {
+        if page == 0 {
+            self.sweep += 1;
+            self.unbroken = true;
+        } else if self.expect != (page, pages) {
+            self.unbroken = false;
+        }
+        self.expect = (page.saturating_add(1), pages);
+        let mut changed = false;
+        for claim in claims {
+            let before = self.claims.insert(claim.vip, (claim.epoch, self.sweep));
+            changed |= before.is_none_or(|(epoch, _)| epoch != claim.epoch);
+        }
+        if self.unbroken && page.saturating_add(1) >= pages {
+            changed |= self.finish_sweep(pages);
+        }
+        changed
+    }
+
+    fn finish_sweep(&mut self, pages: u16) -> bool {
+        let patience = if pages <= 1 { 1 } else { SWEEPS_TO_FORGET };
+        let oldest = (self.sweep + 1).saturating_sub(patience);
+        let before = self.claims.len();
+        self.claims.retain(|_, (_, seen)| *seen >= oldest);
+        let first = !std::mem::replace(&mut self.complete, true);
+        first || self.claims.len() != before
+    }
+
+    /// Were all its claims seen at least once?
+    pub(crate) fn complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Its claim for `vip`.
+    pub(crate) fn epoch(&self, vip: &IpAddr) -> Option<u64> {
+        self.claims.get(vip).map(|(epoch, _)| *epoch)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Claim> {
+        self.claims.iter().map(|(vip, (epoch, _))| Claim {
+            vip: *vip,
+            epoch: *epoch,
+        })
+    }
+}

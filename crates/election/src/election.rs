@@ -1,0 +1,259 @@
+//! The election's state and inputs; [`step`] holds its rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::action::Away;
+use crate::claims::PeerClaims;
+use crate::rank::rank;
+use crate::{Action, Candidates, Claim, NodeName};
+
+mod step;
+#[cfg(test)]
+mod tests;
+
+/// How long a VIP may stay without owner after somebody else was chosen, before
+/// the others pass that node over. Several heartbeat intervals, since the chosen
+/// one may learn of the death a little later.
+pub const DEFAULT_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The election as one node sees it.
+#[derive(Debug, Clone)]
+pub struct Election {
+    me: NodeName,
+    /// Nothing new is taken before this, unless all candidates were heard.
+    settled_at: Duration,
+    patience: Duration,
+    /// None until the first `set_vips`: resumed claims are then held whatever they are.
+    vips: Option<BTreeMap<IpAddr, Candidates>>,
+    /// None until the first `set_live`: we then count as live ourselves.
+    live: Option<BTreeSet<NodeName>>,
+    away: BTreeMap<NodeName, Away>,
+    heard: BTreeSet<NodeName>,
+    peers: BTreeMap<NodeName, PeerClaims>,
+    leaving: bool,
+    mine: BTreeMap<IpAddr, u64>,
+    /// Resumed and not yet announced by an action.
+    resumed: BTreeSet<IpAddr>,
+    /// The highest claim ever heard for a VIP and who made it.
+    highest: BTreeMap<IpAddr, (u64, NodeName)>,
+    waits: BTreeMap<IpAddr, Wait>,
+    /// When our claim for a VIP may be raised again over that of an unfit node.
+    raise_again: BTreeMap<IpAddr, Duration>,
+    /// Something changed since the last step.
+    dirty: bool,
+    /// When there is something to do even if nothing changes.
+    next_wake: Option<Duration>,
+}
+
+/// A VIP without fit claimant that somebody else was chosen for.
+#[derive(Debug, Clone)]
+struct Wait {
+    chosen: NodeName,
+    until: Duration,
+    passed_over: BTreeSet<NodeName>,
+}
+
+impl Election {
+    /// An election that knows nothing yet. `settle`: how long it listens before it takes a VIP
+    /// that it did not own before, unless it has heard all candidates earlier. Give it
+    /// a little more than the failure detector's timeout.
+    pub fn new(me: NodeName, settle: Duration, now: Duration) -> Self {
+        Self {
+            me,
+            settled_at: now + settle,
+            patience: DEFAULT_PATIENCE,
+            vips: None,
+            live: None,
+            away: BTreeMap::new(),
+            heard: BTreeSet::new(),
+            peers: BTreeMap::new(),
+            leaving: false,
+            mine: BTreeMap::new(),
+            resumed: BTreeSet::new(),
+            highest: BTreeMap::new(),
+            waits: BTreeMap::new(),
+            raise_again: BTreeMap::new(),
+            dirty: true,
+            next_wake: None,
+        }
+    }
+
+    /// Replaces [`DEFAULT_PATIENCE`].
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// All VIPs and who may own each. Do not call it before the list is really
+    /// known: what we own and is not in it is released.
+    pub fn set_vips(&mut self, vips: BTreeMap<IpAddr, Candidates>) {
+        if self.vips.as_ref() != Some(&vips) {
+            self.highest.retain(|vip, _| vips.contains_key(vip));
+            self.vips = Some(vips);
+            self.dirty = true;
+        }
+    }
+
+    /// The nodes whose speaker can own VIPs now, this one included if it can.
+    pub fn set_live(&mut self, live: BTreeSet<NodeName>) {
+        if self.live.as_ref() != Some(&live) {
+            self.live = Some(live);
+            self.dirty = true;
+        }
+    }
+
+    /// Why nodes are not live, for [`crate::MoveReason`] only: a node that is neither live nor in
+    /// here is taken for dead.
+    pub fn set_away(&mut self, away: BTreeMap<NodeName, Away>) {
+        self.away = away;
+    }
+
+    /// A heartbeat of `node` arrived. Only settling looks at it.
+    pub fn heard(&mut self, node: &NodeName) {
+        if !self.heard.contains(node) {
+            self.heard.insert(node.clone());
+            self.dirty = true;
+        }
+    }
+
+    /// One page of what `node` claims, from a heartbeat that is newer than all before. Call it for
+    /// every heartbeat, also without any claims.
+    pub fn on_claims(&mut self, node: &NodeName, page: u16, pages: u16, claims: &[Claim]) {
+        if *node == self.me {
+            return;
+        }
+        for claim in claims {
+            self.note_epoch(claim.vip, claim.epoch, node);
+        }
+        let table = self.peers.entry(node.clone()).or_default();
+        self.dirty |= table.page(page, pages, claims);
+    }
+
+    /// What we owned before our restart. We go on with the same epochs at once, without settling.
+    pub fn resume(&mut self, claims: &[Claim]) {
+        for claim in claims {
+            self.mine.insert(claim.vip, claim.epoch);
+            self.resumed.insert(claim.vip);
+            let me = self.me.clone();
+            self.note_epoch(claim.vip, claim.epoch, &me);
+        }
+        self.dirty = true;
+    }
+
+    /// We are going away: no candidate any more, but we keep what we have until others took it.
+    pub fn leave(&mut self) {
+        self.leaving = true;
+        self.dirty = true;
+    }
+
+    /// After [`Self::leave`]: has everything been taken over that anybody could take over?
+    pub fn handed_over(&self) -> bool {
+        self.leaving
+            && self
+                .mine
+                .keys()
+                .all(|vip| self.fit_others(vip).next().is_none())
+    }
+
+    /// What we claim, for our heartbeats, sorted by address.
+    pub fn claims(&self) -> Vec<Claim> {
+        self.mine
+            .iter()
+            .map(|(vip, epoch)| Claim {
+                vip: *vip,
+                epoch: *epoch,
+            })
+            .collect()
+    }
+
+    /// Who owns `vip` as we see it: the best fit claimant, else we if we still hold it.
+    pub fn owner(&self, vip: &IpAddr) -> Option<(NodeName, u64)> {
+        let peers = self.peers.iter().filter_map(|(node, table)| {
+            let epoch = table.epoch(vip)?;
+            self.fit(vip, node).then_some((epoch, node))
+        });
+        let mine = self.mine.get(vip).map(|epoch| (*epoch, &self.me));
+        peers
+            .chain(mine.filter(|_| self.fit(vip, &self.me)))
+            .max_by(|a, b| stronger(vip, a, b))
+            .or(mine)
+            .map(|(epoch, node)| (node.clone(), epoch))
+    }
+
+    /// VIPs that no node can own now: policy allows none, or none of the allowed is live.
+    pub fn unowned(&self) -> Vec<IpAddr> {
+        let vips = self.vips.iter().flat_map(BTreeMap::keys);
+        vips.filter(|vip| !self.fit(vip, &self.me) && self.fit_others(vip).next().is_none())
+            .copied()
+            .collect()
+    }
+
+    /// When [`Self::step`] has something to do even if no input changes.
+    pub fn next_deadline(&self, now: Duration) -> Option<Duration> {
+        let settle = (now < self.settled_at).then_some(self.settled_at);
+        let waits = self.waits.values().map(|wait| wait.until);
+        waits
+            .chain(self.raise_again.values().copied())
+            .chain(settle)
+            .min()
+    }
+
+    /// Draws the conclusions from all inputs so far. Cheap when nothing changed.
+    pub fn step(&mut self, now: Duration) -> Vec<Action> {
+        if !self.dirty && self.next_wake.is_none_or(|at| now < at) {
+            return Vec::new();
+        }
+        self.dirty = false;
+        let actions = self.decide(now);
+        self.next_wake = self.next_deadline(now);
+        actions
+    }
+
+    /// Can `node` own `vip` now?
+    fn fit(&self, vip: &IpAddr, node: &NodeName) -> bool {
+        self.allowed(vip, node) && self.live(node) && !(self.leaving && *node == self.me)
+    }
+
+    /// Does policy allow `node` to own `vip`? Before the VIPs are known, yes.
+    fn allowed(&self, vip: &IpAddr, node: &NodeName) -> bool {
+        self.vips.as_ref().is_none_or(|vips| {
+            vips.get(vip)
+                .is_some_and(|candidates| candidates.nodes.contains(node))
+        })
+    }
+
+    fn live(&self, node: &NodeName) -> bool {
+        match &self.live {
+            Some(live) => live.contains(node),
+            None => *node == self.me,
+        }
+    }
+
+    /// The other nodes that can own `vip` now.
+    fn fit_others(&self, vip: &IpAddr) -> impl Iterator<Item = &NodeName> {
+        let candidates = self.vips.as_ref().and_then(|vips| vips.get(vip));
+        candidates
+            .into_iter()
+            .flat_map(|candidates| &candidates.nodes)
+            .filter(|node| **node != self.me && self.live(node))
+    }
+
+    fn note_epoch(&mut self, vip: IpAddr, epoch: u64, node: &NodeName) {
+        match self.highest.get_mut(&vip) {
+            Some(highest) if highest.0 >= epoch => {}
+            Some(highest) => *highest = (epoch, node.clone()),
+            None => {
+                self.highest.insert(vip, (epoch, node.clone()));
+            }
+        }
+    }
+}
+
+/// Order of two claims for one VIP: epoch, then rank.
+fn stronger(vip: &IpAddr, a: &(u64, &NodeName), b: &(u64, &NodeName)) -> std::cmp::Ordering {
+    a.0.cmp(&b.0)
+        .then_with(|| rank(vip, a.1).cmp(&rank(vip, b.1)))
+}

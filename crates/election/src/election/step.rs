@@ -1,0 +1,316 @@
+//! The rules: from what is known to what is to be done.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{Election, Wait, stronger};
+use crate::plan::{Load, choose};
+use crate::{Action, Away, MoveReason, NodeName};
+
+/// How one VIP stands before we decide.
+struct Standing {
+    vip: IpAddr,
+    /// The best claim of a node that can own it now.
+    winner: Option<(u64, NodeName)>,
+    /// The highest claim ever heard, of whomever.
+    top: Option<(u64, NodeName)>,
+}
+
+impl Election {
+    pub(super) fn decide(&mut self, now: Duration) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.release_removed(&mut actions);
+        let mut ownerless = Vec::new();
+        let mut load = Load::default();
+        for standing in self.standings() {
+            if self.mine.contains_key(&standing.vip) {
+                self.review_own(&standing, now, &mut actions);
+            }
+            match &standing.winner {
+                Some((_, node)) => {
+                    load.add(node);
+                    self.waits.remove(&standing.vip);
+                }
+                None => ownerless.push(standing),
+            }
+        }
+        self.announce_resumed(&mut actions);
+        self.deal_out(ownerless, load, now, &mut actions);
+        self.raise_again.retain(|_, at| *at > now);
+        actions
+    }
+
+    /// VIPs that are gone are nobody's.
+    fn release_removed(&mut self, actions: &mut Vec<Action>) {
+        let Some(vips) = &self.vips else {
+            return;
+        };
+        let gone: Vec<IpAddr> = self
+            .mine
+            .keys()
+            .filter(|vip| !vips.contains_key(vip))
+            .copied()
+            .collect();
+        self.waits.retain(|vip, _| vips.contains_key(vip));
+        for vip in gone {
+            self.release(vip, None, MoveReason::VipRemoved, actions);
+        }
+    }
+
+    fn standings(&self) -> Vec<Standing> {
+        let mut claims: BTreeMap<IpAddr, Vec<(u64, &NodeName)>> = BTreeMap::new();
+        for (node, table) in &self.peers {
+            for claim in table.iter() {
+                claims
+                    .entry(claim.vip)
+                    .or_default()
+                    .push((claim.epoch, node));
+            }
+        }
+        for (vip, epoch) in &self.mine {
+            claims.entry(*vip).or_default().push((*epoch, &self.me));
+        }
+        let none = Vec::new();
+        let known: Vec<&IpAddr> = match &self.vips {
+            Some(vips) => vips.keys().collect(),
+            None => self.mine.keys().collect(),
+        };
+        known
+            .into_iter()
+            .map(|vip| {
+                let claims = claims.get(vip).unwrap_or(&none).iter();
+                let highest = self.highest.get(vip).map(|(epoch, node)| (*epoch, node));
+                let owned = |(epoch, node): (u64, &NodeName)| (epoch, node.clone());
+                Standing {
+                    vip: *vip,
+                    winner: claims
+                        .clone()
+                        .filter(|(_, node)| self.fit(vip, node))
+                        .max_by(|a, b| stronger(vip, a, b))
+                        .copied()
+                        .map(owned),
+                    top: claims
+                        .copied()
+                        .chain(highest)
+                        .max_by_key(|(epoch, _)| *epoch)
+                        .map(owned),
+                }
+            })
+            .collect()
+    }
+
+    /// A VIP that we hold: keep it, raise our claim, or give it up?
+    fn review_own(&mut self, standing: &Standing, now: Duration, actions: &mut Vec<Action>) {
+        let vip = standing.vip;
+        let Some(epoch) = self.mine.get(&vip).copied() else {
+            return;
+        };
+        match &standing.winner {
+            Some((_, node)) if *node == self.me => {
+                self.raise_if_topped(standing, epoch, now, actions)
+            }
+            Some((theirs, node)) => {
+                // A fit loser is beaten and goes. An unfit one waits until its successor's
+                // claim tops its own for everybody else too.
+                let fit = self.fit(&vip, &self.me);
+                if fit || *theirs >= epoch {
+                    let reason = if fit {
+                        MoveReason::HigherEpoch
+                    } else {
+                        self.own_defect(&vip)
+                    };
+                    self.release(vip, Some(node.clone()), reason, actions);
+                }
+            }
+            // We are not fit. Answering on while nobody else can is better than silence,
+            // unless policy says that we must not.
+            None => {
+                let nobody = self.fit_others(&vip).next().is_none();
+                if nobody && !self.leaving && !self.allowed(&vip, &self.me) {
+                    self.release(vip, None, MoveReason::PolicyExcluded, actions);
+                }
+            }
+        }
+    }
+
+    /// We are the owner, but a node that is not fit has made a higher claim: it, and everybody who still believes it,
+    /// must hear a higher one from us. If each of two nodes takes the other for unfit this
+    /// could go on for ever, so it is paced.
+    fn raise_if_topped(
+        &mut self,
+        standing: &Standing,
+        epoch: u64,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some((top, node)) = &standing.top else {
+            return;
+        };
+        if *top > epoch && !self.raise_again.contains_key(&standing.vip) {
+            self.raise_again.insert(standing.vip, now + self.patience);
+            let reason = self.defect_of(&standing.vip, node);
+            self.take(standing.vip, *top, Some(node.clone()), reason, actions);
+        }
+    }
+
+    fn announce_resumed(&mut self, actions: &mut Vec<Action>) {
+        for vip in std::mem::take(&mut self.resumed) {
+            if let Some(epoch) = self.mine.get(&vip).copied() {
+                let (from, reason) = (Some(self.me.clone()), MoveReason::Resumed);
+                actions.push(Action::Take {
+                    vip,
+                    epoch,
+                    from,
+                    reason,
+                });
+            }
+        }
+    }
+
+    /// Deals VIPs without owner out over the fit nodes and takes our own share.
+    fn deal_out(
+        &mut self,
+        ownerless: Vec<Standing>,
+        mut load: Load,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
+        for standing in ownerless {
+            let vip = standing.vip;
+            let Some(chosen) = self.choose(&vip, &load, now) else {
+                self.waits.remove(&vip);
+                continue;
+            };
+            load.add(&chosen);
+            if chosen != self.me || !self.settled(&vip, now) {
+                continue;
+            }
+            self.waits.remove(&vip);
+            let top = standing.top.filter(|(_, node)| *node != self.me);
+            let highest = self.highest.get(&vip).map_or(0, |(epoch, _)| *epoch);
+            match top {
+                Some((epoch, node)) => {
+                    let reason = self.defect_of(&vip, &node);
+                    self.take(vip, epoch.max(highest), Some(node), reason, actions);
+                }
+                None => self.take(vip, highest, None, MoveReason::FirstOwner, actions),
+            }
+        }
+    }
+
+    /// The node that is to take `vip`. Passes over those that were chosen and did not.
+    fn choose(&mut self, vip: &IpAddr, load: &Load, now: Duration) -> Option<NodeName> {
+        let waiting = self.fit(vip, &self.me) && self.settled(vip, now);
+        if waiting
+            && let Some(wait) = self.waits.get_mut(vip)
+            && now >= wait.until
+        {
+            wait.passed_over.insert(wait.chosen.clone());
+        }
+        let candidates = self.vips.as_ref()?.get(vip)?;
+        let fit = || candidates.nodes.iter().filter(|node| self.fit(vip, node));
+        let mut passed_over = self
+            .waits
+            .get(vip)
+            .map(|wait| wait.passed_over.clone())
+            .unwrap_or_default();
+        let chosen = choose(
+            vip,
+            candidates,
+            fit().filter(|node| !passed_over.contains(*node)),
+            load,
+        );
+        let chosen = match chosen {
+            Some(chosen) => chosen.clone(),
+            None => {
+                passed_over.clear();
+                choose(vip, candidates, fit(), load)?.clone()
+            }
+        };
+        if waiting && chosen != self.me {
+            let until = match self.waits.get(vip) {
+                Some(wait) if wait.chosen == chosen && now < wait.until => wait.until,
+                _ => now + self.patience,
+            };
+            let wait = Wait {
+                chosen: chosen.clone(),
+                until,
+                passed_over,
+            };
+            self.waits.insert(*vip, wait);
+        }
+        Some(chosen)
+    }
+
+    /// May we take `vip` anew, or could it have an owner whom we have not heard yet?
+    fn settled(&self, vip: &IpAddr, now: Duration) -> bool {
+        let heard = |node: &NodeName| match self.peers.get(node) {
+            Some(table) => table.complete(),
+            None => self.heard.contains(node),
+        };
+        now >= self.settled_at
+            || self
+                .vips
+                .as_ref()
+                .and_then(|vips| vips.get(vip))
+                .is_some_and(|c| c.nodes.iter().all(|node| *node == self.me || heard(node)))
+    }
+
+    /// Why `node` cannot go on owning `vip`.
+    fn defect_of(&self, vip: &IpAddr, node: &NodeName) -> MoveReason {
+        if *node == self.me {
+            return self.own_defect(vip);
+        }
+        match self.away.get(node) {
+            Some(Away::Left) => MoveReason::OwnerLeft,
+            Some(Away::NotEligible) => MoveReason::OwnerNotEligible,
+            None if !self.live(node) => MoveReason::OwnerDied,
+            None if !self.allowed(vip, node) => MoveReason::PolicyExcluded,
+            // Fit, and yet it stopped claiming: its speaker started anew without its state.
+            None => MoveReason::OwnerLeft,
+        }
+    }
+
+    fn own_defect(&self, vip: &IpAddr) -> MoveReason {
+        if self.leaving {
+            MoveReason::OwnerLeft
+        } else if !self.allowed(vip, &self.me) {
+            MoveReason::PolicyExcluded
+        } else {
+            MoveReason::OwnerNotEligible
+        }
+    }
+
+    /// Claims `vip` above `epoch`.
+    fn take(
+        &mut self,
+        vip: IpAddr,
+        above: u64,
+        from: Option<NodeName>,
+        reason: MoveReason,
+        actions: &mut Vec<Action>,
+    ) {
+        let epoch = above.saturating_add(1);
+        self.mine.insert(vip, epoch);
+        self.highest.insert(vip, (epoch, self.me.clone()));
+        actions.push(Action::Take {
+            vip,
+            epoch,
+            from,
+            reason,
+        });
+    }
+
+    fn release(
+        &mut self,
+        vip: IpAddr,
+        to: Option<NodeName>,
+        reason: MoveReason,
+        actions: &mut Vec<Action>,
+    ) {
+        self.mine.remove(&vip);
+        self.resumed.remove(&vip);
+        actions.push(Action::Release { vip, to, reason });
+    }
+}
