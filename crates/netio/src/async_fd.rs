@@ -1,0 +1,29 @@
+//! The one place where a file descriptor is given to tokio.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use tokio::io::unix::AsyncFd;
+
+/// A type that owns its descriptor and shows the same one all its life.
+///
+/// # Safety
+/// `as_raw_fd` must return one open descriptor, the same at each call, which
+/// stays open until the value is dropped.
+pub(crate) unsafe trait OwnsFd: AsRawFd {}
+
+// SAFETY: socket2::Socket owns its descriptor and closes it only when dropped.
+unsafe impl OwnsFd for socket2::Socket {}
+
+// SAFETY: netlink_sys::Socket owns its descriptor and closes it only when dropped.
+unsafe impl OwnsFd for netlink_sys::Socket {}
+
+/// Registers a socket, already non-blocking, with the runtime of the caller.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub(crate) fn register<T: OwnsFd>(socket: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: by the contract of OwnsFd the descriptor is open, and stays the same
+    // until the AsyncFd, which now owns the value, drops it.
+    unsafe { AsyncFd::register(socket) }.map_err(io::Error::from)
+}

@@ -1,0 +1,179 @@
+//! Notices that something about links, addresses, routes or rules has changed.
+//!
+//! A notice says what to look at again, not what is now the case: by the time it
+//! is read, more may have happened. So no more than the kind and the interface is
+//! taken from the kernel's message, and a caller that reads again after each
+//! notice never has to poll.
+
+use std::collections::VecDeque;
+use std::io;
+
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use tokio::io::unix::AsyncFd;
+
+use crate::async_fd::register;
+use crate::rtnl::Family;
+use crate::{Error, Netns, Result, run_in};
+
+#[cfg(test)]
+mod tests;
+
+/// Something changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Notice {
+    /// A link came, went, or changed: state, carrier, MAC, MTU, name.
+    Link {
+        /// Its index.
+        index: u32,
+        /// Whether it went.
+        gone: bool,
+    },
+    /// An address came, went, or changed.
+    Address {
+        /// Index of its link.
+        index: u32,
+        /// Whether it went.
+        gone: bool,
+    },
+    /// A route of this family came, went, or changed.
+    Route {
+        /// The family.
+        family: Family,
+    },
+    /// A policy rule of this family came or went.
+    Rule {
+        /// The family.
+        family: Family,
+    },
+    /// The kernel had to drop notices: read everything again.
+    Lost,
+}
+
+/// The stream of [`Notice`]s of one network namespace.
+#[derive(Debug)]
+pub struct Monitor {
+    socket: AsyncFd<Socket>,
+    pending: VecDeque<Notice>,
+}
+
+/// A storm (a thousand routes at once) must fit; what does not becomes [`Notice::Lost`].
+const RECEIVE_BUFFER: usize = 1 << 20;
+
+impl Monitor {
+    /// Listens in the namespace of the calling thread. Within a tokio runtime.
+    ///
+    /// Read the state after this call, not before, or a change in between is missed.
+    ///
+    /// # Errors
+    /// No netlink socket to be had.
+    pub fn open() -> Result<Monitor> {
+        let what = "open netlink monitor";
+        let open = || -> io::Result<AsyncFd<Socket>> {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.set_non_blocking(true)?;
+            // Quietly cut to net.core.rmem_max; fewer notices then fit.
+            socket.set_rx_buf_sz(RECEIVE_BUFFER)?;
+            socket.bind(&SocketAddr::new(0, GROUPS))?;
+            register(socket)
+        };
+        Ok(Monitor {
+            socket: open().map_err(|e| Error::os(what, e))?,
+            pending: VecDeque::new(),
+        })
+    }
+
+    /// As [`Self::open`], in `ns`.
+    ///
+    /// # Errors
+    /// As [`Self::open`] and [`run_in`].
+    pub fn open_in(ns: &Netns) -> Result<Monitor> {
+        run_in(ns, Monitor::open)?
+    }
+
+    /// Waits for the next notice. Safe to cancel.
+    ///
+    /// # Errors
+    /// The socket failed. Lost notices are no error but [`Notice::Lost`].
+    pub async fn next(&mut self) -> Result<Notice> {
+        loop {
+            if let Some(notice) = self.pending.pop_front() {
+                return Ok(notice);
+            }
+            let mut ready = self
+                .socket
+                .readable()
+                .await
+                .map_err(|e| Error::os("wait for netlink notices", e))?;
+            match ready.try_io(|socket| socket.get_ref().recv_from_full()) {
+                // Port 0 is the kernel; anybody else's message is no notice.
+                Ok(Ok((bytes, from))) if from.port_number() == 0 => {
+                    parse(&bytes, &mut self.pending);
+                }
+                Ok(Ok(_)) | Err(_) => {}
+                Ok(Err(e)) if e.raw_os_error() == Some(libc::ENOBUFS) => {
+                    return Ok(Notice::Lost);
+                }
+                Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(e)) => return Err(Error::os("receive netlink notices", e)),
+            }
+        }
+    }
+}
+
+const fn group(number: i32) -> u32 {
+    1 << (number - 1)
+}
+
+const GROUPS: u32 = group(libc::RTNLGRP_LINK as i32)
+    | group(libc::RTNLGRP_IPV4_IFADDR as i32)
+    | group(libc::RTNLGRP_IPV6_IFADDR as i32)
+    | group(libc::RTNLGRP_IPV4_ROUTE as i32)
+    | group(libc::RTNLGRP_IPV6_ROUTE as i32)
+    | group(libc::RTNLGRP_IPV4_RULE as i32)
+    | group(libc::RTNLGRP_IPV6_RULE as i32);
+
+/// Octets of `struct nlmsghdr`.
+const HEADER: usize = 16;
+
+/// Reads the messages of a datagram. By hand, for only the fixed part of each is
+/// of use and a message with attributes unknown to a codec must not get lost.
+fn parse(mut bytes: &[u8], notices: &mut VecDeque<Notice>) {
+    while let Some(header) = bytes.first_chunk::<HEADER>() {
+        let [l0, l1, l2, l3, t0, t1, ..] = *header;
+        let len = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
+        let Some(body) = bytes.get(HEADER..len) else {
+            return;
+        };
+        if let Some(notice) = notice(u16::from_ne_bytes([t0, t1]), body) {
+            // A change often comes as several messages; one look will do.
+            if notices.back() != Some(&notice) {
+                notices.push_back(notice);
+            }
+        }
+        // Messages start at multiples of 4 (NLMSG_ALIGN).
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+}
+
+fn notice(kind: u16, body: &[u8]) -> Option<Notice> {
+    // ifinfomsg and ifaddrmsg both have the interface index at 4; all bodies
+    // begin with the family.
+    let index = || Some(u32::from_ne_bytes(*body.get(4..)?.first_chunk()?));
+    let family = || Family::from_raw(*body.first()?);
+    match kind {
+        libc::RTM_NEWLINK | libc::RTM_DELLINK => Some(Notice::Link {
+            index: index()?,
+            gone: kind == libc::RTM_DELLINK
+                // AF_BRIDGE: a port left its bridge; the link itself is there.
+                && i32::from(*body.first()?) != libc::AF_BRIDGE,
+        }),
+        libc::RTM_NEWADDR | libc::RTM_DELADDR => Some(Notice::Address {
+            index: index()?,
+            gone: kind == libc::RTM_DELADDR,
+        }),
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => Some(Notice::Route { family: family()? }),
+        libc::RTM_NEWRULE | libc::RTM_DELRULE => Some(Notice::Rule { family: family()? }),
+        _ => None,
+    }
+}
