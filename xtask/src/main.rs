@@ -1,3 +1,41 @@
-//! The project's front door: lab, demo, test, bench.
+//! The project's front door: `cargo xtask lab | test | gen`.
+//!
+//! It depends on little, so that it compiles quickly on a clean machine.
 
-fn main() {}
+mod r#gen;
+mod lab;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Lightship's development commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A real Kubernetes cluster on this machine.
+    #[command(subcommand)]
+    Lab(lab::Command),
+    /// Run the tests, by tier.
+    Test(test::Args),
+    /// Write the files that are generated from code, or check that they are up to date.
+    Gen(r#gen::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Lab(command) => lab::run(command),
+        Command::Test(args) => test::run(&args),
+        Command::Gen(args) => r#gen::run(&args),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -3,7 +3,7 @@ module lightship.dev/lab/k8s
 go 1.26.0
 
 // One module builds every Kubernetes binary the lab runs, so that a version is
-// changed in one place. See ../src/k8s for the build itself.
+// changed in one place. See ../src/k8s_build.rs for the build itself.
 require k8s.io/kubernetes v1.37.2
 
 require go.etcd.io/etcd/server/v3 v3.7.0

@@ -6,8 +6,35 @@
 //! either a network namespace of this kernel or a User Mode Linux process with a
 //! kernel of its own: see [`substrate`].
 //!
-//! `docs/lab.md` is the guide for users; `cargo xtask lab` is the door to it.
+//! [`up`] and [`down`] make and end it; [`Lab`] is what one does with it in
+//! between. `docs/lab.md` is the guide for users; `cargo xtask lab` is the door.
 
 pub mod addressing;
 pub mod agent_config;
+pub mod binaries;
+pub mod control_plane;
+pub mod deps;
+pub mod k8s_build;
+pub mod options;
+pub mod process;
+pub mod progress;
+pub mod sh;
+pub mod state;
+pub mod status;
 pub mod substrate;
+pub mod workload;
+
+mod down;
+mod faults;
+mod lab;
+mod lightship;
+mod net;
+mod nodes;
+mod pki;
+mod up;
+
+pub use down::down;
+pub use faults::How;
+pub use lab::Lab;
+pub use nodes::control_address;
+pub use up::up;

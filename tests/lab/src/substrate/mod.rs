@@ -5,6 +5,7 @@
 //! on the bridge `br0` in `ls-lab` as a port named [`NodeSpec::port`], so they are
 //! the same for all.
 
+pub mod netns;
 pub mod uml;
 
 use std::path::PathBuf;
@@ -13,6 +14,9 @@ use std::process::Command;
 use anyhow::Result;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
+
+use crate::deps::Need;
+use crate::options::SubstrateKind;
 
 /// Network namespace of the control plane and of the bridges.
 pub const LAB_NETNS: &str = "ls-lab";
@@ -71,8 +75,8 @@ pub trait Substrate {
     /// The name on the command line.
     fn name(&self) -> &'static str;
 
-    /// Debian packages that nodes of this kind need beside the lab's own.
-    fn packages(&self) -> &'static [&'static str];
+    /// Programs that nodes of this kind need beside the lab's own.
+    fn needs(&self) -> &'static [Need];
 
     /// Whether the nodes' control socket and management link are used.
     fn has_management(&self) -> bool;
@@ -117,4 +121,12 @@ pub trait Substrate {
     /// # Errors
     /// When the node cannot be entered.
     fn exec(&self, node: &NodeSpec, pid: u32, argv: &[String]) -> Result<Command>;
+}
+
+/// The substrate of that kind.
+pub fn of(kind: SubstrateKind) -> Box<dyn Substrate> {
+    match kind {
+        SubstrateKind::Netns => Box::new(netns::Netns),
+        SubstrateKind::Uml => Box::new(uml::Uml),
+    }
 }

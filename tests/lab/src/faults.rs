@@ -1,0 +1,206 @@
+//! `lab fail`, `lab heal` and `lab api`: what goes wrong in the field, on purpose.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::control_plane::apiserver;
+use crate::lab::Lab;
+use crate::net;
+use crate::sh;
+use crate::state::{Fault, State};
+use crate::substrate::LAB_NETNS;
+use crate::up;
+
+/// How a node fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Its kernel is killed (netns: its processes, its link and its namespace).
+    Crash,
+    /// Its cable is pulled. A User Mode Linux guest does not see the carrier go.
+    Unplug,
+    /// It stands still, as a starved virtual machine does. A netns node's kernel does not.
+    Pause,
+    /// It is cut off from the other nodes alone, or from the control plane too.
+    Partition {
+        /// Cut off from the control plane too.
+        also_api: bool,
+    },
+    /// Its speaker is killed (SIGKILL); the node starts it again at once.
+    KillSpeaker,
+    /// Its speaker is told to end (SIGTERM) and stays away until the node is healed.
+    StopSpeaker,
+}
+
+impl Lab {
+    /// Causes a fault.
+    ///
+    /// # Errors
+    /// When the node does not run, or the fault cannot be caused.
+    pub fn fail(&mut self, name: &str, how: How) -> Result<()> {
+        let _lock = self.lock()?;
+        let process = self.node_process(name)?.clone();
+        let substrate = self.substrate();
+        let spec = self.state.node(name)?.spec.clone();
+        let faults = &mut self.state.node_mut(name)?.faults;
+        match how {
+            How::Crash => {
+                substrate.crash(&spec, process.pid)?;
+                if !process.wait_gone(Duration::from_secs(10)) {
+                    bail!("{name} does not die");
+                }
+                substrate.clear(&spec)?;
+                faults.insert(Fault::Crash);
+                self.state.processes.remove(name);
+            }
+            How::Unplug => {
+                link(&spec.port(), "down")?;
+                faults.insert(Fault::Unplug);
+            }
+            How::Pause => {
+                substrate.pause(&spec, process.pid)?;
+                faults.insert(Fault::Pause);
+            }
+            How::Partition { also_api } => {
+                faults.insert(if also_api {
+                    Fault::PartitionFromApi
+                } else {
+                    Fault::Partition
+                });
+                apply_partitions(&self.state)?;
+            }
+            How::KillSpeaker => self.signal_speaker(name, "KILL")?,
+            How::StopSpeaker => {
+                fs::write(spec.dir.join("speaker.hold"), "")?;
+                faults.insert(Fault::StopSpeaker);
+                self.signal_speaker(name, "TERM")?;
+            }
+        }
+        self.state.save(&self.dir)
+    }
+
+    /// Undoes every fault of a node; boots it if it crashed.
+    ///
+    /// # Errors
+    /// When the node does not come back.
+    pub fn heal(&mut self, name: &str) -> Result<()> {
+        let _lock = self.lock()?;
+        let node = self.state.node_mut(name)?;
+        let spec = node.spec.clone();
+        let faults = std::mem::take(&mut node.faults);
+        for fault in faults {
+            match fault {
+                Fault::Crash => up::restart_node(self, name)?,
+                Fault::Unplug => link(&spec.port(), "up")?,
+                Fault::Pause => {
+                    let pid = self.node_process(name)?.pid;
+                    self.substrate().resume(&spec, pid)?;
+                }
+                Fault::Partition | Fault::PartitionFromApi => apply_partitions(&self.state)?,
+                Fault::StopSpeaker => fs::remove_file(spec.dir.join("speaker.hold"))?,
+            }
+        }
+        if !self.state.processes.contains_key(name) {
+            up::restart_node(self, name)?;
+        }
+        self.state.save(&self.dir)
+    }
+
+    /// Sends a signal to the speaker of a node, from inside it: that is where its id means anything.
+    fn signal_speaker(&self, name: &str, signal: &str) -> Result<()> {
+        let file = self.state.node(name)?.spec.dir.join("speaker.pid");
+        let pid = fs::read_to_string(&file)
+            .with_context(|| format!("no speaker runs on {name} ({})", file.display()))?;
+        let argv = ["sh", "-c", &format!("kill -{signal} {}", pid.trim())];
+        let output = self.exec(name, &argv)?;
+        if !output.status.success() {
+            bail!(
+                "cannot signal the speaker of {name}: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        Ok(())
+    }
+
+    /// Ends the API server, at once; etcd stays.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop_api(&mut self) -> Result<()> {
+        let _lock = self.lock()?;
+        if let Some(process) = self.state.processes.remove(apiserver::NAME) {
+            process.stop(Duration::ZERO)?;
+        }
+        self.state.save(&self.dir)
+    }
+
+    /// Starts the API server again and waits until it serves.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub fn start_api(&mut self) -> Result<()> {
+        let _lock = self.lock()?;
+        let running = self.state.processes.get(apiserver::NAME);
+        if running.is_some_and(crate::process::Process::is_alive) {
+            return Ok(());
+        }
+        up::start_api(self)
+    }
+}
+
+fn link(port: &str, state: &str) -> Result<()> {
+    sh::ip(&format!("-n {LAB_NETNS} link set {port} {state}"))
+}
+
+/// Makes the bridge drop what the state says is cut, and nothing else.
+fn apply_partitions(state: &State) -> Result<()> {
+    let rules = partition_rules(state);
+    let mut command: Command = net::command_in(LAB_NETNS, &["nft", "-f", "-"]);
+    command.env("LC_ALL", "C");
+    sh::run_with_input(command, Some(&rules))
+        .map(drop)
+        .context("cannot cut the bridge (does the kernel have nf_tables for bridges?)")
+}
+
+fn partition_rules(state: &State) -> String {
+    // Declaring the table before deleting it makes the deletion work when there is none.
+    let mut rules = "table bridge lightship_lab {}\ndelete table bridge lightship_lab\n".to_owned();
+    let (mut forward, mut input, mut output) = (String::new(), String::new(), String::new());
+    let ports: Vec<String> = state.nodes.iter().map(|node| node.spec.port()).collect();
+    for node in &state.nodes {
+        let port = node.spec.port();
+        let from_api = node.faults.contains(&Fault::PartitionFromApi);
+        if !from_api && !node.faults.contains(&Fault::Partition) {
+            continue;
+        }
+        let others: Vec<&str> = ports
+            .iter()
+            .filter(|other| **other != port)
+            .map(String::as_str)
+            .collect();
+        if !others.is_empty() {
+            let others = others.join(", ");
+            let _ = writeln!(forward, "iifname {port} oifname {{ {others} }} drop");
+            let _ = writeln!(forward, "iifname {{ {others} }} oifname {port} drop");
+        }
+        if from_api {
+            let _ = writeln!(input, "iifname {port} drop");
+            let _ = writeln!(output, "oifname {port} drop");
+        }
+    }
+    if forward.is_empty() && input.is_empty() {
+        return rules;
+    }
+    rules.push_str("table bridge lightship_lab {\n");
+    for (hook, lines) in [("forward", forward), ("input", input), ("output", output)] {
+        let _ = writeln!(
+            rules,
+            "chain {hook} {{ type filter hook {hook} priority 0; policy accept;\n{lines}}}"
+        );
+    }
+    rules.push_str("}\n");
+    rules
+}

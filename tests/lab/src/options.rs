@@ -1,0 +1,196 @@
+//! What the user can choose about a lab.
+
+use std::fmt;
+use std::fs;
+use std::process::Command;
+use std::str::FromStr;
+
+use anyhow::{Error, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::addressing::{Families, MAX_NODES};
+
+/// What nodes are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SubstrateKind {
+    /// Network namespaces of this machine's kernel.
+    Netns,
+    /// User Mode Linux: a kernel for each node.
+    Uml,
+}
+
+/// kube-proxy's `--proxy-mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyMode {
+    /// iptables rules.
+    Iptables,
+    /// nftables rules.
+    Nftables,
+    /// IPVS in the node's own namespace, beside which our director has its own.
+    Ipvs,
+}
+
+/// The choices that make up one lab.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Options {
+    /// How many nodes.
+    pub nodes: u8,
+    /// What they are made of.
+    pub substrate: SubstrateKind,
+    /// How kube-proxy works on them.
+    pub proxy_mode: ProxyMode,
+    /// Address families of nodes, pods and Services.
+    pub families: Families,
+    /// Whether Lightship runs.
+    pub lightship: bool,
+}
+
+impl Options {
+    /// Fills in what the user left open (`None`) for this machine.
+    ///
+    /// # Errors
+    /// When a choice cannot work here, with what would.
+    pub fn resolve(
+        nodes: u8,
+        substrate: Option<SubstrateKind>,
+        proxy_mode: Option<ProxyMode>,
+        families: Families,
+        lightship: bool,
+    ) -> Result<Self> {
+        if nodes == 0 || nodes > MAX_NODES {
+            bail!("--nodes must be between 1 and {MAX_NODES}");
+        }
+        let substrate = substrate.unwrap_or_else(|| {
+            if kernel_can_direct() {
+                SubstrateKind::Netns
+            } else {
+                SubstrateKind::Uml
+            }
+        });
+        let proxy_mode = proxy_mode.unwrap_or(match substrate {
+            SubstrateKind::Netns => ProxyMode::Nftables,
+            SubstrateKind::Uml => ProxyMode::Iptables,
+        });
+        if substrate == SubstrateKind::Uml && proxy_mode == ProxyMode::Nftables {
+            bail!(
+                "kube-proxy's nftables mode cannot run in User Mode Linux (its kernel has no \
+                 nf_tables for IPv4): choose --proxy-mode iptables or --substrate netns"
+            );
+        }
+        Ok(Self {
+            nodes,
+            substrate,
+            proxy_mode,
+            families,
+            lightship,
+        })
+    }
+}
+
+/// Whether this machine's kernel has what a director needs, built in or as a module.
+fn kernel_can_direct() -> bool {
+    has_module("ip_vs", "/proc/net/ip_vs") && has_module("macvlan", "/sys/module/macvlan")
+}
+
+fn has_module(name: &str, trace: &str) -> bool {
+    fs::exists(trace).unwrap_or(false)
+        || Command::new("modprobe")
+            .args(["--dry-run", "--quiet", name])
+            .status()
+            .is_ok_and(|status| status.success())
+}
+
+impl fmt::Display for SubstrateKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Netns => "netns",
+            Self::Uml => "uml",
+        })
+    }
+}
+
+impl fmt::Display for ProxyMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Iptables => "iptables",
+            Self::Nftables => "nftables",
+            Self::Ipvs => "ipvs",
+        })
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "--nodes {} --substrate {} --proxy-mode {} --families {}{}",
+            self.nodes,
+            self.substrate,
+            self.proxy_mode,
+            self.families.as_str(),
+            if self.lightship {
+                ""
+            } else {
+                " --without-lightship"
+            }
+        )
+    }
+}
+
+impl FromStr for Families {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "ipv4" => Self::Ipv4,
+            "ipv6" => Self::Ipv6,
+            "dual" => Self::Dual,
+            _ => bail!("expected ipv4, ipv6 or dual"),
+        })
+    }
+}
+
+impl FromStr for ProxyMode {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "iptables" => Self::Iptables,
+            "nftables" => Self::Nftables,
+            "ipvs" => Self::Ipvs,
+            _ => bail!("expected iptables, nftables or ipvs"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_substrate_has_its_own_default_proxy_mode() {
+        let mode = |substrate| {
+            Options::resolve(3, Some(substrate), None, Families::Dual, true)
+                .unwrap()
+                .proxy_mode
+        };
+        assert_eq!(mode(SubstrateKind::Netns), ProxyMode::Nftables);
+        assert_eq!(mode(SubstrateKind::Uml), ProxyMode::Iptables);
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_what_would() {
+        let error = Options::resolve(
+            3,
+            Some(SubstrateKind::Uml),
+            Some(ProxyMode::Nftables),
+            Families::Ipv4,
+            true,
+        )
+        .unwrap_err();
+        assert!(error.to_string().contains("--proxy-mode iptables"));
+        Options::resolve(0, None, None, Families::Ipv4, true).unwrap_err();
+    }
+}

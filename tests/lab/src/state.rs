@@ -1,0 +1,250 @@
+//! What the lab remembers between commands, and where.
+//!
+//! All of it is in one folder, `/var/lib/lightship-lab` or what
+//! `LIGHTSHIP_LAB_DIR` names; `lab down` removes that folder.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::k8s_build::Kubernetes;
+use crate::options::Options;
+use crate::process::Process;
+use crate::substrate::NodeSpec;
+
+/// The folder of one lab.
+#[derive(Clone, Debug)]
+pub struct LabDir {
+    root: PathBuf,
+}
+
+impl LabDir {
+    /// The folder that `LIGHTSHIP_LAB_DIR` names, else `/var/lib/lightship-lab`.
+    pub fn from_environment() -> Self {
+        let root = env::var_os("LIGHTSHIP_LAB_DIR")
+            .map_or_else(|| PathBuf::from("/var/lib/lightship-lab"), PathBuf::from);
+        Self { root }
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Certificates and keys.
+    pub fn pki(&self) -> PathBuf {
+        self.root.join("pki")
+    }
+
+    /// Output of every process.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// The log of one process.
+    pub fn log(&self, process: &str) -> PathBuf {
+        self.logs().join(format!("{process}.log"))
+    }
+
+    /// etcd's data.
+    pub fn etcd(&self) -> PathBuf {
+        self.root.join("etcd")
+    }
+
+    /// One node's own folder.
+    pub fn node(&self, node: &str) -> PathBuf {
+        self.root.join("nodes").join(node)
+    }
+
+    /// A client configuration for the API server.
+    pub fn kubeconfig(&self, who: &str) -> PathBuf {
+        self.root.join("kube").join(format!("{who}.kubeconfig"))
+    }
+
+    /// Makes the folder and those inside it, readable by root alone (keys and tokens).
+    ///
+    /// # Errors
+    /// When one cannot be made.
+    pub fn create(&self) -> Result<()> {
+        for folder in [self.pki(), self.logs(), self.root.join("kube")] {
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        use std::os::unix::fs::PermissionsExt;
+        for folder in [self.pki(), self.root.join("kube")] {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+        }
+        Ok(())
+    }
+
+    /// Takes the right to change this lab, held until the value is dropped.
+    ///
+    /// # Errors
+    /// When another command holds it, or the folder cannot be written.
+    pub fn lock(&self) -> Result<File> {
+        fs::create_dir_all(&self.root)
+            .with_context(|| format!("cannot make {}", self.root.display()))?;
+        let path = self.root.join("lock");
+        let file =
+            File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => bail!(
+                "another command is changing the lab in {} right now; wait for it to end",
+                self.root.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("cannot lock {}", path.display()))
+            }
+        }
+    }
+}
+
+/// How far the lab has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// `lab up` is at work, or ended without having cleared up.
+    Starting,
+    /// All was ready once.
+    Up,
+}
+
+/// A fault that `lab fail` caused and `lab heal` undoes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Fault {
+    /// The node's processes (and kernel) were killed.
+    Crash,
+    /// Its uplink is down.
+    Unplug,
+    /// Its processors stand still.
+    Pause,
+    /// No frame passes between it and the other nodes.
+    Partition,
+    /// Nor between it and the control plane.
+    PartitionFromApi,
+    /// Its speaker was told to stop and is not started again.
+    StopSpeaker,
+}
+
+/// One node, running or not.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Node {
+    /// What it is.
+    pub spec: NodeSpec,
+    /// What is wrong with it on purpose.
+    pub faults: BTreeSet<Fault>,
+}
+
+/// Everything about a lab that a later command must know.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct State {
+    /// This machine's boot: after another boot nothing of the lab runs.
+    pub boot: String,
+    /// How far it has come.
+    pub phase: Phase,
+    /// What the user asked for.
+    pub options: Options,
+    /// Where Kubernetes' programs are.
+    pub kubernetes: Kubernetes,
+    /// `/run/netns` was no mount before this lab.
+    pub made_netns_mount: bool,
+    /// What runs, by name: `etcd`, `kube-apiserver`, …, `node1`, ….
+    pub processes: BTreeMap<String, Process>,
+    /// The nodes, in order.
+    pub nodes: Vec<Node>,
+}
+
+impl State {
+    /// Reads the state; `None` when there is no lab.
+    ///
+    /// # Errors
+    /// When the file is there but cannot be read.
+    pub fn load(dir: &LabDir) -> Result<Option<Self>> {
+        let path = file(dir);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        serde_json::from_slice(&text)
+            .map(Some)
+            .with_context(|| format!("{} was not written by this version", path.display()))
+    }
+
+    /// Writes the state, whole or not at all.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, dir: &LabDir) -> Result<()> {
+        let path = file(dir);
+        let temporary = path.with_extension("tmp");
+        fs::write(&temporary, serde_json::to_vec_pretty(self)?)
+            .and_then(|()| fs::rename(&temporary, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The node of that name.
+    ///
+    /// # Errors
+    /// When there is none; the message names those that are.
+    pub fn node(&self, name: &str) -> Result<&Node> {
+        self.nodes
+            .iter()
+            .find(|node| node.spec.name == name)
+            .with_context(|| {
+                let names: Vec<_> = self.nodes.iter().map(|node| &*node.spec.name).collect();
+                format!("no node {name:?}; there are {}", names.join(", "))
+            })
+    }
+
+    /// The node of that name, to change it.
+    ///
+    /// # Errors
+    /// As [`State::node`].
+    pub fn node_mut(&mut self, name: &str) -> Result<&mut Node> {
+        self.node(name)?;
+        self.nodes
+            .iter_mut()
+            .find(|node| node.spec.name == name)
+            .context("no such node")
+    }
+}
+
+fn file(dir: &LabDir) -> PathBuf {
+    dir.root().join("lab.json")
+}
+
+/// The id of this machine's present boot.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn boot_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let id = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    Ok(id.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_command_changes_a_lab() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = LabDir {
+            root: folder.path().to_owned(),
+        };
+        let first = dir.lock().unwrap();
+        let refused = dir.lock().unwrap_err().to_string();
+        assert!(refused.contains("another command"), "{refused}");
+        drop(first);
+        dir.lock().unwrap();
+    }
+}
