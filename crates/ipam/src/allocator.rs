@@ -292,6 +292,10 @@ impl Allocator {
                 None => Vec::new(),
             };
             return match request.policy {
+                Policy::RequireDual if faults.is_empty() => {
+                    let name = self.held.get(kept).map(|held| held.pool.clone());
+                    Err(self.unknown(&name.unwrap_or_default()))
+                }
                 Policy::RequireDual => Err(Refusal::Considered(faults)),
                 _ => Ok((plan, Some((family, faults)))),
             };
@@ -397,14 +401,18 @@ impl Allocator {
     }
 
     fn named(&self, name: &Arc<str>) -> Result<&Pool, Refusal> {
-        self.pools.get(name).ok_or_else(|| Refusal::UnknownPool {
+        self.pools.get(name).ok_or_else(|| self.unknown(name))
+    }
+
+    fn unknown(&self, name: &Arc<str>) -> Refusal {
+        Refusal::UnknownPool {
             name: name.clone(),
             existing: self
                 .pools
                 .iter()
                 .map(|pool| pool.spec.name.clone())
                 .collect(),
-        })
+        }
     }
 
     fn hold(&mut self, service: &ServiceId, address: IpAddr, pool: Arc<str>) {
