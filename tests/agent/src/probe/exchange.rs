@@ -1,0 +1,111 @@
+//! One question and its answer, over a new connection or datagram.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpStream, UdpSocket};
+
+use super::Target;
+use crate::pod::Identity;
+
+/// Why there was no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Failure {
+    /// The connection was refused (RST on the SYN, or ICMP port unreachable).
+    Refused,
+    /// The connection was reset after it stood.
+    Reset,
+    /// The peer closed it.
+    Closed,
+    /// Nothing came in time.
+    Timeout,
+    /// No route, host unreachable and the like.
+    Unreachable,
+    /// What came is not an answer of a lab pod.
+    Garbled,
+    /// Anything else.
+    Other,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = serde_json::to_value(self).map_err(|_| fmt::Error)?;
+        to.write_str(name.as_str().unwrap_or_default())
+    }
+}
+
+impl From<&io::Error> for Failure {
+    fn from(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Reset,
+            io::ErrorKind::UnexpectedEof => Self::Closed,
+            io::ErrorKind::TimedOut => Self::Timeout,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
+            io::ErrorKind::InvalidData => Self::Garbled,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Asks `target` once; the answer must come within `timeout`.
+pub(super) async fn ask(target: Target, timeout: Duration) -> Result<Identity, Failure> {
+    let exchange = async {
+        if target.udp {
+            datagram(target.target).await
+        } else {
+            Line::open(target.target).await?.ask().await
+        }
+    };
+    match tokio::time::timeout(timeout, exchange).await {
+        Ok(answer) => answer.map_err(|error| Failure::from(&error)),
+        Err(_) => Err(Failure::Timeout),
+    }
+}
+
+async fn datagram(target: SocketAddr) -> io::Result<Identity> {
+    let socket = match target {
+        SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?,
+        SocketAddr::V6(_) => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await?,
+    };
+    socket.connect(target).await?;
+    socket.send(b"?\n").await?;
+    let mut buffer = [0; 2048];
+    let length = socket.recv(&mut buffer).await?;
+    serde_json::from_slice(&buffer[..length]).map_err(io::Error::from)
+}
+
+/// A connection that speaks lines with a pod.
+#[derive(Debug)]
+pub(super) struct Line {
+    stream: BufReader<TcpStream>,
+    buffer: String,
+}
+
+impl Line {
+    /// Connects.
+    pub(super) async fn open(target: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(target).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            stream: BufReader::new(stream),
+            buffer: String::new(),
+        })
+    }
+
+    /// Sends a line and reads the answer. After an error, or when dropped half way,
+    /// the connection is of no further use.
+    pub(super) async fn ask(&mut self) -> io::Result<Identity> {
+        self.stream.write_all(b"?\n").await?;
+        self.buffer.clear();
+        if self.stream.read_line(&mut self.buffer).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        serde_json::from_str(&self.buffer).map_err(io::Error::from)
+    }
+}
