@@ -13,9 +13,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{Error, Netns, Result, run_in};
 
-#[cfg(test)]
-mod tests;
-
 /// The group memberships held by this process in one network namespace. They
 /// end when this is dropped.
 #[derive(Debug)]

@@ -46,6 +46,14 @@ impl Netns {
             return Ok(ns);
         }
         share_netns_dir()?;
+        // Two makers at once would mount two namespaces on one name. `ip netns`
+        // takes the same lock. Closing the file gives it back.
+        let lock = File::open(NETNS_DIR)
+            .and_then(|dir| dir.lock().map(|()| dir))
+            .map_err(|e| Error::os(format!("lock {NETNS_DIR}"), e))?;
+        if let Ok(ns) = Netns::open(name) {
+            return Ok(ns);
+        }
         // A file left by a namespace whose mount is gone (reboot, another mount
         // namespace) is taken over: it holds nothing.
         fs::OpenOptions::new()
@@ -71,6 +79,7 @@ impl Netns {
             let _ = fs::remove_file(&path);
             return Err(e);
         }
+        drop(lock);
         Netns::open(name)
     }
 

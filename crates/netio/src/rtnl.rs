@@ -22,8 +22,6 @@ mod link;
 mod neighbour;
 mod route;
 mod rule;
-#[cfg(test)]
-mod tests;
 
 pub use address::{Address, Scope};
 pub use link::{Link, Macvlan, Veth};
