@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -140,6 +141,26 @@ impl Lab {
         let process = Process::spawn(command, &self.dir.log(name), self.dir.root())?;
         self.state.processes.insert(name.to_owned(), process);
         self.state.save(&self.dir)
+    }
+
+    /// Waits until a process of this lab serves, or ends.
+    pub(crate) fn wait_serving(
+        &self,
+        name: &str,
+        serves: impl Fn(&Self) -> Result<bool>,
+    ) -> Result<()> {
+        let process = self.state.processes.get(name);
+        sh::wait_for(
+            &format!("{name} serves"),
+            Duration::from_secs(90),
+            Duration::from_millis(50),
+            || {
+                if !process.is_some_and(Process::is_alive) {
+                    bail!("{name} ended: see {}", self.dir.log(name).display());
+                }
+                Ok(serves(self)?.then_some(()))
+            },
+        )
     }
 
     /// Takes the lock and reads the state again, as it may have changed meanwhile.

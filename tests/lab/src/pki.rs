@@ -27,6 +27,8 @@ pub(crate) struct Pki {
     pub(crate) server_key: PathBuf,
     /// Signs service account tokens.
     pub(crate) service_account_key: PathBuf,
+    /// Proves their signatures.
+    pub(crate) service_account_public_key: PathBuf,
 }
 
 impl Pki {
@@ -39,6 +41,7 @@ impl Pki {
             server: file("apiserver.crt"),
             server_key: file("apiserver.key"),
             service_account_key: file("service-account.key"),
+            service_account_public_key: file("service-account.pub"),
         }
     }
 }
@@ -65,10 +68,9 @@ pub(crate) fn create(dir: &LabDir, families: Families) -> Result<Pki> {
         &pki.front_proxy_ca,
         self::authority("lightship-lab-front-proxy")?.pem(),
     )?;
-    fs::write(
-        &pki.service_account_key,
-        KeyPair::generate()?.serialize_pem(),
-    )?;
+    let tokens = KeyPair::generate()?;
+    fs::write(&pki.service_account_key, tokens.serialize_pem())?;
+    fs::write(&pki.service_account_public_key, tokens.public_key_pem())?;
 
     let mut names = vec![
         "localhost".to_owned(),

@@ -176,7 +176,7 @@ fn start_etcd(lab: &mut Lab) -> Result<()> {
     fs::create_dir_all(lab.dir.etcd()).context("cannot make etcd's folder")?;
     let command = etcd::command(&lab.state.kubernetes.etcd, &lab.dir);
     lab.spawn(etcd::NAME, &command)?;
-    etcd::wait()
+    lab.wait_serving(etcd::NAME, |_| etcd::serves())
 }
 
 /// Starts the API server and waits until it serves.
@@ -184,7 +184,7 @@ pub(crate) fn start_api(lab: &mut Lab) -> Result<()> {
     let program = &lab.state.kubernetes.apiserver;
     let command = apiserver::command(program, &lab.dir, lab.state.options.families);
     lab.spawn(apiserver::NAME, &command)?;
-    apiserver::wait(&lab.dir)
+    lab.wait_serving(apiserver::NAME, |lab| apiserver::serves(&lab.dir))
 }
 
 fn start_controller_manager(lab: &mut Lab) -> Result<()> {

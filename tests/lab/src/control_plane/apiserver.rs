@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::Result;
 
@@ -45,7 +44,10 @@ pub fn command(program: &Path, dir: &LabDir, families: Families) -> Command {
         .arg("--requestheader-group-headers=X-Remote-Group")
         .arg("--requestheader-extra-headers-prefix=X-Remote-Extra-")
         .arg("--service-account-issuer=https://kubernetes.default.svc")
-        .arg(file("service-account-key-file", &pki.service_account_key))
+        .arg(file(
+            "service-account-key-file",
+            &pki.service_account_public_key,
+        ))
         .arg(file(
             "service-account-signing-key-file",
             &pki.service_account_key,
@@ -55,23 +57,14 @@ pub fn command(program: &Path, dir: &LabDir, families: Families) -> Command {
     command
 }
 
-/// Waits until it serves, with its first objects (namespaces, roles) in place.
+/// Whether it serves, with its first objects (namespaces, roles) in place.
 ///
 /// # Errors
-/// When it does not within 90 s.
-pub fn wait(dir: &LabDir) -> Result<()> {
+/// When it cannot be asked.
+pub fn serves(dir: &LabDir) -> Result<bool> {
     let authority = Pki::at(dir).ca.display().to_string();
     let url = format!("https://127.0.0.1:{API_PORT}/readyz");
-    sh::wait_for(
-        "kube-apiserver is ready",
-        Duration::from_secs(90),
-        Duration::from_millis(100),
-        || {
-            let probe = net::command_in(
-                LAB_NETNS,
-                &["curl", "-fsS", "-m", "2", "--cacert", &authority, &url],
-            );
-            Ok(sh::output(probe, None)?.status.success().then_some(()))
-        },
-    )
+    let words = ["curl", "-fsS", "-m", "2", "--cacert", &authority, &url];
+    let probe = net::command_in(LAB_NETNS, &words);
+    Ok(sh::output(probe, None)?.status.success())
 }
