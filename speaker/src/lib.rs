@@ -1,1 +1,19 @@
-//! Announces virtual IPs and directs their traffic on one node.
+//! The speaker: announces virtual IPs and directs their traffic on one node.
+//!
+//! See [`run`] for the threads, tasks and channels; the pure parts are [`intent`],
+//! [`grace`], [`schedule`] and [`core`].
+
+pub mod args;
+pub mod cache;
+pub mod core;
+pub mod director;
+pub mod grace;
+pub mod guard;
+pub mod intent;
+pub mod node;
+pub mod run;
+pub mod schedule;
+pub mod status;
+pub mod uplink;
+pub mod watch;
+pub mod world;

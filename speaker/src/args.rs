@@ -1,0 +1,103 @@
+//! The speaker's command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lightship_kit::LogFormat;
+
+/// Announces virtual IPs and directs their traffic on one node.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(version, about)]
+pub struct Args {
+    /// The name of the Node object of the machine this runs on.
+    #[arg(long, env = "NODE_NAME")]
+    pub node_name: String,
+
+    /// The namespace that holds the Secret `lightship-heartbeat`.
+    #[arg(long, env = "LIGHTSHIP_NAMESPACE", default_value = "lightship-system")]
+    pub namespace: String,
+
+    /// The network interface on the LAN of the VIPs. Default: the one that carries the
+    /// node's InternalIP.
+    #[arg(long)]
+    pub uplink: Option<String>,
+
+    /// `auto` directs traffic over all nodes by IPVS where the kernel can, and else only
+    /// announces; the others insist on one of the two.
+    #[arg(long, value_enum, default_value_t = Mode::Auto)]
+    pub mode: Mode,
+
+    /// How often a heartbeat is sent, in milliseconds.
+    #[arg(long, default_value = "100", value_parser = milliseconds, value_name = "MS")]
+    pub heartbeat_interval: Duration,
+
+    /// After how many silent intervals a node counts as gone.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=100))]
+    pub heartbeat_misses: u32,
+
+    /// The UDP port of heartbeats.
+    #[arg(long, default_value_t = 7733)]
+    pub heartbeat_port: u16,
+
+    /// Where the last known state is kept over a restart of the speaker. It should not
+    /// outlive a boot.
+    #[arg(long, default_value = "/run/lightship/state.json")]
+    pub state_file: PathBuf,
+
+    /// A kubeconfig file. Default: the Pod's service account.
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// `text` for people, `json` for machines.
+    #[arg(long, env = "LIGHTSHIP_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// What is logged: a level or a filter such as `info,lightship_speaker=debug`.
+    #[arg(long, env = "LIGHTSHIP_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// Which forwarding modes are allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// DirectRouting where the kernel can, else Announce.
+    Auto,
+    /// DirectRouting or fail.
+    DirectRouting,
+    /// Never a director.
+    Announce,
+}
+
+fn milliseconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(ms @ 20..=10_000) => Ok(Duration::from_millis(ms)),
+        _ => Err("a whole number of milliseconds from 20 to 10000 is needed".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[test]
+    fn defaults_detect_a_death_in_400_ms() {
+        let args = Args::parse_from(["lightship-speaker", "--node-name", "n"]);
+        assert_eq!(
+            args.heartbeat_interval * args.heartbeat_misses,
+            Duration::from_millis(400)
+        );
+    }
+
+    #[test]
+    fn a_bad_interval_names_the_bounds() {
+        let error = Args::try_parse_from([
+            "lightship-speaker",
+            "--node-name",
+            "n",
+            "--heartbeat-interval",
+            "5",
+        ]);
+        assert!(error.unwrap_err().to_string().contains("from 20 to 10000"));
+    }
+}

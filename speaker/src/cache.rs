@@ -1,0 +1,168 @@
+//! The last known state, kept on the node.
+//!
+//! One small file (on a tmpfs, so a reboot clears it) holds the world as last read from
+//! the API server, what peers told about themselves, the heartbeat keys and the VIPs this
+//! speaker owns. A speaker that restarts while the API server is away reads it and goes on.
+//! The first line carries a checksum; a file that does not match is ignored with a warning,
+//! because a wrong belief is worse than none.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::world::{NodeName, World};
+
+const HEADER: &str = "lightship-state 1 ";
+
+/// What is kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Saved {
+    /// The world as last read from the API server.
+    pub world: World,
+    /// What each peer said of itself in its last heartbeat.
+    pub peers: BTreeMap<NodeName, SavedPeer>,
+    /// The VIPs this node owns, with their epochs.
+    pub claims: BTreeMap<IpAddr, u64>,
+    /// The heartbeat secrets, newest first.
+    pub secrets: Vec<Vec<u8>>,
+}
+
+/// What a peer last said of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedPeer {
+    /// The MAC of its uplink, where directors send its share.
+    pub uplink_mac: [u8; 6],
+    /// Whether it has a director.
+    pub direct_routing: bool,
+}
+
+/// Why a state file was not used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// There is none: the first start on this node since it booted.
+    #[error("there is no state file yet")]
+    Missing,
+    /// It cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// It is cut short, altered, or of another version.
+    #[error("{path} is {what}; it is ignored and will be written anew")]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+}
+
+/// Reads the state file.
+///
+/// # Errors
+/// When there is none, it cannot be read, or its checksum or form is wrong.
+pub fn load(path: &Path) -> Result<Saved, LoadError> {
+    let unusable = |what| LoadError::Unusable {
+        path: path.to_owned(),
+        what,
+    };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(LoadError::Missing),
+        Err(source) => {
+            return Err(LoadError::Read {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    let (header, body) = text.split_once('\n').ok_or(unusable("cut short"))?;
+    let sum = header
+        .strip_prefix(HEADER)
+        .ok_or(unusable("of another version"))?;
+    if sum != checksum(body) {
+        return Err(unusable("damaged (its checksum is wrong)"));
+    }
+    serde_json::from_str(body).map_err(|_| unusable("of another version"))
+}
+
+/// Writes the state file so that a reader sees the old or the new one, never a part.
+///
+/// # Errors
+/// When the folder or file cannot be written.
+pub fn store(path: &Path, saved: &Saved) -> std::io::Result<()> {
+    let body = serde_json::to_string(saved)?;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let temporary = path.with_extension("new");
+    // The file holds the heartbeat secret.
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(format!("{HEADER}{}\n{body}", checksum(&body)).as_bytes())?;
+    std::fs::rename(&temporary, path)
+}
+
+fn checksum(body: &str) -> String {
+    Sha256::digest(body.as_bytes())
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::ServiceRef;
+
+    fn sample() -> Saved {
+        let mut saved = Saved::default();
+        saved
+            .world
+            .services
+            .insert(ServiceRef::new("shop", "web"), Default::default());
+        saved.peers.insert("node2".into(), SavedPeer::default());
+        saved.claims.insert("2001:db8:2::200".parse().unwrap(), 7);
+        saved.secrets.push(vec![1, 2, 3]);
+        saved
+    }
+
+    #[test]
+    fn what_was_stored_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/state");
+        assert!(matches!(load(&path), Err(LoadError::Missing)));
+        store(&path, &sample()).unwrap();
+        assert_eq!(load(&path).unwrap(), sample());
+    }
+
+    #[test]
+    fn a_damaged_or_foreign_file_is_refused_with_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        store(&path, &sample()).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (bad, reason) in [
+            (text.replace("web", "wab"), "checksum"),
+            (text[..text.len() - 5].to_owned(), "checksum"),
+            (text.replace("state 1", "state 9"), "another version"),
+            (String::new(), "cut short"),
+        ] {
+            std::fs::write(&path, bad).unwrap();
+            let error = load(&path).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+}

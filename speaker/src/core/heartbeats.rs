@@ -1,0 +1,215 @@
+//! Heartbeats: what this node tells its peers, and what it makes of theirs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lightship_election::Claim;
+use lightship_membership::heartbeat::{MODE_ANNOUNCE, MODE_DIRECT_ROUTING};
+use lightship_membership::{Event, Flags, Heartbeat, decode, encode};
+
+use super::{Core, Output, neighbours};
+use crate::cache::SavedPeer;
+use crate::world::NodeName;
+
+impl Core {
+    /// Takes a datagram from the heartbeat port.
+    pub fn on_datagram(&mut self, from: IpAddr, datagram: &[u8], now: Duration) {
+        let beat = match decode(datagram, &self.keys) {
+            Ok(beat) => beat,
+            Err(error) => return self.refuse(from, error.reason()),
+        };
+        if beat.sender == self.setup.me {
+            return self.refuse(from, "own name");
+        }
+        if !self.world.nodes.contains_key(&beat.sender) {
+            return self.refuse(from, "unknown node");
+        }
+        if let Err(error) = self.guard.check(&beat) {
+            return self.refuse(from, error.reason());
+        }
+        let told = SavedPeer {
+            uplink_mac: beat.uplink_mac,
+            direct_routing: beat.mode == MODE_DIRECT_ROUTING,
+        };
+        let peer = self.peers.entry(beat.sender.clone()).or_default();
+        if peer.told.replace(told) != Some(told) {
+            self.stale = true;
+            self.out.push(Output::Save);
+        }
+        self.stale |=
+            std::mem::replace(&mut peer.can_own, beat.flags.can_own) != beat.flags.can_own;
+        self.unreported |=
+            std::mem::replace(&mut peer.digest, beat.table_digest) != beat.table_digest;
+        if beat.flags.solicit {
+            self.send_heartbeat_to(&beat.sender, false);
+        }
+        let events = self
+            .detector
+            .on_heartbeat(&beat.sender, beat.flags.leaving, now);
+        self.take_events(events, now);
+        self.election.heard(&beat.sender);
+        let claims: Vec<Claim> = beat
+            .claims
+            .iter()
+            .map(|c| Claim {
+                vip: c.vip,
+                epoch: c.epoch,
+            })
+            .collect();
+        self.election
+            .on_claims(&beat.sender, beat.page, beat.pages, &claims);
+        self.settled |= self.everyone_heard();
+    }
+
+    /// Takes a frame from the uplink.
+    pub fn on_frame(&mut self, frame: &[u8], now: Duration) {
+        match neighbours::read(frame) {
+            Ok(neighbours::Heard::Question {
+                target,
+                asker,
+                asker_mac,
+            }) => {
+                if self.owned.get(&target).is_some_and(|o| o.announced) {
+                    let mac = self.announced_mac(target);
+                    let answer = neighbours::answer(target, mac, asker, asker_mac);
+                    self.out.extend(answer.map(Output::Frame));
+                }
+            }
+            Ok(neighbours::Heard::Claim { address, mac }) => self.on_claim(address, mac.0, now),
+            // Not for us, or not worth a word: the LAN carries much that is neither.
+            Err(_) => {}
+        }
+    }
+
+    /// A node's kernel that answers for the node's own address lives.
+    fn on_claim(&mut self, address: IpAddr, mac: [u8; 6], now: Duration) {
+        let is = |peer: &NodeName| {
+            self.world
+                .nodes
+                .get(peer)
+                .is_some_and(|n| n.address_like(address) == Some(address))
+        };
+        let found = self
+            .peers
+            .iter()
+            .find(|(name, peer)| is(name) && peer.told.is_some_and(|told| told.uplink_mac == mac));
+        if let Some(name) = found.map(|(name, _)| name.clone()) {
+            let events = self.detector.on_probe_reply(&name, now);
+            self.take_events(events, now);
+        }
+    }
+
+    pub(super) fn take_events(&mut self, events: Vec<Event>, now: Duration) {
+        for event in events {
+            match event {
+                Event::Changed {
+                    node,
+                    from,
+                    to,
+                    silent_for,
+                } => {
+                    tracing::info!(%node, ?from, ?to, ?silent_for, "peer");
+                    self.stale = true;
+                    if !to.node_alive() || !to.can_own() {
+                        // Peers should hear what follows from it at once.
+                        self.next_beat = now;
+                    }
+                }
+                Event::Probe(node) => {
+                    self.probe(&node);
+                    self.send_heartbeat_to(&node, true);
+                }
+            }
+        }
+    }
+
+    fn probe(&mut self, node: &NodeName) {
+        let Some(told) = self.peers.get(node).and_then(|p| p.told) else {
+            return;
+        };
+        let (Some(them), Some(us)) = (
+            self.world.nodes.get(node),
+            self.world.nodes.get(&self.setup.me),
+        ) else {
+            return;
+        };
+        let Some(address) = them.heartbeat_address() else {
+            return;
+        };
+        let Some(own) = us.address_like(address) else {
+            return;
+        };
+        let to = (address, lightship_frames::Mac(told.uplink_mac));
+        let frame = neighbours::probe((own, self.setup.uplink_mac), to);
+        self.out.extend(frame.map(Output::Frame));
+    }
+
+    /// Sends the heartbeat that is due to every other node, dead ones included: one that
+    /// comes back should learn at once who is there.
+    pub(super) fn send_heartbeats(&mut self, now: Duration) {
+        self.next_beat = now + self.setup.interval;
+        let datagrams = self.heartbeat(false);
+        for (name, node) in &self.world.nodes {
+            if *name != self.setup.me
+                && let Some(address) = node.heartbeat_address()
+            {
+                let all = datagrams.iter().cloned();
+                self.out.extend(all.map(|d| Output::Heartbeat(address, d)));
+            }
+        }
+    }
+
+    fn send_heartbeat_to(&mut self, name: &NodeName, solicit: bool) {
+        let node = self.world.nodes.get(name);
+        if let Some(address) = node.and_then(|n| n.heartbeat_address()) {
+            let datagrams = self.heartbeat(solicit);
+            self.out
+                .extend(datagrams.into_iter().map(|d| Output::Heartbeat(address, d)));
+        }
+    }
+
+    fn heartbeat(&mut self, solicit: bool) -> Vec<Arc<[u8]>> {
+        self.counter += 1;
+        let direct_routing = self.setup.direct_routing;
+        let claims = self.election.claims().into_iter();
+        let claims = claims.map(|c| lightship_membership::Claim {
+            vip: c.vip,
+            epoch: c.epoch,
+        });
+        let beat = Heartbeat {
+            sender: self.setup.me.clone(),
+            boot_id: self.setup.boot_id,
+            counter: self.counter,
+            flags: Flags {
+                leaving: self.leaving,
+                can_own: self.can_own(),
+                solicit,
+            },
+            uplink_mac: self.setup.uplink_mac.0,
+            director_mac: self.setup.director_mac.0,
+            mode: if direct_routing {
+                MODE_DIRECT_ROUTING
+            } else {
+                MODE_ANNOUNCE
+            },
+            table_digest: self.director.digest,
+            page: 0,
+            pages: 1,
+            claims: claims.collect(),
+        };
+        encode(&beat, &self.keys)
+            .into_iter()
+            .map(Arc::from)
+            .collect()
+    }
+
+    fn refuse(&mut self, from: IpAddr, reason: &'static str) {
+        let count = self.refused.entry(reason).or_default();
+        *count += 1;
+        // The first and then every 600th (about once a minute from one steady sender).
+        if *count % 600 == 1 {
+            tracing::warn!(%from, reason, count, "heartbeat refused");
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The heart of the speaker: everything it decides, without a socket or a clock.
+//!
+//! A [`Core`] owns what this node believes: which peers live, who owns each VIP, what the
+//! director should hold and what has to be said on the LAN. The shell ([`crate::run`])
+//! feeds it datagrams, frames, worlds and reports together with the time since the
+//! speaker's start, asks [`Core::next_deadline`] when to come back, and carries out the
+//! [`Output`]s.
+
+mod heartbeats;
+mod neighbours;
+mod ownership;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lightship_election::Election;
+use lightship_frames::Mac;
+use lightship_membership::{ConfigError, Detector, Keys, PeerState, ReplayGuard};
+
+use crate::cache::{Saved, SavedPeer};
+use crate::grace::Grace;
+use crate::intent::{Intent, NodeHealth, PortKey, Virtual};
+use crate::schedule::Schedule;
+use crate::world::{NodeName, World};
+
+pub use ownership::{Move, Ownership, VipReport};
+
+/// What a core is made of and never changes while it runs.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The own node.
+    pub me: NodeName,
+    /// Grows with every start, so that peers tell a restart from a replay: nanoseconds
+    /// since the epoch at the start.
+    pub boot_id: u64,
+    /// Time between two heartbeats.
+    pub interval: Duration,
+    /// Silent intervals after which a peer is gone.
+    pub misses: u32,
+    /// The uplink's own MAC: where peers' directors send this node's share.
+    pub uplink_mac: Mac,
+    /// The director's MAC, which directed VIPs are announced with.
+    pub director_mac: Mac,
+    /// Whether this node has a director.
+    pub direct_routing: bool,
+}
+
+/// What the director should hold, as far as the core decides it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DirectorIntent {
+    /// The own node's addresses: its share leaves by the veth pair.
+    pub own: BTreeSet<IpAddr>,
+    /// The other nodes' addresses and where to send frames for them.
+    pub peers: BTreeMap<IpAddr, Mac>,
+    /// The VIPs that are directed.
+    pub vips: BTreeSet<IpAddr>,
+    /// The virtual services with their real servers.
+    pub virtuals: BTreeMap<PortKey, Virtual>,
+}
+
+/// What the director says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DirectorReport {
+    /// It did all that it was asked for.
+    pub healthy: bool,
+    /// VIPs whose services and local route are in place, so that they may be announced.
+    pub programmed: BTreeSet<IpAddr>,
+    /// The digest of the table it holds, for comparison among nodes.
+    pub digest: u64,
+    /// What went wrong last.
+    pub error: Option<String>,
+}
+
+/// Something for the shell to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Send a heartbeat datagram to a node.
+    Heartbeat(IpAddr, Arc<[u8]>),
+    /// Send an Ethernet frame on the uplink.
+    Frame(Vec<u8>),
+    /// Let the director hold this.
+    Director(Arc<DirectorIntent>),
+    /// Listen for solicitations of exactly these IPv6 VIPs.
+    Groups(BTreeSet<std::net::Ipv6Addr>),
+    /// This is what this node owns now.
+    Report(Arc<Ownership>),
+    /// Claims or peers changed: keep them over a restart.
+    Save,
+}
+
+/// What a peer said of itself, and how its datagrams are guarded.
+#[derive(Debug, Default)]
+struct Peer {
+    told: Option<SavedPeer>,
+    digest: u64,
+    can_own: bool,
+}
+
+/// A VIP this node owns.
+#[derive(Debug)]
+struct Owned {
+    epoch: u64,
+    /// It has been said on the LAN (or is known there since before a restart).
+    announced: bool,
+    /// Taken over from before a restart: the LAN knows it.
+    resumed: bool,
+}
+
+/// See the module.
+pub struct Core {
+    setup: Setup,
+    keys: Keys,
+    world: Arc<World>,
+    detector: Detector,
+    election: Election,
+    guard: ReplayGuard,
+    peers: BTreeMap<NodeName, Peer>,
+    intent: Intent,
+    grace: Grace<PortKey>,
+    schedule: Schedule,
+    owned: BTreeMap<IpAddr, Owned>,
+    moves: BTreeMap<IpAddr, ownership::Move>,
+    director: DirectorReport,
+    sent_director: Option<Arc<DirectorIntent>>,
+    sent_groups: BTreeSet<std::net::Ipv6Addr>,
+    sent_report: Option<Arc<Ownership>>,
+    counter: u64,
+    next_beat: Duration,
+    settle_until: Duration,
+    settled: bool,
+    leaving: bool,
+    /// Inputs changed since the intent was computed.
+    stale: bool,
+    /// Something that is reported changed since the last report.
+    unreported: bool,
+    refused: BTreeMap<&'static str, u64>,
+    out: Vec<Output>,
+}
+
+impl Core {
+    /// A core that starts at `now` from a first world and what was kept from before.
+    ///
+    /// # Errors
+    /// When the heartbeat timing makes no sense.
+    pub fn new(
+        setup: Setup,
+        keys: Keys,
+        world: Arc<World>,
+        saved: &Saved,
+        director: DirectorReport,
+        now: Duration,
+    ) -> Result<Self, ConfigError> {
+        let gone_after = setup.interval * setup.misses;
+        // Every live peer is heard within one interval; one more forgives a loss. After that
+        // the silent ones count as dead, and this node may act.
+        let settle = gone_after + setup.interval;
+        let config = lightship_membership::Config {
+            interval: setup.interval,
+            misses: setup.misses,
+            ..Default::default()
+        };
+        let mut core = Core {
+            detector: Detector::new(config, setup.me.clone())?,
+            election: Election::new(setup.me.clone(), settle, now),
+            guard: ReplayGuard::new(),
+            peers: BTreeMap::new(),
+            intent: Intent::default(),
+            grace: Grace::default(),
+            schedule: Schedule::default(),
+            owned: BTreeMap::new(),
+            moves: BTreeMap::new(),
+            director,
+            sent_director: None,
+            sent_groups: BTreeSet::new(),
+            sent_report: None,
+            counter: 0,
+            next_beat: now,
+            settle_until: now + settle,
+            settled: false,
+            leaving: false,
+            stale: true,
+            unreported: true,
+            refused: BTreeMap::new(),
+            out: Vec::new(),
+            world,
+            keys,
+            setup,
+        };
+        for (name, told) in &saved.peers {
+            core.peers.entry(name.clone()).or_default().told = Some(*told);
+        }
+        core.set_peers(now);
+        core.resume(&saved.claims);
+        Ok(core)
+    }
+
+    /// Takes a new world from the API server.
+    pub fn on_world(&mut self, world: Arc<World>, now: Duration) {
+        self.world = world;
+        self.set_peers(now);
+        self.stale = true;
+    }
+
+    /// Takes new heartbeat keys.
+    pub fn on_keys(&mut self, keys: Keys) {
+        self.keys = keys;
+    }
+
+    /// Takes what the director says of itself.
+    pub fn on_director(&mut self, report: DirectorReport) {
+        self.stale |= report.healthy != self.director.healthy;
+        self.unreported |= report != self.director;
+        self.director = report;
+    }
+
+    /// Counts what the director's table held when the speaker started as wanted until now.
+    pub fn adopt(
+        &mut self,
+        destinations: impl IntoIterator<Item = (PortKey, IpAddr)>,
+        now: Duration,
+    ) {
+        for (key, destination) in destinations {
+            self.grace.adopt(key, destination, now);
+        }
+    }
+
+    /// Does all that is due at `now`.
+    pub fn tick(&mut self, now: Duration) {
+        let events = self.detector.on_tick(now);
+        self.take_events(events, now);
+        self.settled |= now >= self.settle_until || self.everyone_heard();
+        self.stale |= self.grace.next_deadline().is_some_and(|at| at <= now);
+        self.refresh(now);
+        self.step_election(now);
+        self.announce(now);
+        if now >= self.next_beat {
+            self.send_heartbeats(now);
+        }
+        self.report();
+    }
+
+    /// When [`Core::tick`] has to be called at the latest.
+    pub fn next_deadline(&self, now: Duration) -> Duration {
+        let mut at = self.next_beat.min(self.detector.next_deadline(now));
+        if !self.settled {
+            at = at.min(self.settle_until);
+        }
+        let more = [
+            self.grace.next_deadline(),
+            self.schedule.next_deadline(),
+            self.election.next_deadline(now),
+        ];
+        more.into_iter().flatten().fold(at, Duration::min)
+    }
+
+    /// Starts to hand all VIPs over, because the speaker is about to stop.
+    pub fn leave(&mut self, now: Duration) {
+        self.leaving = true;
+        self.election.leave();
+        self.next_beat = now;
+    }
+
+    /// Whether every VIP has been taken by another node since [`Core::leave`].
+    pub fn handed_over(&self) -> bool {
+        self.election.handed_over()
+    }
+
+    /// Takes the outputs since the last call.
+    pub fn outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// What to keep over a restart, but for the world and the secrets.
+    pub fn saved(&self) -> (BTreeMap<NodeName, SavedPeer>, BTreeMap<IpAddr, u64>) {
+        let peers = self
+            .peers
+            .iter()
+            .filter_map(|(name, p)| Some((name.clone(), p.told?)));
+        let claims = self.owned.iter().map(|(vip, owned)| (*vip, owned.epoch));
+        (peers.collect(), claims.collect())
+    }
+
+    /// Datagrams refused since the start, by reason.
+    pub fn refused(&self) -> &BTreeMap<&'static str, u64> {
+        &self.refused
+    }
+
+    fn set_peers(&mut self, now: Duration) {
+        let names: BTreeSet<NodeName> = self
+            .world
+            .nodes
+            .keys()
+            .filter(|n| **n != self.setup.me)
+            .cloned()
+            .collect();
+        self.peers.retain(|name, _| names.contains(name));
+        self.detector.set_peers(&names, now);
+    }
+
+    fn everyone_heard(&self) -> bool {
+        let mut peers = self
+            .world
+            .nodes
+            .keys()
+            .filter(|name| **name != self.setup.me);
+        peers.all(|name| self.detector.state(name) != PeerState::Unknown)
+    }
+
+    /// What is known of each node that has been heard, the own one included.
+    fn health(&self) -> BTreeMap<NodeName, NodeHealth> {
+        let mut health: BTreeMap<_, _> = self
+            .peers
+            .iter()
+            .filter_map(|(name, peer)| {
+                let told = peer.told?;
+                let alive = self.detector.state(name).node_alive();
+                let direct_routing = told.direct_routing;
+                Some((
+                    name.clone(),
+                    NodeHealth {
+                        alive,
+                        reachable: true,
+                        direct_routing,
+                    },
+                ))
+            })
+            .collect();
+        let direct_routing = self.setup.direct_routing;
+        health.insert(
+            self.setup.me.clone(),
+            NodeHealth {
+                alive: true,
+                reachable: true,
+                direct_routing,
+            },
+        );
+        health
+    }
+
+    /// The MAC that a VIP is announced with: the director's, or the uplink's own.
+    fn announced_mac(&self, vip: IpAddr) -> Mac {
+        if self.directed(vip) {
+            self.setup.director_mac
+        } else {
+            self.setup.uplink_mac
+        }
+    }
+
+    /// Whether this node's director takes the traffic of a VIP.
+    fn directed(&self, vip: IpAddr) -> bool {
+        self.setup.direct_routing && self.intent.vips.get(&vip).is_some_and(|v| !v.announce_only)
+    }
+
+    /// Whether this node may own VIPs: it is not about to stop, and its director (if it
+    /// has one) works.
+    fn can_own(&self) -> bool {
+        !self.leaving && (!self.setup.direct_routing || self.director.healthy)
+    }
+}

@@ -1,0 +1,288 @@
+//! Ownership: from the intent to claims, announcements and what is reported.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lightship_election::{Action, Away, Candidates, Claim, MoveReason};
+use lightship_membership::PeerState;
+
+use super::{Core, DirectorIntent, Output, Owned, neighbours};
+use crate::intent;
+use crate::world::NodeName;
+
+/// A move of a VIP to this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The epoch it began.
+    pub epoch: u64,
+    /// The owner before, if there was one.
+    pub from: Option<NodeName>,
+    /// Why.
+    pub reason: String,
+    /// When, since the speaker's start.
+    pub at: Duration,
+}
+
+/// What this node reports about the VIPs it owns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ownership {
+    /// The VIPs.
+    pub vips: BTreeMap<IpAddr, VipReport>,
+    /// Live nodes with a director whose table is the same as this node's.
+    pub directors_agreeing: usize,
+    /// Live nodes with a director.
+    pub directors: usize,
+}
+
+/// What this node reports about one VIP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipReport {
+    /// The number of this ownership.
+    pub epoch: u64,
+    /// It is said on the LAN.
+    pub announced: bool,
+    /// By the director, or by this node's kube-proxy alone.
+    pub direct_routing: bool,
+    /// The nodes that serve it, with their weights.
+    pub backends: BTreeMap<NodeName, u32>,
+    /// The move by which this node got it, if that happened since the speaker's start.
+    pub moved: Option<Move>,
+}
+
+impl Core {
+    /// Claims again what this node owned before the speaker restarted. Nothing is
+    /// said on the LAN before the peers have been heard: another node may have taken over.
+    pub(super) fn resume(&mut self, claims: &BTreeMap<IpAddr, u64>) {
+        let claims: Vec<Claim> = claims
+            .iter()
+            .map(|(vip, epoch)| Claim {
+                vip: *vip,
+                epoch: *epoch,
+            })
+            .collect();
+        self.election.resume(&claims);
+    }
+
+    /// Computes the intent anew if anything it depends on has changed, and passes on what
+    /// follows: the director's table and the election's candidates.
+    pub(super) fn refresh(&mut self, now: Duration) {
+        if !std::mem::take(&mut self.stale) {
+            return;
+        }
+        self.unreported = true;
+        self.intent = intent::compute(&self.world, &self.health());
+        let candidates = self.intent.vips.iter().map(|(vip, intent)| {
+            let nodes = intent.candidates.keys().cloned().collect();
+            // Without any preference all nodes weigh the same.
+            let preferred = intent.candidates.values().any(|weight| *weight > 0);
+            let weights = if preferred {
+                intent.candidates.clone()
+            } else {
+                BTreeMap::new()
+            };
+            (*vip, Candidates { nodes, weights })
+        });
+        self.election.set_vips(candidates.collect());
+        let mut live: BTreeSet<NodeName> = self
+            .peers
+            .iter()
+            .filter(|(name, peer)| peer.can_own && self.detector.state(name).can_own())
+            .map(|(name, _)| name.clone())
+            .collect();
+        if self.can_own() {
+            live.insert(self.setup.me.clone());
+        }
+        let away = self.peers.iter().filter_map(|(name, peer)| {
+            let away = match self.detector.state(name) {
+                PeerState::Leaving | PeerState::Left => Away::Left,
+                state if state.can_own() && !peer.can_own => Away::NotEligible,
+                _ => return None,
+            };
+            Some((name.clone(), away))
+        });
+        self.election.set_away(away.collect());
+        self.election.set_live(live);
+        // Before the peers were heard their weights are a guess: what the kernel holds from
+        // before a restart is better.
+        if self.settled {
+            self.direct(now);
+        } else {
+            self.stale = true;
+        }
+    }
+
+    fn direct(&mut self, now: Duration) {
+        let wanted = self.intent.virtuals.iter();
+        let weights = wanted.map(|(key, v)| (*key, v.weights.clone())).collect();
+        let mut weights = self.grace.apply(weights, now);
+        let nodes = &self.world.nodes;
+        let addresses = |name: &NodeName| {
+            let node = nodes.get(name);
+            let v4 = node.and_then(|n| n.v4).map(IpAddr::V4);
+            v4.into_iter()
+                .chain(node.and_then(|n| n.v6).map(IpAddr::V6))
+        };
+        let peers = self
+            .peers
+            .iter()
+            .filter_map(|(name, peer)| Some((name, peer.told?)));
+        let virtuals = self.intent.virtuals.iter().map(|(key, v)| {
+            let mut v = v.clone();
+            v.weights = weights.remove(key).unwrap_or_default();
+            (*key, v)
+        });
+        let vips = self.intent.vips.iter().filter(|(_, v)| !v.announce_only);
+        let intent = DirectorIntent {
+            own: addresses(&self.setup.me).collect(),
+            peers: peers
+                .flat_map(|(name, told)| {
+                    let mac = lightship_frames::Mac(told.uplink_mac);
+                    addresses(name).map(move |address| (address, mac))
+                })
+                .collect(),
+            vips: vips.map(|(vip, _)| *vip).collect(),
+            virtuals: virtuals.collect(),
+        };
+        if self.sent_director.as_deref() != Some(&intent) {
+            let intent = Arc::new(intent);
+            self.sent_director = Some(intent.clone());
+            self.out.push(Output::Director(intent));
+        }
+        let groups: BTreeSet<_> = self
+            .intent
+            .vips
+            .keys()
+            .filter_map(|vip| {
+                if let IpAddr::V6(v6) = vip {
+                    Some(*v6)
+                } else {
+                    None
+                }
+            })
+            .collect();
+        if groups != self.sent_groups {
+            self.sent_groups = groups.clone();
+            self.out.push(Output::Groups(groups));
+        }
+    }
+
+    pub(super) fn step_election(&mut self, now: Duration) {
+        let actions = self.election.step(now);
+        if actions.is_empty() {
+            return;
+        }
+        for action in actions {
+            match action {
+                Action::Take {
+                    vip,
+                    epoch,
+                    from,
+                    reason,
+                } => {
+                    let from_text = from.as_deref().unwrap_or("nobody");
+                    tracing::info!(%vip, epoch, from = from_text, %reason, "VIP taken");
+                    let resumed = reason == MoveReason::Resumed;
+                    self.owned.insert(
+                        vip,
+                        Owned {
+                            epoch,
+                            announced: false,
+                            resumed,
+                        },
+                    );
+                    if resumed {
+                        continue;
+                    }
+                    let moved = Move {
+                        epoch,
+                        from,
+                        reason: reason.to_string(),
+                        at: now,
+                    };
+                    self.moves.insert(vip, moved);
+                }
+                Action::Release { vip, to, reason } => {
+                    let to_text = to.as_deref().unwrap_or("nobody");
+                    tracing::info!(%vip, to = to_text, %reason, "VIP released");
+                    self.owned.remove(&vip);
+                    self.moves.remove(&vip);
+                    self.schedule.stop(vip);
+                }
+            }
+        }
+        self.unreported = true;
+        // Peers should hear of it before the next regular beat.
+        self.next_beat = now;
+        self.out.push(Output::Save);
+    }
+
+    /// Announces what is owned and in place, and repeats what is due.
+    pub(super) fn announce(&mut self, now: Duration) {
+        let silent: Vec<IpAddr> = self
+            .owned
+            .iter()
+            .filter(|(_, o)| !o.announced)
+            .map(|(vip, _)| *vip)
+            .collect();
+        for vip in silent {
+            // Services and destinations come first, then the route, then the word.
+            let in_place = !self.directed(vip) || self.director.programmed.contains(&vip);
+            if !in_place || !self.settled || !self.intent.vips.contains_key(&vip) {
+                continue;
+            }
+            let Some(owned) = self.owned.get_mut(&vip) else {
+                continue;
+            };
+            owned.announced = true;
+            self.unreported = true;
+            if owned.resumed {
+                self.schedule.resume(vip, now);
+            } else {
+                tracing::info!(%vip, "VIP announced");
+                self.schedule.burst(vip, now);
+            }
+        }
+        for vip in self.schedule.due(now) {
+            let frames = neighbours::announcement(vip, self.announced_mac(vip));
+            self.out.extend(frames.into_iter().map(Output::Frame));
+        }
+    }
+
+    pub(super) fn report(&mut self) {
+        if !std::mem::take(&mut self.unreported) {
+            return;
+        }
+        let live = self.peers.iter().filter(|(name, peer)| {
+            self.detector.state(name).can_own() && peer.told.is_some_and(|t| t.direct_routing)
+        });
+        let digests: Vec<u64> = live.map(|(_, peer)| peer.digest).collect();
+        let own = usize::from(self.setup.direct_routing);
+        let agreeing = digests
+            .iter()
+            .filter(|d| **d == self.director.digest)
+            .count();
+        let vips = self.owned.iter().filter_map(|(vip, owned)| {
+            let intent = self.intent.vips.get(vip)?;
+            let report = VipReport {
+                epoch: owned.epoch,
+                announced: owned.announced,
+                direct_routing: self.directed(*vip),
+                backends: intent.backends.clone(),
+                moved: self.moves.get(vip).cloned(),
+            };
+            Some((*vip, report))
+        });
+        let report = Ownership {
+            vips: vips.collect(),
+            directors_agreeing: agreeing + own,
+            directors: digests.len() + own,
+        };
+        if self.sent_report.as_deref() != Some(&report) {
+            let report = Arc::new(report);
+            self.sent_report = Some(report.clone());
+            self.out.push(Output::Report(report));
+        }
+    }
+}

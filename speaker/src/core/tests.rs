@@ -1,0 +1,371 @@
+//! Several cores on one imaginary LAN: heartbeats and frames are carried by hand, time is
+//! a number, and nothing else is left out.
+
+use super::*;
+use crate::world::{Node, Port, Protocol, Service, ServiceRef, Slice, Vip};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn vip(n: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, 199 + n])
+}
+
+fn name(n: u8) -> NodeName {
+    format!("node{n}").into()
+}
+
+fn address(n: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, 10 + n])
+}
+
+fn uplink(n: u8) -> Mac {
+    Mac([2, 0, 0, 0, 0, n])
+}
+
+fn director(n: u8) -> Mac {
+    Mac([2, 0xd, 0, 0, 0, n])
+}
+
+fn keys() -> Keys {
+    Keys::new(b"a secret of 32 bytes, more or less", None)
+}
+
+/// Three nodes, one Service under `Local` with an endpoint on each, `vips` VIPs.
+fn world(vips: u8) -> Arc<World> {
+    let mut world = World::default();
+    for n in 1..=3 {
+        let v4 = Some([192, 0, 2, 10 + n].into());
+        world.nodes.insert(
+            name(n),
+            Node {
+                v4,
+                ..Node::default()
+            },
+        );
+    }
+    let web = ServiceRef::new("shop", "web");
+    let ports = [Port {
+        protocol: Protocol::Tcp,
+        number: 80,
+    }]
+    .into();
+    world.services.insert(
+        web.clone(),
+        Service {
+            ports,
+            local: true,
+            ..Service::default()
+        },
+    );
+    let slice = Slice {
+        ready: (1..=3).map(name).collect(),
+        ..Slice::default()
+    };
+    world
+        .slices
+        .entry(web.clone())
+        .or_default()
+        .insert("web-1".into(), slice);
+    for n in 1..=vips {
+        world.vips.insert(
+            vip(n),
+            Vip {
+                services: vec![web.clone()],
+                ..Vip::default()
+            },
+        );
+    }
+    Arc::new(world)
+}
+
+fn core(n: u8, world: Arc<World>, saved: &Saved, now: Duration) -> Core {
+    let setup = Setup {
+        me: name(n),
+        boot_id: 1 + now.as_nanos() as u64,
+        interval: 100 * MS,
+        misses: 4,
+        uplink_mac: uplink(n),
+        director_mac: director(n),
+        direct_routing: true,
+    };
+    let found = DirectorReport {
+        healthy: true,
+        ..DirectorReport::default()
+    };
+    Core::new(setup, keys(), world, saved, found, now).unwrap()
+}
+
+#[derive(Default)]
+struct Lan {
+    now: Duration,
+    cores: BTreeMap<u8, Core>,
+    /// Nodes whose kernel answers ARP though no core runs there.
+    kernels: BTreeSet<u8>,
+    /// Frames by sender, with the time.
+    frames: Vec<(u8, Duration, Vec<u8>)>,
+    directors: BTreeMap<u8, Arc<DirectorIntent>>,
+    reports: BTreeMap<u8, Arc<Ownership>>,
+}
+
+impl Lan {
+    fn with(vips: u8) -> Self {
+        let mut lan = Lan::default();
+        for n in 1..=3 {
+            lan.cores
+                .insert(n, core(n, world(vips), &Saved::default(), Duration::ZERO));
+        }
+        lan
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            let ids: Vec<u8> = self.cores.keys().copied().collect();
+            for n in ids {
+                let core = self.cores.get_mut(&n).unwrap();
+                core.tick(self.now);
+                let outputs = core.outputs();
+                self.carry(n, outputs);
+            }
+            self.now += 5 * MS;
+        }
+    }
+
+    fn carry(&mut self, from: u8, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Heartbeat(to, datagram) => {
+                    let to = self.cores.iter_mut().find(|(n, _)| address(**n) == to);
+                    if let Some((_, to)) = to {
+                        to.on_datagram(address(from), &datagram, self.now);
+                    }
+                }
+                Output::Frame(frame) => self.frame(from, frame),
+                Output::Director(intent) => {
+                    let report = DirectorReport {
+                        healthy: true,
+                        programmed: intent.vips.clone(),
+                        digest: intent.virtuals.len() as u64,
+                        error: None,
+                    };
+                    self.cores.get_mut(&from).unwrap().on_director(report);
+                    self.directors.insert(from, intent);
+                }
+                Output::Report(report) => drop(self.reports.insert(from, report)),
+                Output::Groups(_) | Output::Save => {}
+            }
+        }
+    }
+
+    /// A probe for a node whose kernel lives is answered; everything is remembered.
+    fn frame(&mut self, from: u8, frame: Vec<u8>) {
+        if let Ok(neighbours::Heard::Question {
+            target,
+            asker,
+            asker_mac,
+        }) = neighbours::read(&frame)
+        {
+            let node = (1..=3).find(|n| address(*n) == target);
+            let answers = |n: &u8| self.cores.contains_key(n) || self.kernels.contains(n);
+            if let Some(n) = node.filter(answers) {
+                let answer = neighbours::answer(target, uplink(n), asker, asker_mac).unwrap();
+                self.cores
+                    .get_mut(&from)
+                    .unwrap()
+                    .on_frame(&answer, self.now);
+            }
+        }
+        self.frames.push((from, self.now, frame));
+    }
+
+    fn owners(&self) -> BTreeMap<IpAddr, Vec<u8>> {
+        let mut owners: BTreeMap<IpAddr, Vec<u8>> = BTreeMap::new();
+        for (n, core) in &self.cores {
+            for (vip, owned) in &core.owned {
+                assert!(owned.announced);
+                owners.entry(*vip).or_default().push(*n);
+            }
+        }
+        owners
+    }
+
+    fn owner(&self, vip: IpAddr) -> u8 {
+        let owners = self.owners();
+        assert_eq!(owners[&vip].len(), 1, "{owners:?}");
+        owners[&vip][0]
+    }
+
+    fn weights(&self, on: u8) -> Vec<u32> {
+        self.directors[&on]
+            .virtuals
+            .values()
+            .next()
+            .unwrap()
+            .weights
+            .values()
+            .copied()
+            .collect()
+    }
+
+    /// Announcements of VIPs by a node since a time.
+    fn announced(&self, by: u8, since: Duration) -> usize {
+        let claims = self.frames.iter().filter(|(n, at, frame)| {
+            *n == by
+                && *at >= since
+                && matches!(neighbours::read(frame), Ok(neighbours::Heard::Claim { mac, .. }) if mac == director(by))
+        });
+        claims.count()
+    }
+}
+
+#[test]
+fn each_vip_gets_one_owner_and_the_vips_are_spread() {
+    let mut lan = Lan::with(3);
+    lan.run(1_000 * MS);
+    let owners: BTreeSet<u8> = (1..=3).map(|n| lan.owner(vip(n))).collect();
+    assert_eq!(owners.len(), 3);
+    assert_eq!(lan.weights(1), [1, 1, 1]);
+    let report = &lan.reports[&lan.owner(vip(1))];
+    assert_eq!((report.directors_agreeing, report.directors), (3, 3));
+}
+
+#[test]
+fn a_dead_owner_is_followed_within_the_timeout_and_its_share_is_rehashed() {
+    let mut lan = Lan::with(1);
+    lan.run(1_000 * MS);
+    let dead = lan.owner(vip(1));
+    let died = lan.now;
+    lan.cores.remove(&dead);
+    lan.run(1_000 * MS);
+    let owner = lan.owner(vip(1));
+    let first = lan.frames.iter().find(|(n, at, frame)| {
+        *n == owner
+            && *at > died
+            && matches!(neighbours::read(frame), Ok(neighbours::Heard::Claim { .. }))
+    });
+    let took = first.unwrap().1 - died;
+    assert!(took <= 450 * MS, "{took:?}");
+    let mut expected = [1, 1, 1];
+    expected[usize::from(dead) - 1] = 0;
+    assert_eq!(
+        lan.weights(owner),
+        expected,
+        "the dead node stays listed at weight 0"
+    );
+    lan.run(31_000 * MS);
+    assert_eq!(
+        lan.weights(owner),
+        [1, 1],
+        "and is removed after the grace time"
+    );
+}
+
+#[test]
+fn a_silent_speaker_on_a_live_node_loses_its_vips_but_keeps_its_share() {
+    let mut lan = Lan::with(1);
+    lan.run(1_000 * MS);
+    let killed = lan.owner(vip(1));
+    lan.cores.remove(&killed);
+    lan.kernels.insert(killed);
+    lan.run(1_000 * MS);
+    let owner = lan.owner(vip(1));
+    assert_ne!(owner, killed);
+    assert_eq!(lan.weights(owner), [1, 1, 1]);
+}
+
+#[test]
+fn a_speaker_back_before_the_timeout_keeps_its_vips_and_announces_nothing_anew() {
+    let mut lan = Lan::with(1);
+    lan.run(6_000 * MS);
+    let owner = lan.owner(vip(1));
+    let (peers, claims) = lan.cores[&owner].saved();
+    let saved = Saved {
+        peers,
+        claims,
+        ..Saved::default()
+    };
+    lan.cores.remove(&owner);
+    lan.kernels.insert(owner);
+    lan.run(200 * MS);
+    let restarted = lan.now;
+    lan.cores
+        .insert(owner, core(owner, world(1), &saved, restarted));
+    lan.run(900 * MS);
+    assert_eq!(lan.owner(vip(1)), owner);
+    assert_eq!(lan.announced(owner, restarted), 0);
+    for n in (1..=3).filter(|n| *n != owner) {
+        assert_eq!(lan.announced(n, restarted), 0);
+    }
+}
+
+#[test]
+fn a_leaving_speaker_hands_over_at_once_and_the_vip_does_not_come_back() {
+    let mut lan = Lan::with(1);
+    lan.run(1_000 * MS);
+    let leaver = lan.owner(vip(1));
+    let left = lan.now;
+    lan.cores.get_mut(&leaver).unwrap().leave(left);
+    lan.run(100 * MS);
+    assert!(lan.cores[&leaver].handed_over());
+    let owner = lan.owner(vip(1));
+    assert_ne!(owner, leaver);
+    lan.cores
+        .insert(leaver, core(leaver, world(1), &Saved::default(), lan.now));
+    lan.run(5_000 * MS);
+    assert_eq!(lan.owner(vip(1)), owner, "no fail-back");
+}
+
+#[test]
+fn only_announced_vips_are_answered_for() {
+    let mut lan = Lan::with(1);
+    lan.run(1_000 * MS);
+    let owner = lan.owner(vip(1));
+    let client = (IpAddr::from([192, 0, 2, 100]), Mac([2, 9, 9, 9, 9, 9]));
+    for n in 1..=3 {
+        let core = lan.cores.get_mut(&n).unwrap();
+        core.outputs();
+        for target in [vip(1), vip(2)] {
+            let question = neighbours::probe(client, (target, Mac::BROADCAST)).unwrap();
+            core.on_frame(&question, lan.now);
+        }
+        let answers = core.outputs();
+        if n == owner {
+            let answer = neighbours::answer(vip(1), director(n), client.0, client.1).unwrap();
+            assert_eq!(answers, [Output::Frame(answer)]);
+        } else {
+            assert_eq!(answers, []);
+        }
+    }
+}
+
+#[test]
+fn a_vip_that_is_deleted_is_released_and_its_director_state_goes() {
+    let mut lan = Lan::with(1);
+    lan.run(1_000 * MS);
+    for core in lan.cores.values_mut() {
+        core.on_world(world(0), lan.now);
+    }
+    lan.run(300 * MS);
+    assert_eq!(lan.owners(), BTreeMap::new());
+    assert!(
+        lan.directors
+            .values()
+            .all(|d| d.vips.is_empty() && d.virtuals.is_empty())
+    );
+}
+
+#[test]
+fn datagrams_with_another_key_are_counted_and_change_nothing() {
+    let mut lan = Lan::with(1);
+    let mut stranger = core(2, world(1), &Saved::default(), Duration::ZERO);
+    stranger.on_keys(Keys::new(b"another secret that nobody here knows", None));
+    stranger.tick(Duration::ZERO);
+    let core = lan.cores.get_mut(&1).unwrap();
+    for output in stranger.outputs() {
+        if let Output::Heartbeat(_, datagram) = output {
+            core.on_datagram(address(2), &datagram, Duration::ZERO);
+        }
+    }
+    assert_eq!(core.refused().values().sum::<u64>(), 2);
+    assert!(core.peers.values().all(|p| p.told.is_none()));
+}

@@ -1,0 +1,95 @@
+//! The loop guard: what this host must never do with a VIP's packet.
+//!
+//! A director hands a packet for a VIP to this node, and kube-proxy turns its destination
+//! into a Pod before the routing decision. If kube-proxy has no rule for it (not yet, or
+//! no longer), the host would route the packet to the VIP, that is back to a director, and
+//! round it goes until its TTL ends. So packets that come in by the uplink or from the own
+//! director and are still for a VIP when they are routed meet a blackhole.
+//!
+//! It is done with a routing table of our own and one rule per interface and family:
+//! no firewall rule that kube-proxy or a CNI could mind, and nothing that packets of
+//! local processes or Pods ever see.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lightship_netio::{Family, PROTOCOL, Result, Route, Rtnl, Rule};
+use tokio::sync::watch;
+
+use crate::director::VETH_HOST;
+use crate::uplink::Uplink;
+use crate::world::World;
+
+/// The number of the routing table, and the preference of the rules: after the local table
+/// (0), before the main one (32766).
+const TABLE: u32 = 7733;
+
+/// How often the guard is read again, in case somebody else changed it.
+const CHECK: Duration = Duration::from_secs(10);
+
+/// Keeps the guard until the world's sender is gone. It stays when the speaker stops: a
+/// speaker that is away protects nobody from a loop.
+pub async fn run(uplink: Uplink, director: bool, mut world: watch::Receiver<Option<Arc<World>>>) {
+    let mut failing = false;
+    loop {
+        let vips: BTreeSet<IpAddr> = world
+            .borrow_and_update()
+            .as_ref()
+            .map(|world| world.vips.keys().copied().collect())
+            .unwrap_or_default();
+        match apply(&uplink.name, director, &vips).await {
+            Ok(()) => failing = false,
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "the loop guard is not complete; trying on");
+                }
+            }
+        }
+        let changed = tokio::time::timeout(CHECK, world.changed()).await;
+        if matches!(changed, Ok(Err(_))) {
+            return;
+        }
+    }
+}
+
+async fn apply(uplink: &str, director: bool, vips: &BTreeSet<IpAddr>) -> Result<()> {
+    let rtnl = Rtnl::open()?;
+    let mut interfaces = vec![uplink];
+    if director {
+        interfaces.push(VETH_HOST);
+    }
+    for family in [Family::V4, Family::V6] {
+        let wanted: BTreeSet<Route> = vips
+            .iter()
+            .filter(|vip| Family::of(**vip) == family)
+            .map(|vip| Route::blackhole(*vip, TABLE))
+            .collect();
+        let present: BTreeSet<Route> = rtnl.list_routes(TABLE, family).await?.into_iter().collect();
+        for route in wanted.difference(&present) {
+            rtnl.add_route(route).await?;
+        }
+        for route in present
+            .difference(&wanted)
+            .filter(|r| r.protocol == PROTOCOL)
+        {
+            rtnl.delete_route(route).await?;
+        }
+        let rules = rtnl.rules(family).await?;
+        let ours: Vec<Rule> = interfaces
+            .iter()
+            .map(|i| Rule::for_iif(family, i, TABLE, TABLE))
+            .collect();
+        for rule in ours.iter().filter(|rule| !rules.contains(rule)) {
+            rtnl.add_rule(rule).await?;
+        }
+        let stale = rules
+            .iter()
+            .filter(|r| r.table == TABLE && r.protocol == PROTOCOL);
+        for rule in stale.filter(|rule| !ours.contains(rule)) {
+            rtnl.delete_rule(rule).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,278 @@
+use super::*;
+use crate::world::{Announcement, Node, Slice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+fn name(n: u8) -> NodeName {
+    format!("node{n}").into()
+}
+
+fn names(list: &[u8]) -> BTreeSet<NodeName> {
+    list.iter().map(|n| name(*n)).collect()
+}
+
+fn ip(last: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, last])
+}
+
+fn vip() -> IpAddr {
+    ip(200)
+}
+
+fn vip6() -> IpAddr {
+    "2001:db8:2::200".parse().unwrap()
+}
+
+fn healthy() -> NodeHealth {
+    NodeHealth {
+        alive: true,
+        reachable: true,
+        direct_routing: true,
+    }
+}
+
+fn web() -> ServiceRef {
+    ServiceRef::new("shop", "web")
+}
+
+fn tcp(number: u16) -> Port {
+    Port {
+        protocol: Protocol::Tcp,
+        number,
+    }
+}
+
+/// Three dual-stack nodes and one Service on one VIP of each family.
+fn fixture(local: bool) -> (World, BTreeMap<NodeName, NodeHealth>) {
+    let mut world = World::default();
+    for n in 1..=3u8 {
+        let node = Node {
+            v4: Some([192, 0, 2, 10 + n].into()),
+            v6: Some(format!("2001:db8:2::1{n}").parse().unwrap()),
+            labels: BTreeMap::from([("rack".into(), format!("r{n}"))]),
+            ..Node::default()
+        };
+        world.nodes.insert(name(n), node);
+    }
+    let ports = BTreeSet::from([
+        tcp(80),
+        Port {
+            protocol: Protocol::Udp,
+            number: 53,
+        },
+    ]);
+    world.services.insert(
+        web(),
+        Service {
+            ports,
+            local,
+            ..Service::default()
+        },
+    );
+    for address in [vip(), vip6()] {
+        let entry = Vip {
+            pool: "lan".into(),
+            services: vec![web()],
+            ..Vip::default()
+        };
+        world.vips.insert(address, entry);
+    }
+    if !local {
+        for (slice, ipv6) in [("web-4", false), ("web-6", true)] {
+            endpoints(&mut world, slice, ipv6, &[1], &[]);
+        }
+    }
+    (world, (1..=3).map(|n| (name(n), healthy())).collect())
+}
+
+fn endpoints(world: &mut World, slice: &str, ipv6: bool, ready: &[u8], draining: &[u8]) {
+    let slice_value = Slice {
+        ipv6,
+        ready: names(ready),
+        draining: names(draining),
+        elsewhere: false,
+    };
+    world
+        .slices
+        .entry(web())
+        .or_default()
+        .insert(slice.into(), slice_value);
+}
+
+fn candidates(intent: &Intent) -> BTreeSet<NodeName> {
+    intent.vips[&vip()].candidates.keys().cloned().collect()
+}
+
+fn weights(intent: &Intent, vip: IpAddr) -> BTreeMap<IpAddr, u32> {
+    intent.virtuals[&PortKey { vip, port: tcp(80) }]
+        .weights
+        .clone()
+}
+
+#[test]
+fn cluster_policy_uses_every_live_node_in_both_families() {
+    let (world, mut health) = fixture(false);
+    let intent = compute(&world, &health);
+    assert_eq!(
+        weights(&intent, vip()),
+        [(ip(11), 1), (ip(12), 1), (ip(13), 1)].into()
+    );
+    assert_eq!(weights(&intent, vip6()).len(), 3);
+    assert!(weights(&intent, vip6()).keys().all(IpAddr::is_ipv6));
+    assert_eq!(candidates(&intent), names(&[1, 2, 3]));
+
+    health.get_mut(&name(2)).unwrap().alive = false;
+    assert_eq!(
+        weights(&compute(&world, &health), vip()),
+        [(ip(11), 1), (ip(13), 1)].into()
+    );
+}
+
+#[test]
+fn without_any_endpoint_there_is_no_real_server() {
+    let (mut world, health) = fixture(false);
+    endpoints(&mut world, "web-4", false, &[], &[]);
+    let intent = compute(&world, &health);
+    assert_eq!(weights(&intent, vip()), [].into());
+    assert_eq!(
+        weights(&intent, vip6()).len(),
+        3,
+        "the other family has one"
+    );
+    let slices = world.slices.get_mut(&web()).unwrap();
+    slices.get_mut("web-4").unwrap().elsewhere = true;
+    assert_eq!(weights(&compute(&world, &health), vip()).len(), 3);
+}
+
+#[test]
+fn a_node_never_heard_is_no_real_server_but_may_become_owner() {
+    let (world, mut health) = fixture(false);
+    health.remove(&name(3));
+    let intent = compute(&world, &health);
+    assert_eq!(weights(&intent, vip()), [(ip(11), 1), (ip(12), 1)].into());
+    assert!(intent.vips[&vip()].candidates.contains_key(&name(3)));
+}
+
+#[test]
+fn local_policy_uses_nodes_with_ready_endpoints_of_the_vips_family() {
+    let (mut world, health) = fixture(true);
+    endpoints(&mut world, "web-4", false, &[1, 3], &[2]);
+    endpoints(&mut world, "web-6", true, &[2], &[]);
+    let intent = compute(&world, &health);
+    assert_eq!(
+        weights(&intent, vip()),
+        [(ip(11), 1), (ip(12), 0), (ip(13), 1)].into()
+    );
+    assert_eq!(weights(&intent, vip6()).len(), 1);
+    assert_eq!(
+        candidates(&intent),
+        names(&[1, 2, 3]),
+        "a director needs no endpoint"
+    );
+}
+
+#[test]
+fn terminating_endpoints_serve_when_nothing_else_does() {
+    let (mut world, health) = fixture(true);
+    endpoints(&mut world, "web-4", false, &[], &[1, 2]);
+    assert_eq!(
+        weights(&compute(&world, &health), vip()),
+        [(ip(11), 1), (ip(12), 1)].into()
+    );
+}
+
+#[test]
+fn slices_of_one_service_add_up() {
+    let (mut world, health) = fixture(true);
+    endpoints(&mut world, "web-a", false, &[1], &[3]);
+    endpoints(&mut world, "web-b", false, &[3], &[]);
+    assert_eq!(
+        weights(&compute(&world, &health), vip()),
+        [(ip(11), 1), (ip(13), 1)].into()
+    );
+}
+
+#[test]
+fn without_a_director_local_needs_an_own_endpoint_to_own() {
+    let (mut world, mut health) = fixture(true);
+    endpoints(&mut world, "web-4", false, &[1, 3], &[]);
+    for health in health.values_mut() {
+        health.direct_routing = false;
+    }
+    assert_eq!(candidates(&compute(&world, &health)), names(&[1, 3]));
+}
+
+#[test]
+fn excluded_and_unreachable_nodes_own_nothing() {
+    let (mut world, health) = fixture(false);
+    world.nodes.get_mut(&name(1)).unwrap().excluded = true;
+    world.nodes.get_mut(&name(2)).unwrap().network_unavailable = true;
+    let intent = compute(&world, &health);
+    assert_eq!(candidates(&intent), names(&[3]));
+    assert_eq!(weights(&intent, vip()), [(ip(13), 1)].into());
+}
+
+#[test]
+fn announcements_choose_nodes_and_a_pool_that_none_covers_is_not_announced() {
+    let (mut world, health) = fixture(false);
+    let rack = |value: &str| LabelSelector {
+        match_labels: Some([("rack".to_owned(), value.to_owned())].into()),
+        ..LabelSelector::default()
+    };
+    let mut policy = Announcement {
+        pools: BTreeSet::from(["lan".into()]),
+        nodes: vec![rack("r2")],
+        ..Announcement::default()
+    };
+    world.announcements.insert("one".into(), policy.clone());
+    assert_eq!(candidates(&compute(&world, &health)), names(&[2]));
+    policy.nodes = vec![];
+    policy.preferred = vec![(30, rack("r3")), (5, rack("r3"))];
+    world.announcements.insert("one".into(), policy.clone());
+    let preferred = compute(&world, &health).vips[&vip()].candidates.clone();
+    assert_eq!(
+        preferred,
+        [(name(1), 0), (name(2), 0), (name(3), 35)].into()
+    );
+    policy.pools = BTreeSet::from(["other".into()]);
+    world.announcements.insert("one".into(), policy);
+    assert!(compute(&world, &health).vips[&vip()].candidates.is_empty());
+}
+
+#[test]
+fn announce_only_vips_get_no_director() {
+    let (mut world, health) = fixture(false);
+    let policy = Announcement {
+        announce_only: true,
+        ..Announcement::default()
+    };
+    world.announcements.insert("one".into(), policy);
+    let intent = compute(&world, &health);
+    assert!(intent.virtuals.is_empty());
+    assert_eq!(intent.vips[&vip()].backends.len(), 3);
+}
+
+#[test]
+fn affinity_and_udp_choose_the_scheduling() {
+    let (mut world, health) = fixture(false);
+    world.services.get_mut(&web()).unwrap().client_ip_affinity = true;
+    let intent = compute(&world, &health);
+    let of = |port| intent.virtuals[&PortKey { vip: vip(), port }].scheduling;
+    assert_eq!(
+        of(tcp(80)),
+        Scheduling {
+            hash_client_port: false,
+            one_packet: false
+        }
+    );
+    let udp = Port {
+        protocol: Protocol::Udp,
+        number: 53,
+    };
+    assert_eq!(
+        of(udp),
+        Scheduling {
+            hash_client_port: false,
+            one_packet: true
+        }
+    );
+}

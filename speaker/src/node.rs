@@ -1,0 +1,177 @@
+//! The core's thread: the sockets and the clock around [`Core`].
+//!
+//! It has an OS thread and a runtime of its own, so that nothing the API server sends
+//! can hold up a heartbeat or an ARP reply. One loop waits for a datagram, a frame, a
+//! change from another thread or the next deadline, lets the core decide, and carries out
+//! what it says. Nothing here waits for the network or the kernel but in that one `select`.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use lightship_frames::ndp::solicited_node;
+use lightship_membership::Keys;
+use lightship_netio::{Filter, MulticastGroups, PacketSocket};
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, watch};
+
+use crate::cache::Saved;
+use crate::core::{Core, DirectorIntent, DirectorReport, Output, Ownership};
+use crate::world::World;
+
+/// How long a leaving speaker waits for others to take its VIPs.
+const HANDOVER: Duration = Duration::from_millis(1_500);
+
+/// At most this many frames or datagrams are taken before the core decides, so that a flood
+/// on the LAN delays a heartbeat by no more than the time to look at these.
+const BURST: usize = 64;
+
+/// The threads' ends of the channels to the rest of the speaker.
+pub struct Links {
+    /// The world, as the watches see it.
+    pub world: watch::Receiver<Option<Arc<World>>>,
+    /// The heartbeat secrets, newest first.
+    pub secrets: watch::Receiver<Vec<Vec<u8>>>,
+    /// What the director says.
+    pub reports: mpsc::UnboundedReceiver<DirectorReport>,
+    /// What the director should hold.
+    pub director: watch::Sender<Arc<DirectorIntent>>,
+    /// What is owned.
+    pub ownership: watch::Sender<Arc<Ownership>>,
+    /// What is kept over a restart.
+    pub saved: watch::Sender<Saved>,
+    /// True once the speaker is to stop.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Where the core's sockets are.
+#[derive(Clone, Copy, Debug)]
+pub struct Sockets {
+    /// The own address that heartbeats are sent from.
+    pub address: IpAddr,
+    /// The UDP port of heartbeats.
+    pub port: u16,
+    /// The uplink's index.
+    pub uplink: u32,
+}
+
+/// The heartbeat keys from the secrets, or `None` while there is no secret.
+pub fn keys(secrets: &[Vec<u8>]) -> Option<Keys> {
+    let current = secrets.first()?;
+    Some(Keys::new(current, secrets.get(1).map(Vec::as_slice)))
+}
+
+/// Runs the core until it is told to stop and has handed its VIPs over.
+///
+/// # Errors
+/// When a socket cannot be opened or fails for good.
+pub async fn run(
+    mut core: Core,
+    origin: Instant,
+    at: Sockets,
+    mut links: Links,
+) -> anyhow::Result<()> {
+    let udp = UdpSocket::bind(SocketAddr::new(at.address, at.port))
+        .await
+        .with_context(|| {
+            format!(
+                "cannot use UDP {} port {} for heartbeats",
+                at.address, at.port
+            )
+        })?;
+    let packets = PacketSocket::open(at.uplink, Filter::ArpAndNdp)?;
+    let mut groups = MulticastGroups::open()?;
+    let mut datagram = vec![0; 2048];
+    let mut frame = vec![0; 2048];
+    let mut leaving: Option<Duration> = None;
+    loop {
+        let now = origin.elapsed();
+        core.tick(now);
+        let mut save = false;
+        for output in core.outputs() {
+            match output {
+                Output::Heartbeat(to, bytes) => {
+                    // A full buffer or a missing route is a lost datagram: the next one
+                    // follows in an interval, and waiting would delay the other peers'.
+                    let _ = udp.try_send_to(&bytes, SocketAddr::new(to, at.port));
+                }
+                Output::Frame(bytes) => {
+                    if let Err(error) = packets.send(&bytes).await {
+                        tracing::debug!(%error, "frame not sent");
+                    }
+                }
+                Output::Director(intent) => drop(links.director.send_replace(intent)),
+                Output::Report(report) => drop(links.ownership.send_replace(report)),
+                Output::Groups(vips) => join(&mut groups, at.uplink, &vips),
+                Output::Save => save = true,
+            }
+        }
+        if save {
+            let (peers, claims) = core.saved();
+            links
+                .saved
+                .send_modify(|saved| (saved.peers, saved.claims) = (peers, claims));
+        }
+        if let Some(since) = leaving
+            && (core.handed_over() || now - since >= HANDOVER)
+        {
+            return Ok(());
+        }
+        let deadline = origin + core.next_deadline(now);
+        tokio::select! {
+            biased;
+            received = udp.recv_from(&mut datagram) => {
+                let mut next = received.ok();
+                for _ in 0..BURST {
+                    let Some((length, from)) = next else { break };
+                    core.on_datagram(from.ip(), &datagram[..length], origin.elapsed());
+                    next = udp.try_recv_from(&mut datagram).ok();
+                }
+            }
+            received = packets.recv(&mut frame) => match received {
+                Ok((length, _)) => core.on_frame(&frame[..length.min(frame.len())], origin.elapsed()),
+                Err(error) if error.is_retryable() => {
+                    tracing::warn!(%error, "the uplink is away");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(error) => return Err(error).context("cannot listen on the uplink"),
+            },
+            Some(report) = links.reports.recv() => core.on_director(report),
+            Ok(()) = links.world.changed() => {
+                let world = links.world.borrow_and_update().clone();
+                if let Some(world) = world {
+                    links.saved.send_modify(|saved| saved.world = (*world).clone());
+                    core.on_world(world, origin.elapsed());
+                }
+            }
+            Ok(()) = links.secrets.changed() => {
+                let secrets = links.secrets.borrow_and_update().clone();
+                if let Some(keys) = keys(&secrets) {
+                    links.saved.send_modify(|saved| saved.secrets = secrets);
+                    core.on_keys(keys);
+                }
+            }
+            Ok(()) = links.stop.changed(), if leaving.is_none() => {
+                tracing::info!("handing VIPs over before stopping");
+                let now = origin.elapsed();
+                leaving = Some(now);
+                core.leave(now);
+            }
+            () = tokio::time::sleep_until(deadline.into()) => {}
+        }
+    }
+}
+
+/// Listens to exactly the solicited-node groups of these VIPs, whether owned or not: a
+/// standby that is a member already answers a round trip earlier when it takes over.
+fn join(groups: &mut MulticastGroups, uplink: u32, vips: &BTreeSet<std::net::Ipv6Addr>) {
+    let wanted = vips
+        .iter()
+        .map(|vip| (uplink, solicited_node(*vip)))
+        .collect();
+    if let Err(error) = groups.set(&wanted) {
+        tracing::warn!(%error, "cannot listen for all neighbour solicitations");
+    }
+}

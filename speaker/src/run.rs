@@ -1,0 +1,255 @@
+//! Wiring: which threads and tasks a speaker has, and how they talk.
+//!
+//! ```text
+//!  main runtime                    core thread (own runtime,        director thread (in netns
+//!  (Kubernetes, files)              real-time priority)              `lightship`, own runtime)
+//! ┌───────────────────┐  World    ┌──────────────────────┐ intent  ┌───────────────────────┐
+//! │ watch::run        ├──────────▶│ node::run            ├────────▶│ director::run         │
+//! │ watch::keys       ├──────────▶│  Core: detector,     │         │  links, routes,       │
+//! │ status::run       │◀──────────┤  election, intent    │◀────────┤  neighbours, IPVS     │
+//! │ keep (state file) │◀──────────┤  heartbeats, ARP/NDP │ report  │                       │
+//! └───────────────────┘ Ownership └──────────────────────┘         └───────────────────────┘
+//! ```
+//!
+//! All channels but the director's reports hold only the latest value, so no side can
+//! fall behind. The core never waits for the API server, a file or the director. If the
+//! core or the director thread ends, the process ends, and its supervisor starts it anew:
+//! what is in the kernel stays and serves meanwhile.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use lightship_frames::Mac;
+use tokio::sync::{mpsc, watch};
+
+use crate::args::{Args, Mode};
+use crate::cache::{self, LoadError, Saved};
+use crate::core::{Core, DirectorReport, Ownership, Setup};
+use crate::world::{Node, NodeName, World};
+use crate::{director, guard, node, status, uplink};
+
+/// Runs a speaker until it is told to stop.
+///
+/// # Errors
+/// When it cannot start or one of its threads fails.
+pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+    let (origin, started) = (Instant::now(), SystemTime::now());
+    let saved = load(&args);
+    let (world_tx, mut world) = watch::channel(known(&saved));
+    let (secrets_tx, mut secrets) = watch::channel(saved.secrets.clone());
+    let client = lightship_kit::connect(args.kubeconfig.as_deref()).await?;
+    tokio::spawn(crate::watch::run(client.clone(), world_tx));
+    let namespace = args.namespace.clone();
+    let keys_client = client.clone();
+    tokio::spawn(async move { crate::watch::keys(keys_client, &namespace, secrets_tx).await });
+
+    let me = NodeName::from(args.node_name.as_str());
+    let Some((first, own)) = first_world(&me, &mut world, stop.clone()).await else {
+        return Ok(());
+    };
+    let Some(keys) = first_keys(&args, &mut secrets, stop.clone()).await else {
+        return Ok(());
+    };
+    let link = uplink::find(args.uplink.as_deref(), &own).await?;
+    // The uplink's MAC is unique on the LAN, so what is derived from it is too.
+    let director_mac = Mac::derive_director_mac(&link.mac.to_string());
+    let plan = director::Plan {
+        uplink: link.clone(),
+        mac: director_mac,
+    };
+    let (reports_tx, reports) = mpsc::unbounded_channel();
+    let (director_tx, director_rx) = watch::channel(Arc::default());
+    let found = start_director(args.mode, plan, director_rx.clone(), reports_tx).await?;
+    tokio::spawn(guard::run(link.clone(), found.is_some(), world.clone()));
+
+    let setup = Setup {
+        me: me.clone(),
+        boot_id: started
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |t| t.as_nanos() as u64),
+        interval: args.heartbeat_interval,
+        misses: args.heartbeat_misses,
+        uplink_mac: link.mac,
+        director_mac,
+        direct_routing: found.is_some(),
+    };
+    tracing::info!(node = %me, uplink = %link.name, uplink_mac = %link.mac, %director_mac,
+        mode = if setup.direct_routing { "DirectRouting" } else { "Announce" }, "speaker starts");
+    let found = found.unwrap_or_default();
+    let report = DirectorReport {
+        healthy: true,
+        programmed: found.vips,
+        digest: 0,
+        error: None,
+    };
+    let now = origin.elapsed();
+    let mut core = Core::new(setup, keys, first, &saved, report, now)?;
+    core.adopt(found.destinations, now);
+
+    let (ownership_tx, ownership) = watch::channel(Arc::<Ownership>::default());
+    let (saved_tx, saved_rx) = watch::channel(saved);
+    let identity = status::Identity {
+        node: me,
+        interface: link.name.clone(),
+        director_mac: director_mac.to_string(),
+        uplink_mac: link.mac.to_string(),
+        started,
+    };
+    tokio::spawn(status::run(client, identity, ownership, world.clone()));
+    let keeper = tokio::spawn(keep(args.state_file.clone(), saved_rx));
+    let Some(address) = own.heartbeat_address() else {
+        bail!("the node has no InternalIP")
+    };
+    let sockets = node::Sockets {
+        address,
+        port: args.heartbeat_port,
+        uplink: link.index,
+    };
+    let links = node::Links {
+        world,
+        secrets,
+        reports,
+        director: director_tx,
+        ownership: ownership_tx,
+        saved: saved_tx,
+        stop,
+    };
+    let core = lightship_netio::spawn_thread_in(
+        &lightship_netio::Netns::current()?,
+        "core",
+        move || {
+            let priority = lightship_netio::raise_priority();
+            if let Err(error) = &priority.scheduler {
+                tracing::warn!(%error, "no real-time priority: a busy node may be late with heartbeats");
+            }
+            node::run(core, origin, sockets, links)
+        },
+    )?;
+    let ended = tokio::task::spawn_blocking(move || core.join()).await?;
+    ended.map_err(|_| anyhow::anyhow!("the core thread panicked"))??;
+    // The senders are gone now, so the keeper writes the last state and ends.
+    keeper.await?;
+    Ok(())
+}
+
+fn load(args: &Args) -> Saved {
+    match cache::load(&args.state_file) {
+        Ok(saved) => {
+            tracing::info!(
+                vips = saved.world.vips.len(),
+                owned = saved.claims.len(),
+                "last known state read"
+            );
+            saved
+        }
+        Err(LoadError::Missing) => Saved::default(),
+        Err(error) => {
+            tracing::warn!(%error, "starting without the last known state");
+            Saved::default()
+        }
+    }
+}
+
+/// The saved world, unless it is empty.
+fn known(saved: &Saved) -> Option<Arc<World>> {
+    (!saved.world.nodes.is_empty()).then(|| Arc::new(saved.world.clone()))
+}
+
+/// Waits for a world in which the own node has an address.
+async fn first_world(
+    me: &NodeName,
+    world: &mut watch::Receiver<Option<Arc<World>>>,
+    mut stop: watch::Receiver<bool>,
+) -> Option<(Arc<World>, Node)> {
+    let mut said = false;
+    loop {
+        let latest = world.borrow_and_update().clone();
+        let own = latest.as_ref().and_then(|w| w.nodes.get(me)).cloned();
+        match (latest, own) {
+            (Some(world), Some(own)) if own.heartbeat_address().is_some() => {
+                return Some((world, own));
+            }
+            (Some(_), _) if !said => {
+                tracing::warn!(node = %me, "the cluster has no such Node with an InternalIP yet; \
+                    waiting (is --node-name right?)");
+                said = true;
+            }
+            _ => {}
+        }
+        tokio::select! {
+            changed = world.changed() => changed.ok()?,
+            _ = stop.changed() => return None,
+        }
+    }
+}
+
+async fn first_keys(
+    args: &Args,
+    secrets: &mut watch::Receiver<Vec<Vec<u8>>>,
+    mut stop: watch::Receiver<bool>,
+) -> Option<lightship_membership::Keys> {
+    let mut said = false;
+    loop {
+        if let Some(keys) = node::keys(&secrets.borrow_and_update()) {
+            return Some(keys);
+        }
+        if !std::mem::replace(&mut said, true) {
+            let name = lightship_crds::HEARTBEAT_SECRET;
+            tracing::info!(
+                "waiting for Secret {}/{name}, which the controller makes",
+                args.namespace
+            );
+        }
+        tokio::select! {
+            changed = secrets.changed() => changed.ok()?,
+            _ = stop.changed() => return None,
+        }
+    }
+}
+
+/// Starts the director if this node can have one; says why if not.
+async fn start_director(
+    mode: Mode,
+    plan: director::Plan,
+    intent: watch::Receiver<Arc<crate::core::DirectorIntent>>,
+    reports: mpsc::UnboundedSender<DirectorReport>,
+) -> anyhow::Result<Option<director::Found>> {
+    if mode == Mode::Announce {
+        return Ok(None);
+    }
+    match director::start(plan, intent, reports).await {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if mode == Mode::Auto && error.is_not_supported() => {
+            tracing::warn!(%error, "no director on this node: VIPs are only announced, \
+                and the owner's kube-proxy takes their traffic");
+            Ok(None)
+        }
+        Err(error) => Err(error).context("cannot set up the director"),
+    }
+}
+
+/// Writes the state file whenever the state changes, the last time when the core has ended.
+async fn keep(path: std::path::PathBuf, mut saved: watch::Receiver<Saved>) {
+    let mut failing = false;
+    loop {
+        let open = saved.changed().await.is_ok();
+        let state = saved.borrow_and_update().clone();
+        let file = path.clone();
+        let result = tokio::task::spawn_blocking(move || cache::store(&file, &state)).await;
+        match result {
+            Ok(Ok(())) => failing = false,
+            Ok(Err(error)) if !failing => {
+                tracing::warn!(%error, path = %path.display(), "cannot keep the state; a restart \
+                    will need the API server");
+                failing = true;
+            }
+            _ => {}
+        }
+        if !open {
+            return;
+        }
+        // Many changes in a row are one write.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,262 @@
+//! Watches the API server and keeps one [`World`].
+//!
+//! One task owns the world and all watches. It publishes a world only when every kind has
+//! been listed once, so that nobody acts on half the truth; until then (and while the API
+//! server is away) the world of before is used. A watch that breaks is opened again with
+//! back-off by the watcher itself; what was known stays known meanwhile.
+
+mod convert;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch_kind};
+use kube::{Api, Client, Resource, ResourceExt};
+use lightship_crds::{AddressPool, L2Announcement, VirtualIP};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use crate::world::{NodeName, ServiceRef, World};
+
+/// At most this many events are taken together before the world is published.
+const BATCH: usize = 512;
+
+/// One change of one kind.
+enum Change {
+    Node(Event<core::Node>),
+    Service(Event<core::Service>),
+    Slice(Event<EndpointSlice>),
+    Vip(Event<VirtualIP>),
+    Announcement(Event<L2Announcement>),
+    Pool(Event<AddressPool>),
+}
+
+const KINDS: usize = 6;
+
+/// Watches until the receiver side of `world` is gone.
+pub async fn run(client: Client, world: watch::Sender<Option<Arc<World>>>) {
+    let mut changes = futures::stream::select_all([
+        stream(Api::all(client.clone()), Change::Node),
+        stream(Api::all(client.clone()), Change::Service),
+        stream(Api::all(client.clone()), Change::Slice),
+        stream(Api::all(client.clone()), Change::Vip),
+        stream(Api::all(client.clone()), Change::Announcement),
+        stream(Api::all(client), Change::Pool),
+    ]);
+    let mut state = State::default();
+    while let Some(first) = changes.next().await {
+        state.take(first);
+        for _ in 1..BATCH {
+            match changes.next().now_or_never() {
+                Some(Some(more)) => state.take(more),
+                _ => break,
+            }
+        }
+        if state.listed.len() == KINDS {
+            world.send_if_modified(|published| {
+                if published.as_deref() == Some(&state.world) {
+                    return false;
+                }
+                *published = Some(Arc::new(state.world.clone()));
+                true
+            });
+        }
+        if world.is_closed() {
+            return;
+        }
+    }
+}
+
+/// Watches the heartbeat Secret and publishes its keys, newest first.
+pub async fn keys(client: Client, namespace: &str, keys: watch::Sender<Vec<Vec<u8>>>) {
+    let name = lightship_crds::HEARTBEAT_SECRET;
+    let api: Api<core::Secret> = Api::namespaced(client, namespace);
+    let config = watch_kind::Config::default().fields(&format!("metadata.name={name}"));
+    let mut events = std::pin::pin!(watcher::watcher(api, config).default_backoff());
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
+                let data = secret.data.unwrap_or_default();
+                let found = ["key", "previous-key"].iter().filter_map(|k| data.get(*k));
+                let found: Vec<_> = found.map(|v| v.0.clone()).collect();
+                keys.send_if_modified(|k| {
+                    *k != found && {
+                        *k = found;
+                        true
+                    }
+                });
+            }
+            // A Secret deleted by mistake must not silence the heartbeats: the controller
+            // makes a new one, and until then the old keys go on.
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "cannot watch Secret {namespace}/{name}"),
+        }
+    }
+}
+
+fn stream<K>(api: Api<K>, wrap: fn(Event<K>) -> Change) -> BoxStream<'static, Change>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    K::DynamicType: Default,
+{
+    let kind = K::kind(&K::DynamicType::default()).into_owned();
+    watcher::watcher(api, watch_kind::Config::default())
+        .default_backoff()
+        .filter_map(move |event| {
+            let change = match event {
+                Ok(event) => Some(wrap(event)),
+                Err(error) => {
+                    tracing::warn!(%error, "the watch of {kind}s broke; it is tried again");
+                    None
+                }
+            };
+            std::future::ready(change)
+        })
+        .boxed()
+}
+
+/// The world so far, and the lists that are being read.
+#[derive(Default)]
+struct State {
+    world: World,
+    /// What a list that is being read has brought so far: it replaces the kind's part of
+    /// the world in one step when the list is complete.
+    fresh: World,
+    listed: std::collections::BTreeSet<&'static str>,
+    /// Where a slice or VIP was filed, by its object's key: a deletion names the object.
+    slices: BTreeMap<ServiceRef, ServiceRef>,
+}
+
+impl State {
+    fn take(&mut self, change: Change) {
+        match change {
+            Change::Node(event) => self.fold(
+                "Node",
+                event,
+                |w| &mut w.nodes,
+                |o| Some((NodeName::from(o.name_any()), Some(convert::node(o)))),
+            ),
+            Change::Service(event) => self.fold(
+                "Service",
+                event,
+                |w| &mut w.services,
+                |o| Some((key(o), convert::service(o))),
+            ),
+            Change::Vip(event) => self.fold(
+                "VirtualIP",
+                event,
+                |w| &mut w.vips,
+                |o| convert::vip(o).map(|(address, vip)| (address, Some(vip))),
+            ),
+            Change::Announcement(event) => {
+                self.fold(
+                    "L2Announcement",
+                    event,
+                    |w| &mut w.announcements,
+                    |o| Some((o.name_any(), Some(convert::announcement(o)))),
+                );
+            }
+            Change::Pool(event) => self.fold(
+                "AddressPool",
+                event,
+                |w| &mut w.pools,
+                |o| {
+                    Some((
+                        o.name_any(),
+                        Some(o.metadata.labels.clone().unwrap_or_default()),
+                    ))
+                },
+            ),
+            Change::Slice(event) => self.slice(event),
+        }
+    }
+
+    /// Applies one event to the map that `part` picks. `read` gives an object's key and
+    /// value, or no value for an object that is of no interest.
+    fn fold<K, Key: Ord, Value>(
+        &mut self,
+        kind: &'static str,
+        event: Event<K>,
+        part: fn(&mut World) -> &mut BTreeMap<Key, Value>,
+        read: fn(&K) -> Option<(Key, Option<Value>)>,
+    ) {
+        let put = |map: &mut BTreeMap<Key, Value>, object: &K| match read(object) {
+            Some((key, Some(value))) => drop(map.insert(key, value)),
+            Some((key, None)) => drop(map.remove(&key)),
+            None => {}
+        };
+        match event {
+            Event::Init => part(&mut self.fresh).clear(),
+            Event::InitApply(object) => put(part(&mut self.fresh), &object),
+            Event::InitDone => {
+                *part(&mut self.world) = std::mem::take(part(&mut self.fresh));
+                self.listed.insert(kind);
+            }
+            Event::Apply(object) => put(part(&mut self.world), &object),
+            Event::Delete(object) => {
+                if let Some((key, _)) = read(&object) {
+                    part(&mut self.world).remove(&key);
+                }
+            }
+        }
+    }
+
+    fn slice(&mut self, event: Event<EndpointSlice>) {
+        match event {
+            Event::Init => self.fresh.slices.clear(),
+            Event::InitApply(object) => file_slice(&mut self.fresh, &mut self.slices, &object),
+            Event::InitDone => {
+                self.world.slices = std::mem::take(&mut self.fresh.slices);
+                self.listed.insert("EndpointSlice");
+            }
+            Event::Apply(object) => file_slice(&mut self.world, &mut self.slices, &object),
+            Event::Delete(object) => {
+                remove_slice(&mut self.world, &mut self.slices, &key(&object));
+            }
+        }
+    }
+}
+
+fn file_slice(
+    world: &mut World,
+    filed: &mut BTreeMap<ServiceRef, ServiceRef>,
+    object: &EndpointSlice,
+) {
+    let own = key(object);
+    let Some((service, slice)) = convert::slice(object) else {
+        return remove_slice(world, filed, &own);
+    };
+    // A slice may be handed to another Service by its label.
+    if filed.get(&own).is_some_and(|old| *old != service) {
+        remove_slice(world, filed, &own);
+    }
+    world
+        .slices
+        .entry(service.clone())
+        .or_default()
+        .insert(own.name.clone(), slice);
+    filed.insert(own, service);
+}
+
+fn remove_slice(world: &mut World, filed: &mut BTreeMap<ServiceRef, ServiceRef>, own: &ServiceRef) {
+    let Some(service) = filed.remove(own) else {
+        return;
+    };
+    if let Some(slices) = world.slices.get_mut(&service) {
+        slices.remove(&own.name);
+        if slices.is_empty() {
+            world.slices.remove(&service);
+        }
+    }
+}
+
+fn key<K: ResourceExt>(object: &K) -> ServiceRef {
+    ServiceRef::new(object.namespace().unwrap_or_default(), object.name_any())
+}

@@ -1,0 +1,259 @@
+//! What Kubernetes says, reduced to what a speaker needs and written in plain values.
+//!
+//! The watchers in [`crate::watch`] keep one [`World`]; the core reads it. It can be
+//! serialised, because the last known world is kept on the node so that a speaker
+//! that restarts while the API server is away works on as before
+//! (see [`crate::cache`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use lightship_crds::{LabelSet as Labels, matches_any};
+use serde::{Deserialize, Serialize};
+
+/// A node's name, shared because it is a key nearly everywhere.
+pub type NodeName = Arc<str>;
+
+/// Everything a speaker knows from the API server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct World {
+    /// The nodes by name.
+    pub nodes: BTreeMap<NodeName, Node>,
+    /// The VIPs in use.
+    pub vips: BTreeMap<IpAddr, Vip>,
+    /// The Services that hold a VIP, by namespace and name.
+    pub services: BTreeMap<ServiceRef, Service>,
+    /// The endpoint slices by Service, then by slice name.
+    pub slices: BTreeMap<ServiceRef, BTreeMap<String, Slice>>,
+    /// The labels of the address pools by name.
+    pub pools: BTreeMap<String, Labels>,
+    /// The announcement policies by name.
+    pub announcements: BTreeMap<String, Announcement>,
+}
+
+/// Namespace and name of a namespaced object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct ServiceRef {
+    /// The namespace.
+    pub namespace: String,
+    /// The name within it.
+    pub name: String,
+}
+
+impl ServiceRef {
+    /// Builds a reference.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        ServiceRef {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl std::fmt::Display for ServiceRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+// A map key has to be a string in JSON.
+impl From<ServiceRef> for String {
+    fn from(r: ServiceRef) -> String {
+        r.to_string()
+    }
+}
+
+impl TryFrom<String> for ServiceRef {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((namespace, name)) => Ok(ServiceRef::new(namespace, name)),
+            None => Err(format!("{text:?} is not of the form namespace/name")),
+        }
+    }
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// The first IPv4 InternalIP.
+    pub v4: Option<Ipv4Addr>,
+    /// The first IPv6 InternalIP.
+    pub v6: Option<Ipv6Addr>,
+    /// The node's labels, for selectors.
+    pub labels: Labels,
+    /// It carries `node.kubernetes.io/exclude-from-external-load-balancers`.
+    pub excluded: bool,
+    /// Its condition NetworkUnavailable is True.
+    pub network_unavailable: bool,
+}
+
+impl Node {
+    /// The InternalIP of the same family as `like`.
+    pub fn address_like(&self, like: IpAddr) -> Option<IpAddr> {
+        match like {
+            IpAddr::V4(_) => self.v4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.v6.map(IpAddr::V6),
+        }
+    }
+
+    /// The address that heartbeats go to: IPv4 if there is one.
+    pub fn heartbeat_address(&self) -> Option<IpAddr> {
+        self.v4.map(IpAddr::V4).or(self.v6.map(IpAddr::V6))
+    }
+}
+
+/// A virtual IP and who uses it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vip {
+    /// The VirtualIP object's name.
+    pub object: String,
+    /// The pool it came from.
+    pub pool: String,
+    /// The Services that share it.
+    pub services: Vec<ServiceRef>,
+    /// The owner that the object's status names, as last read.
+    pub recorded_owner: Option<NodeName>,
+    /// The epoch that the object's status names, as last read.
+    pub recorded_epoch: u64,
+}
+
+/// A Service that holds a VIP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its ports as clients see them.
+    pub ports: BTreeSet<Port>,
+    /// `externalTrafficPolicy: Local`.
+    pub local: bool,
+    /// `sessionAffinity: ClientIP`.
+    pub client_ip_affinity: bool,
+    /// Its labels, for selectors.
+    pub labels: Labels,
+}
+
+/// One port of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Port {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port number.
+    pub number: u16,
+}
+
+/// A Service port's protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+/// What an EndpointSlice says about nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slice {
+    /// The slice's `addressType` is IPv6.
+    pub ipv6: bool,
+    /// Nodes with at least one ready endpoint.
+    pub ready: BTreeSet<NodeName>,
+    /// Nodes with an endpoint that still serves while it terminates. kube-proxy uses
+    /// those only where a node has no ready one (ProxyTerminatingEndpoints).
+    pub draining: BTreeSet<NodeName>,
+    /// It has a usable endpoint on no node of the cluster (an outside address).
+    pub elsewhere: bool,
+}
+
+/// An L2Announcement, reduced to what decides on nodes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// Names of the pools it is for.
+    pub pools: BTreeSet<String>,
+    /// Selectors over the pools; with `pools`, and if both are empty it is for all.
+    pub pool_selectors: Vec<LabelSelector>,
+    /// Selectors over the Services; empty means all.
+    pub services: Vec<LabelSelector>,
+    /// Selectors over the nodes; empty means all.
+    pub nodes: Vec<LabelSelector>,
+    /// Nodes to prefer, with the weight of each selector.
+    pub preferred: Vec<(u32, LabelSelector)>,
+    /// `forwardingMode: Announce`: no director for these VIPs.
+    pub announce_only: bool,
+}
+
+impl Announcement {
+    fn covers_pool(&self, pool: &str, labels: Option<&Labels>) -> bool {
+        (self.pools.is_empty() && self.pool_selectors.is_empty())
+            || self.pools.contains(pool)
+            || labels.is_some_and(|labels| matches_any(&self.pool_selectors, labels))
+    }
+
+    fn covers_service(&self, labels: &Labels) -> bool {
+        self.services.is_empty() || matches_any(&self.services, labels)
+    }
+
+    /// Whether it lets a node with `labels` announce.
+    pub fn allows_node(&self, labels: &Labels) -> bool {
+        self.nodes.is_empty() || matches_any(&self.nodes, labels)
+    }
+
+    /// How much it prefers a node with `labels`; weights add up.
+    pub fn preference(&self, labels: &Labels) -> u32 {
+        let matching = self
+            .preferred
+            .iter()
+            .filter(|(_, s)| matches_any(std::slice::from_ref(s), labels));
+        matching.map(|(weight, _)| weight).sum()
+    }
+}
+
+impl World {
+    /// Nodes with ready and with merely draining endpoints of a Service, in one family.
+    pub fn endpoint_nodes(
+        &self,
+        service: &ServiceRef,
+        ipv6: bool,
+    ) -> (BTreeSet<NodeName>, BTreeSet<NodeName>) {
+        let (mut ready, mut draining) = (BTreeSet::new(), BTreeSet::new());
+        let slices = self
+            .slices
+            .get(service)
+            .into_iter()
+            .flat_map(BTreeMap::values);
+        for slice in slices.filter(|s| s.ipv6 == ipv6) {
+            ready.extend(slice.ready.iter().cloned());
+            draining.extend(slice.draining.iter().cloned());
+        }
+        draining.retain(|n| !ready.contains(n));
+        (ready, draining)
+    }
+
+    /// Whether a Service has any usable endpoint in one family, wherever it is.
+    pub fn has_endpoints(&self, service: &ServiceRef, ipv6: bool) -> bool {
+        let slices = self
+            .slices
+            .get(service)
+            .into_iter()
+            .flat_map(BTreeMap::values);
+        let mut slices = slices.filter(|s| s.ipv6 == ipv6);
+        slices.any(|s| s.elsewhere || !s.ready.is_empty() || !s.draining.is_empty())
+    }
+
+    /// The announcements that are for this VIP: its pool, and at least one of its Services.
+    pub fn announcements_for(&self, vip: &Vip) -> Vec<&Announcement> {
+        let pool = self.pools.get(&vip.pool);
+        let services: Vec<_> = vip
+            .services
+            .iter()
+            .filter_map(|s| self.services.get(s))
+            .collect();
+        let covers = |a: &&Announcement| {
+            a.covers_pool(&vip.pool, pool) && services.iter().any(|s| a.covers_service(&s.labels))
+        };
+        self.announcements.values().filter(covers).collect()
+    }
+}
