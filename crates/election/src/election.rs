@@ -24,6 +24,8 @@ pub struct Election {
     me: NodeName,
     /// Nothing new is taken before this, unless all candidates were heard.
     settled_at: Duration,
+    /// Nothing new is taken before this, whoever was heard.
+    listen_until: Duration,
     patience: Duration,
     /// None until the first `set_vips`: resumed claims are then held whatever they are.
     vips: Option<BTreeMap<IpAddr, Candidates>>,
@@ -63,6 +65,7 @@ impl Election {
         Self {
             me,
             settled_at: now + settle,
+            listen_until: now,
             patience: DEFAULT_PATIENCE,
             vips: None,
             live: None,
@@ -143,6 +146,16 @@ impl Election {
         self.dirty = true;
     }
 
+    /// Takes nothing new before `until`; what we hold we keep. For a process that was stopped: what
+    /// it finds in its socket then is old, and others may have taken its place. Give it
+    /// the time of waking plus the failure detector's timeout. Never shortens an earlier call.
+    pub fn listen_until(&mut self, until: Duration) {
+        if until > self.listen_until {
+            self.listen_until = until;
+            self.dirty = true;
+        }
+    }
+
     /// We are going away: no candidate any more, but we keep what we have until others took it.
     pub fn leave(&mut self) {
         self.leaving = true;
@@ -193,7 +206,9 @@ impl Election {
 
     /// When [`Self::step`] has something to do even if no input changes.
     pub fn next_deadline(&self, now: Duration) -> Option<Duration> {
-        let settle = (now < self.settled_at).then_some(self.settled_at);
+        let settle = [self.settled_at, self.listen_until]
+            .into_iter()
+            .filter(|at| now < *at);
         let waits = self.waits.values().map(|wait| wait.until);
         waits
             .chain(self.raise_again.values().copied())

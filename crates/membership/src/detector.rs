@@ -68,6 +68,8 @@ pub struct Detector {
     due: Option<Duration>,
     /// Sum of our own lateness.
     late: Duration,
+    /// When we last found that we had not run for an interval or more.
+    woken_at: Option<Duration>,
 }
 
 impl Detector {
@@ -83,6 +85,7 @@ impl Detector {
             peers: BTreeMap::new(),
             due: None,
             late: Duration::ZERO,
+            woken_at: None,
         })
     }
 
@@ -174,6 +177,13 @@ impl Detector {
         self.late
     }
 
+    /// When this process last came back after it had not run for an interval or
+    /// more. What it holds to be true is old then, so for a [`Config::timeout`] from
+    /// this time on the election should only listen.
+    pub fn woken_at(&self) -> Option<Duration> {
+        self.woken_at
+    }
+
     /// Takes our own lateness off the silence of the peers.
     fn catch_up(&mut self, now: Duration) {
         let Some(due) = self.due else {
@@ -185,6 +195,9 @@ impl Detector {
         }
         self.late += late;
         let restart = late >= self.config.interval;
+        if restart {
+            self.woken_at = Some(now);
+        }
         for peer in self.peers.values_mut() {
             peer.excuse(late, restart, now);
         }

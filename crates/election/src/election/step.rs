@@ -147,7 +147,8 @@ impl Election {
         let Some((top, node)) = &standing.top else {
             return;
         };
-        if *top > epoch && !self.raise_again.contains_key(&standing.vip) {
+        let paced = self.raise_again.contains_key(&standing.vip) || now < self.listen_until;
+        if *top > epoch && !paced {
             self.raise_again.insert(standing.vip, now + self.patience);
             let reason = self.defect_of(&standing.vip, node);
             self.take(standing.vip, *top, Some(node.clone()), reason, actions);
@@ -249,12 +250,11 @@ impl Election {
             Some(table) => table.complete(),
             None => self.heard.contains(node),
         };
-        now >= self.settled_at
-            || self
-                .vips
-                .as_ref()
-                .and_then(|vips| vips.get(vip))
-                .is_some_and(|c| c.nodes.iter().all(|node| *node == self.me || heard(node)))
+        let heard_all = || {
+            let candidates = self.vips.as_ref().and_then(|vips| vips.get(vip));
+            candidates.is_some_and(|c| c.nodes.iter().all(|node| *node == self.me || heard(node)))
+        };
+        now >= self.listen_until && (now >= self.settled_at || heard_all())
     }
 
     /// Why `node` cannot go on owning `vip`.

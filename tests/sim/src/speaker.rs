@@ -1,0 +1,283 @@
+//! One speaker process: the pure crates wired as the daemon wires them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use lightship_election::{self as election, Action, Away, Candidates, Election};
+use lightship_membership::{
+    Claim, Config, Detector, Event, Flags, Heartbeat, Keys, NodeName, PeerState, ReplayGuard,
+    decode, encode,
+};
+
+/// What the process wants done.
+#[derive(Debug)]
+pub enum Out {
+    /// Send to all peers.
+    Broadcast(Vec<u8>),
+    /// Send to one.
+    Send(NodeName, Vec<u8>),
+    /// ARP request or neighbour solicitation.
+    Probe(NodeName),
+    /// A peer's state changed.
+    Changed {
+        /// The peer.
+        node: NodeName,
+        /// Its state before.
+        from: PeerState,
+        /// Its state now.
+        to: PeerState,
+    },
+    /// What the election decided.
+    Act(Action),
+    /// Everything handed over; the process ends.
+    Exit,
+}
+
+/// What a process starts with.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// Its node.
+    pub me: NodeName,
+    /// All nodes.
+    pub nodes: BTreeSet<NodeName>,
+    /// VIPs as the node knows them.
+    pub vips: BTreeMap<IpAddr, Candidates>,
+    /// Detector timing.
+    pub config: Config,
+    /// How long to listen first.
+    pub settle: Duration,
+    /// Grows with every start.
+    pub boot_id: u64,
+    /// What it owned before, from the state on its disk.
+    pub resume: Vec<election::Claim>,
+    /// The cluster's keys.
+    pub keys: Keys,
+    /// Carrier and director are fine.
+    pub can_own: bool,
+}
+
+/// How long a leaving speaker waits for others to take its VIPs.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// A running speaker process.
+#[derive(Debug)]
+pub struct Speaker {
+    me: NodeName,
+    interval: Duration,
+    keys: Keys,
+    boot_id: u64,
+    counter: u64,
+    next_beat: Duration,
+    leaving_since: Option<Duration>,
+    can_own: bool,
+    fit_peers: BTreeSet<NodeName>,
+    guard: ReplayGuard,
+    /// The real detector.
+    pub detector: Detector,
+    /// The real election.
+    pub election: Election,
+}
+
+impl Speaker {
+    /// Starts the process.
+    ///
+    /// # Panics
+    /// If the timing makes no sense.
+    pub fn start(start: Start, now: Duration) -> Self {
+        let mut detector = Detector::new(start.config, start.me.clone()).expect("valid timing");
+        detector.set_peers(&start.nodes, now);
+        let mut election = Election::new(start.me.clone(), start.settle, now);
+        election.resume(&start.resume);
+        election.set_vips(start.vips);
+        Self {
+            me: start.me,
+            interval: start.config.interval,
+            keys: start.keys,
+            boot_id: start.boot_id,
+            counter: 0,
+            next_beat: now,
+            leaving_since: None,
+            can_own: start.can_own,
+            fit_peers: BTreeSet::new(),
+            guard: ReplayGuard::new(),
+            detector,
+            election,
+        }
+    }
+
+    /// A datagram arrived.
+    pub fn on_datagram(&mut self, datagram: &[u8], now: Duration) -> Vec<Out> {
+        let Ok(beat) = decode(datagram, &self.keys) else {
+            return Vec::new();
+        };
+        if beat.sender == self.me || self.guard.check(&beat).is_err() {
+            return Vec::new();
+        }
+        let mut out = Vec::new();
+        let events = self
+            .detector
+            .on_heartbeat(&beat.sender, beat.flags.leaving, now);
+        if beat.flags.can_own {
+            self.fit_peers.insert(beat.sender.clone());
+        } else {
+            self.fit_peers.remove(&beat.sender);
+        }
+        let claims: Vec<_> = beat
+            .claims
+            .iter()
+            .map(|claim| election::Claim {
+                vip: claim.vip,
+                epoch: claim.epoch,
+            })
+            .collect();
+        self.election.heard(&beat.sender);
+        self.election
+            .on_claims(&beat.sender, beat.page, beat.pages, &claims);
+        self.digest(events, now, &mut out);
+        if beat.flags.solicit {
+            for datagram in self.beat(false) {
+                out.push(Out::Send(beat.sender.clone(), datagram));
+            }
+        }
+        self.decide(now, &mut out);
+        out
+    }
+
+    /// A node's kernel answered a probe.
+    pub fn on_probe_reply(&mut self, node: &NodeName, now: Duration) -> Vec<Out> {
+        let mut out = Vec::new();
+        let events = self.detector.on_probe_reply(node, now);
+        self.digest(events, now, &mut out);
+        self.decide(now, &mut out);
+        out
+    }
+
+    /// The time that [`Self::next_wake`] named has come.
+    pub fn on_timer(&mut self, now: Duration) -> Vec<Out> {
+        let mut out = Vec::new();
+        let events = self.detector.on_tick(now);
+        self.digest(events, now, &mut out);
+        if now >= self.next_beat {
+            self.next_beat = (self.next_beat + self.interval).max(now);
+            // The first one asks everybody to answer, so a start is settled after a round trip.
+            let first = self.counter == 0;
+            out.extend(self.beat(first).into_iter().map(Out::Broadcast));
+        }
+        self.decide(now, &mut out);
+        out
+    }
+
+    /// When to call [`Self::on_timer`].
+    pub fn next_wake(&self, now: Duration) -> Duration {
+        let mut wake = self.next_beat.min(self.detector.next_deadline(now));
+        if let Some(at) = self.election.next_deadline(now) {
+            wake = wake.min(at);
+        }
+        wake.max(now)
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&mut self, now: Duration) -> Vec<Out> {
+        let mut out = Vec::new();
+        self.leaving_since = Some(now);
+        self.election.leave();
+        out.extend(self.beat(false).into_iter().map(Out::Broadcast));
+        self.decide(now, &mut out);
+        out
+    }
+
+    /// Carrier or director came or went.
+    pub fn set_can_own(&mut self, can_own: bool, now: Duration) -> Vec<Out> {
+        let mut out = Vec::new();
+        self.can_own = can_own;
+        out.extend(self.beat(false).into_iter().map(Out::Broadcast));
+        self.decide(now, &mut out);
+        out
+    }
+
+    /// The API told of other VIPs or another policy.
+    pub fn set_vips(&mut self, vips: BTreeMap<IpAddr, Candidates>, now: Duration) -> Vec<Out> {
+        let mut out = Vec::new();
+        self.election.set_vips(vips);
+        self.decide(now, &mut out);
+        out
+    }
+
+    fn digest(&mut self, events: Vec<Event>, _now: Duration, out: &mut Vec<Out>) {
+        for event in events {
+            match event {
+                Event::Changed { node, from, to, .. } => out.push(Out::Changed { node, from, to }),
+                Event::Probe(node) => {
+                    out.push(Out::Probe(node.clone()));
+                    for datagram in self.beat(true) {
+                        out.push(Out::Send(node.clone(), datagram));
+                    }
+                }
+            }
+        }
+    }
+
+    fn decide(&mut self, now: Duration, out: &mut Vec<Out>) {
+        let mut live = BTreeSet::new();
+        let mut away = BTreeMap::new();
+        for (node, state, _) in self.detector.peers(now) {
+            if state.can_own() && self.fit_peers.contains(&node) {
+                live.insert(node);
+            } else if state.can_own() {
+                away.insert(node, Away::NotEligible);
+            } else if matches!(state, PeerState::Leaving | PeerState::Left) {
+                away.insert(node, Away::Left);
+            }
+        }
+        if self.can_own {
+            live.insert(self.me.clone());
+        }
+        if let Some(woken) = self.detector.woken_at() {
+            self.election
+                .listen_until(woken + self.detector.config().timeout());
+        }
+        self.election.set_away(away);
+        self.election.set_live(live);
+        let actions = self.election.step(now);
+        if !actions.is_empty() {
+            out.extend(actions.into_iter().map(Out::Act));
+            out.extend(self.beat(false).into_iter().map(Out::Broadcast));
+        }
+        let drained = self
+            .leaving_since
+            .is_some_and(|since| self.election.handed_over() || now >= since + DRAIN);
+        if drained {
+            out.push(Out::Exit);
+        }
+    }
+
+    fn beat(&mut self, solicit: bool) -> Vec<Vec<u8>> {
+        self.counter += 1;
+        let claims = self.election.claims();
+        let heartbeat = Heartbeat {
+            sender: self.me.clone(),
+            boot_id: self.boot_id,
+            counter: self.counter,
+            flags: Flags {
+                leaving: self.leaving_since.is_some(),
+                can_own: self.can_own,
+                solicit,
+            },
+            uplink_mac: [2, 0, 0, 0, 0, 1],
+            director_mac: [2, 0, 0, 0, 0, 2],
+            mode: lightship_membership::heartbeat::MODE_DIRECT_ROUTING,
+            table_digest: 0,
+            page: 0,
+            pages: 1,
+            claims: claims
+                .into_iter()
+                .map(|claim| Claim {
+                    vip: claim.vip,
+                    epoch: claim.epoch,
+                })
+                .collect(),
+        };
+        encode(&heartbeat, &self.keys)
+    }
+}

@@ -1,0 +1,112 @@
+//! What is seen from outside: who answers for which VIP, outages, moves, accusations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use lightship_election::MoveReason;
+use lightship_membership::PeerState;
+
+/// A VIP had nobody who answers.
+#[derive(Debug, Clone, Copy)]
+pub struct Outage {
+    /// Which.
+    pub vip: IpAddr,
+    /// From when.
+    pub from: Duration,
+    /// Until when; none if it lasts.
+    pub until: Option<Duration>,
+}
+
+/// A node took a VIP.
+#[derive(Debug, Clone, Copy)]
+pub struct Move {
+    /// When.
+    pub at: Duration,
+    /// Which.
+    pub vip: IpAddr,
+    /// Who.
+    pub node: usize,
+    /// Why.
+    pub reason: MoveReason,
+}
+
+/// A detector gave a peer's speaker up.
+#[derive(Debug, Clone, Copy)]
+pub struct Accusation {
+    /// When.
+    pub at: Duration,
+    /// Whose detector.
+    pub by: usize,
+    /// The accused.
+    pub of: usize,
+    /// The verdict.
+    pub to: PeerState,
+    /// The accused had been running, and reachable both ways, for longer than the timeout.
+    pub wrong: bool,
+}
+
+/// The record of a run.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Who holds each VIP: took it and did not release it.
+    pub holders: BTreeMap<IpAddr, BTreeSet<usize>>,
+    /// All outages in order.
+    pub outages: Vec<Outage>,
+    /// All moves in order.
+    pub moves: Vec<Move>,
+    /// All accusations in order.
+    pub accusations: Vec<Accusation>,
+    open: BTreeMap<IpAddr, usize>,
+    timeline: Vec<String>,
+}
+
+impl Watch {
+    /// Notes who can serve now; `serving` tells whether a node answers.
+    pub fn look(
+        &mut self,
+        vips: &BTreeSet<IpAddr>,
+        now: Duration,
+        serving: impl Fn(usize) -> bool,
+    ) {
+        for vip in vips {
+            let served = self
+                .holders
+                .get(vip)
+                .is_some_and(|holders| holders.iter().any(|node| serving(*node)));
+            match (served, self.open.get(vip)) {
+                (true, Some(at)) => {
+                    self.outages[*at].until = Some(now);
+                    self.open.remove(vip);
+                }
+                (false, None) => {
+                    self.open.insert(*vip, self.outages.len());
+                    self.outages.push(Outage {
+                        vip: *vip,
+                        from: now,
+                        until: None,
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// VIPs that are gone cannot be missed.
+    pub fn forget(&mut self, vip: IpAddr, now: Duration) {
+        if let Some(at) = self.open.remove(&vip) {
+            self.outages[at].until = Some(now);
+        }
+    }
+
+    /// Adds a line to the timeline.
+    pub fn say(&mut self, now: Duration, line: String) {
+        self.timeline
+            .push(format!("{:9.3} s  {line}", now.as_secs_f64()));
+    }
+
+    /// What happened, line by line.
+    pub fn timeline(&self) -> String {
+        self.timeline.join("\n")
+    }
+}
