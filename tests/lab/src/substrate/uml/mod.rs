@@ -1,11 +1,37 @@
 //! Nodes with a kernel of their own: User Mode Linux processes.
+//!
+//! Each node is one Linux kernel (Debian's 6.1) that runs as a process of this
+//! machine, inside [`LAB_NETNS`], with two taps: the uplink on the LAN's bridge and a
+//! management link. It boots from this machine's files ([`init`] says how it is kept
+//! from writing to them). Killing the process is a real crash of a node.
+//!
+//! UML runs each process of the guest in a child of its own; those share the
+//! main process's session, as the lab starts every node in one.
 
+mod init;
+mod xstate;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 
-use super::{NodeSpec, Substrate};
-use crate::deps::{Need, need};
+use super::{LAB_NETNS, LAN_BRIDGE, MANAGEMENT_BRIDGE, NodeSpec, Substrate};
+use crate::agent_config::AgentConfig;
+use crate::deps::{self, Need, need};
+use crate::{net, nodes, process, sh};
+
+/// Memory of a node. UML keeps it in an unlinked file in `/dev/shm` (or `$TMPDIR`), which
+/// grows as the guest uses it.
+const MEMORY: &str = "512M";
+
+/// The kernels whose modules Debian's package brings.
+const MODULES: &str = "/usr/lib/uml/modules";
 
 /// Nodes as User Mode Linux processes.
 #[derive(Clone, Copy, Debug)]
@@ -15,29 +41,226 @@ impl Substrate for Uml {
     fn name(&self) -> &'static str {
         "uml"
     }
+
     fn needs(&self) -> &'static [Need] {
-        const NEEDS: &[Need] = &[need("linux.uml", "user-mode-linux")];
+        const NEEDS: &[Need] = &[
+            need("linux.uml", "user-mode-linux"),
+            need("iptables-legacy", "iptables"),
+            need("cc", "gcc"),
+        ];
         NEEDS
     }
+
     fn has_management(&self) -> bool {
         true
     }
-    fn prepare(&self, _: &NodeSpec) -> Result<Command> {
-        bail!("not joined yet")
+
+    fn prepare(&self, node: &NodeSpec) -> Result<Command> {
+        let config = AgentConfig::read(&node.config)?;
+        let mut used = vec![&node.dir, &node.config, &node.agent, &config.kubeconfig];
+        used.extend([&config.log_dir, &config.state_dir]);
+        if let Some(hidden) = used.iter().find(|path| is_hidden(path)) {
+            bail!(
+                "{} lies in /run, of which a node has one of its own: choose another folder \
+                 (LIGHTSHIP_LAB_DIR, CARGO_TARGET_DIR)",
+                hidden.display()
+            );
+        }
+        let uml = deps::find("linux.uml").context("linux.uml is not installed")?;
+        let library = xstate::build(&node.dir)?;
+        let script = write_script(node, &config)?;
+        tap(&node.port(), LAN_BRIDGE)?;
+        tap(&node.management_port(), MANAGEMENT_BRIDGE)?;
+
+        let mut command = net::command_in(LAB_NETNS, &["env"]);
+        command
+            .arg(format!("LD_PRELOAD={}", library.display()))
+            .arg(uml)
+            .args([
+                format!("mem={MEMORY}"),
+                format!("umid={}", node.name),
+                format!("uml_dir={}", node.dir.join("uml").display()),
+            ])
+            // Read-only: the script mounts what may be written.
+            .args(["rootfstype=hostfs", "rootflags=/", "ro"])
+            .arg(format!("init={}", script.display()))
+            .arg(vector("vec0", &node.port(), &node.mac))
+            .arg(vector(
+                "vec1",
+                &node.management_port(),
+                &management_mac(node.index),
+            ))
+            // The console is the log. A panic (the agent ended) ends the process.
+            .args([
+                "con=null",
+                "con0=null,fd:1",
+                "quiet",
+                "panic=-1",
+                "noreboot",
+            ]);
+        Ok(command)
     }
-    fn crash(&self, _: &NodeSpec, _: u32) -> Result<()> {
-        bail!("not joined yet")
+
+    fn crash(&self, node: &NodeSpec, pid: u32) -> Result<()> {
+        // The main process first: it alone would start others.
+        process::send(pid, Signal::SIGKILL)?;
+        let start = Instant::now();
+        loop {
+            let rest = members(node, pid);
+            if rest.is_empty() {
+                return Ok(());
+            }
+            for pid in &rest {
+                process::send(*pid, Signal::SIGKILL)?;
+            }
+            if start.elapsed() > Duration::from_secs(10) {
+                bail!("processes of {} do not end: {rest:?}", node.name);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
     }
-    fn pause(&self, _: &NodeSpec, _: u32) -> Result<()> {
-        bail!("not joined yet")
+
+    fn pause(&self, _: &NodeSpec, pid: u32) -> Result<()> {
+        // The guest's processes run only as far as their next system call or interrupt, which
+        // the main process would serve. They must not be signalled: UML would take
+        // the signal for one of the guest's.
+        process::send(pid, Signal::SIGSTOP)
     }
-    fn resume(&self, _: &NodeSpec, _: u32) -> Result<()> {
-        bail!("not joined yet")
+
+    fn resume(&self, _: &NodeSpec, pid: u32) -> Result<()> {
+        process::send(pid, Signal::SIGCONT)
     }
-    fn clear(&self, _: &NodeSpec) -> Result<()> {
+
+    fn clear(&self, node: &NodeSpec) -> Result<()> {
+        for pid in members(node, 0) {
+            process::send(pid, Signal::SIGKILL)?;
+        }
+        for port in [node.port(), node.management_port()] {
+            if net::exists(LAB_NETNS)
+                && sh::ip(&format!("-n {LAB_NETNS} link show dev {port}")).is_ok()
+            {
+                sh::ip(&format!("-n {LAB_NETNS} link delete {port}"))?;
+            }
+        }
+        let control = node.dir.join("uml");
+        if control.exists() {
+            fs::remove_dir_all(&control)
+                .with_context(|| format!("cannot remove {}", control.display()))?;
+        }
         Ok(())
     }
-    fn exec(&self, _: &NodeSpec, _: u32, _: &[String]) -> Result<Command> {
-        bail!("not joined yet")
+
+    fn exec(&self, node: &NodeSpec, _: u32, argv: &[String]) -> Result<Command> {
+        let mut command = net::command_in(LAB_NETNS, &[&node.agent]);
+        command
+            .args(["ctl", &nodes::control_address(node).to_string()])
+            .args(["exec", "--"])
+            .args(argv);
+        Ok(command)
+    }
+}
+
+/// Whether a path of this machine is out of a guest's sight.
+fn is_hidden(path: &Path) -> bool {
+    ["/run", "/var/run", "/proc", "/sys", "/dev"]
+        .iter()
+        .any(|folder| path.starts_with(folder))
+}
+
+fn write_script(node: &NodeSpec, config: &AgentConfig) -> Result<PathBuf> {
+    let system = deps::find("iptables-legacy")
+        .and_then(|file| Some(file.parent()?.to_owned()))
+        .context("iptables-legacy is not installed")?;
+    let mut writable = vec![node.dir.clone(), config.log_dir.clone()];
+    if !config.state_dir.starts_with(&node.dir) {
+        writable.push(config.state_dir.clone());
+    }
+    let ipvs_mode = config
+        .kube_proxy
+        .iter()
+        .flat_map(|daemon| &daemon.argv)
+        .any(|argument| argument == "--proxy-mode=ipvs");
+    let text = init::Script {
+        name: &node.name,
+        modules: Path::new(MODULES),
+        writable,
+        ipvs_mode,
+        system: &system,
+        agent: &node.agent,
+        config: &node.config,
+    }
+    .text();
+    let path = node.dir.join("init");
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+/// Makes a tap on a bridge of the lab, up.
+fn tap(name: &str, bridge: &str) -> Result<()> {
+    sh::ip(&format!("-n {LAB_NETNS} tuntap add dev {name} mode tap"))?;
+    sh::ip(&format!(
+        "-n {LAB_NETNS} link set {name} master {bridge} up"
+    ))
+}
+
+/// The command line's word for a network device.
+fn vector(device: &str, tap: &str, mac: &str) -> String {
+    format!("{device}:transport=tap,ifname={tap},depth=128,gro=1,mac={mac}")
+}
+
+/// MAC address of a node's management interface: locally administered.
+fn management_mac(index: u8) -> String {
+    format!("02:1a:b0:00:01:{index:02x}")
+}
+
+/// Every process of the node: those in the session that `main` leads, and those that
+/// show the node's own control folder on their command line.
+fn members(node: &NodeSpec, main: u32) -> Vec<u32> {
+    let folder = format!("uml_dir={}", node.dir.join("uml").display()).into_bytes();
+    process::all()
+        .into_iter()
+        .filter(|pid| {
+            let by_session = main != 0 && session(*pid) == Some(main);
+            let by_folder = || {
+                fs::read(format!("/proc/{pid}/cmdline"))
+                    .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == folder))
+            };
+            let alive = process::stat(*pid).is_some_and(|stat| !matches!(stat.state, 'Z' | 'X'));
+            alive && (by_session || by_folder())
+        })
+        .collect()
+}
+
+/// Session of a process: field 6 of `/proc/PID/stat`.
+fn session(pid: u32) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let rest = text.rsplit_once(')')?.1;
+    rest.split_whitespace().nth(3)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_guest_cannot_see_is_told_apart() {
+        assert!(is_hidden(Path::new("/run/user/0/lab")));
+        assert!(!is_hidden(Path::new("/running/lab")));
+        assert!(!is_hidden(Path::new("/var/lib/lightship-lab")));
+    }
+
+    #[test]
+    fn sessions_are_read_from_proc() {
+        let own = session(std::process::id()).unwrap();
+        let said = sh::run(sh::command(&[
+            "ps",
+            "-o",
+            "sid=",
+            "-p",
+            &std::process::id().to_string(),
+        ]))
+        .unwrap();
+        assert_eq!(said.trim(), own.to_string());
     }
 }
