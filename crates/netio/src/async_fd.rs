@@ -3,7 +3,8 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
 /// A type that owns its descriptor and shows the same one all its life.
 ///
@@ -25,5 +26,17 @@ unsafe impl OwnsFd for netlink_sys::Socket {}
 pub(crate) fn register<T: OwnsFd>(socket: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: by the contract of OwnsFd the descriptor is open, and stays the same
     // until the AsyncFd, which now owns the value, drops it.
-    unsafe { AsyncFd::register(socket) }.map_err(io::Error::from)
+    unsafe {
+        AsyncFd::register_with_interest(
+            socket,
+            Interest::READABLE | Interest::WRITABLE | Interest::ERROR,
+        )
+    }
+    .map_err(io::Error::from)
+}
+
+/// Waits until there is something to receive, a pending error included: an error
+/// alone (link down, notices lost) does not count as readable for tokio.
+pub(crate) async fn readable<T: AsRawFd>(fd: &AsyncFd<T>) -> io::Result<AsyncFdReadyGuard<'_, T>> {
+    fd.ready(Interest::READABLE | Interest::ERROR).await
 }

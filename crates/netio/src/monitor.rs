@@ -12,7 +12,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use tokio::io::unix::AsyncFd;
 
-use crate::async_fd::register;
+use crate::async_fd::{readable, register};
 use crate::rtnl::Family;
 use crate::{Error, Netns, Result, run_in};
 
@@ -100,9 +100,7 @@ impl Monitor {
             if let Some(notice) = self.pending.pop_front() {
                 return Ok(notice);
             }
-            let mut ready = self
-                .socket
-                .readable()
+            let mut ready = readable(&self.socket)
                 .await
                 .map_err(|e| Error::os("wait for netlink notices", e))?;
             match ready.try_io(|socket| socket.get_ref().recv_from_full()) {
@@ -112,11 +110,26 @@ impl Monitor {
                 }
                 Ok(Ok(_)) | Err(_) => {}
                 Ok(Err(e)) if e.raw_os_error() == Some(libc::ENOBUFS) => {
+                    drain(self.socket.get_ref());
                     return Ok(Notice::Lost);
                 }
                 Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
                 Ok(Err(e)) => return Err(Error::os("receive netlink notices", e)),
             }
+        }
+    }
+}
+
+/// Throws away what is queued. After an overrun the kernel goes on dropping
+/// notices, without saying so again, until the queue is empty
+/// (`net/netlink/af_netlink.c`, `NETLINK_S_CONGESTED`); what changes while the
+/// caller reads everything again must be noticed.
+fn drain(socket: &Socket) {
+    loop {
+        match socket.recv_from_full() {
+            Ok(_) => {}
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOBUFS | libc::EINTR)) => {}
+            Err(_) => return,
         }
     }
 }

@@ -12,7 +12,7 @@ use std::mem::{MaybeUninit, size_of};
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
-use crate::async_fd::register;
+use crate::async_fd::{readable, register};
 use crate::{Error, Netns, Result, run_in};
 
 mod filter;
@@ -109,7 +109,7 @@ impl PacketSocket {
     pub async fn recv(&self, buf: &mut [u8]) -> Result<(usize, PacketMeta)> {
         let what = || format!("receive on interface {}", self.ifindex);
         loop {
-            let mut ready = self.fd.readable().await.map_err(|e| Error::os(what(), e))?;
+            let mut ready = readable(&self.fd).await.map_err(|e| Error::os(what(), e))?;
             match ready.try_io(|fd| recv_from(fd.get_ref(), buf)) {
                 Ok(Ok((_, meta))) if meta.pkttype == PacketType::Outgoing => {}
                 Ok(Ok(received)) => return Ok(received),

@@ -1,5 +1,7 @@
 //! Links, against the kernel and `ip link`.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{MAC_A, MAC_B, MAC_DIRECTOR, TestNs, wire};

@@ -1,5 +1,7 @@
 //! Named network namespaces, against the kernel and `ip netns`.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! Addresses, routes, rules and neighbours, against the kernel and `ip`.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::BTreeSet;

@@ -4,7 +4,7 @@
 //! The tests need root and a real kernel. Without, they fail; they never skip.
 
 // Each test program uses its own part of this.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
