@@ -6,6 +6,7 @@
 //! with `Ok(false)` instead of failing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use netlink_packet_core::{
@@ -98,10 +99,11 @@ pub struct Rtnl {
 
 /// How often a dump is tried again when the tables changed under it.
 const DUMP_TRIES: usize = 8;
+const DUMP_PAUSE: Duration = Duration::from_millis(2);
 
 impl Rtnl {
     /// Opens a socket in the namespace of the calling thread, served by a task of
-    /// the current tokio runtime.
+    /// the current tokio runtime, which must have its timers enabled.
     ///
     /// # Errors
     /// No netlink socket to be had.
@@ -181,15 +183,20 @@ impl Rtnl {
     ) -> Result<Vec<RouteNetlinkMessage>> {
         let what = || what.to_owned();
         let _one_at_a_time = self.dump.lock().await;
-        let mut last = Vec::new();
+        let (mut last, mut busy) = (Vec::new(), None);
         for _ in 0..DUMP_TRIES {
             match self.dump_once(message.clone(), &what).await {
                 Ok((found, true)) => return Ok(found),
                 Ok((found, false)) => last = found,
-                // The rest of a dump whose caller was cancelled.
-                Err(e) if e.is_busy() => tokio::task::yield_now().await,
+                Err(e) if e.is_busy() => busy = Some(e),
                 Err(e) => return Err(e),
             }
+            // Give the storm, or the rest of a dump whose caller was cancelled,
+            // a moment to pass.
+            tokio::time::sleep(DUMP_PAUSE).await;
+        }
+        if let (true, Some(e)) = (last.is_empty(), busy) {
+            return Err(e);
         }
         // A table that never rests (many routes, much churn): what was seen is
         // true of most of it, and a notice for the rest is on its way.
