@@ -120,6 +120,43 @@ impl PacketSocket {
         }
     }
 
+    /// A frame that is here already, or `None`: to empty the queue after
+    /// [`Self::recv`] without going round the runtime for each frame.
+    ///
+    /// # Errors
+    /// As [`Self::recv`].
+    pub fn try_recv(&self, buf: &mut [u8]) -> Result<Option<(usize, PacketMeta)>> {
+        loop {
+            match recv_from(self.fd.get_ref(), buf) {
+                Ok((_, meta)) if meta.pkttype == PacketType::Outgoing => {}
+                Ok(received) => return Ok(Some(received)),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(e) => {
+                    let what = format!("receive on interface {}", self.ifindex);
+                    return Err(Error::os(what, e));
+                }
+            }
+        }
+    }
+
+    /// Sends a whole Ethernet frame if that needs no wait.
+    ///
+    /// # Errors
+    /// As [`Self::send`]; a full socket is a retryable error here.
+    pub fn try_send(&self, frame: &[u8]) -> Result<()> {
+        loop {
+            match self.fd.get_ref().send(frame) {
+                Ok(_) => return Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    let what = format!("send on interface {}", self.ifindex);
+                    return Err(Error::os(what, e));
+                }
+            }
+        }
+    }
+
     /// Sends a whole Ethernet frame, without check sequence. Safe to cancel: the
     /// frame is then either sent or not.
     ///

@@ -378,6 +378,35 @@ async fn a_burst_is_not_lost() {
 }
 
 #[tokio::test]
+async fn without_waiting() {
+    let (speaker, client) = wire().await;
+    let (ear, mouth) = (
+        socket(&speaker, Filter::Arp).await,
+        socket(&client, Filter::Arp).await,
+    );
+    let mut buf = [0; 128];
+    assert_eq!(ear.try_recv(&mut buf).unwrap(), None);
+    let frame = arp::gratuitous_reply(MAC_B, VIP);
+    for _ in 0..3 {
+        mouth.try_send(&frame).unwrap();
+    }
+    assert_eq!(next(&ear).await.0, frame);
+    for _ in 0..2 {
+        let (len, meta) = ear.try_recv(&mut buf).unwrap().unwrap();
+        assert_eq!(&buf[..len], frame);
+        assert_eq!(meta.pkttype, PacketType::Broadcast);
+    }
+    assert_eq!(ear.try_recv(&mut buf).unwrap(), None);
+    // The readiness that try_recv left behind does not make recv fail or spin.
+    silence(&ear).await;
+    mouth.try_send(&frame).unwrap();
+    assert_eq!(next(&ear).await.0, frame);
+
+    client.ip("link set eth0 down");
+    assert!(mouth.try_send(&frame).unwrap_err().is_retryable());
+}
+
+#[tokio::test]
 async fn a_director_keeps_silent_and_the_speaker_answers_for_it() {
     // The heart of the design: VIP as a local route on a macvlan that has no
     // address, arp_ignore=8; the kernel says nothing, the speaker all.
