@@ -1,1 +1,157 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::json;
 
+use super::*;
+
+fn object<K: DeserializeOwned>(value: serde_json::Value) -> K {
+    serde_json::from_value(value).unwrap()
+}
+
+fn slice(name: &str, service: &str, endpoints: serde_json::Value) -> EndpointSlice {
+    object(json!({
+        "metadata": { "namespace": "shop", "name": name,
+            "labels": { "kubernetes.io/service-name": service } },
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+    }))
+}
+
+fn node(name: &str) -> core::Node {
+    core::Node {
+        metadata: ObjectMeta {
+            name: Some(name.into()),
+            ..ObjectMeta::default()
+        },
+        ..core::Node::default()
+    }
+}
+
+fn web() -> ServiceRef {
+    ServiceRef::new("shop", "web")
+}
+
+#[test]
+fn a_list_replaces_what_was_known_in_one_step() {
+    let mut state = State::default();
+    for event in [
+        Event::Init,
+        Event::InitApply(node("a")),
+        Event::InitApply(node("b")),
+    ] {
+        state.take(Change::Node(event));
+    }
+    assert!(state.world.nodes.is_empty(), "half a list is not the truth");
+    state.take(Change::Node(Event::InitDone));
+    assert_eq!(state.world.nodes.len(), 2);
+    // The watch broke; meanwhile a was deleted and c made.
+    for event in [
+        Event::Init,
+        Event::InitApply(node("b")),
+        Event::InitApply(node("c")),
+    ] {
+        state.take(Change::Node(event));
+        assert!(state.world.nodes.contains_key("a"));
+    }
+    state.take(Change::Node(Event::InitDone));
+    let names: Vec<_> = state.world.nodes.keys().map(|n| n.to_string()).collect();
+    assert_eq!(names, ["b", "c"]);
+    state.take(Change::Node(Event::Delete(node("b"))));
+    assert_eq!(state.world.nodes.len(), 1);
+}
+
+#[test]
+fn nodes_are_read_with_both_families_and_their_bars() {
+    let node: core::Node = object(json!({
+        "metadata": { "name": "n", "labels":
+            { "node.kubernetes.io/exclude-from-external-load-balancers": "false" } },
+        "status": {
+            "addresses": [
+                { "type": "Hostname", "address": "n" },
+                { "type": "InternalIP", "address": "2001:db8:2::11" },
+                { "type": "InternalIP", "address": "192.0.2.11" },
+                { "type": "InternalIP", "address": "192.0.2.99" },
+            ],
+            "conditions": [{ "type": "NetworkUnavailable", "status": "True" }],
+        },
+    }));
+    let node = convert::node(&node);
+    assert_eq!(node.v4, Some([192, 0, 2, 11].into()));
+    assert_eq!(node.v6, Some("2001:db8:2::11".parse().unwrap()));
+    assert!(node.excluded, "the label bars whatever its value is");
+    assert!(node.network_unavailable);
+}
+
+#[test]
+fn endpoints_are_sorted_by_what_they_can_do() {
+    let endpoint = |node: Option<&str>, ready: Option<bool>, serving: Option<bool>| {
+        json!({ "addresses": ["198.51.100.1"], "nodeName": node,
+            "conditions": { "ready": ready, "serving": serving } })
+    };
+    let read =
+        |list: &[serde_json::Value]| convert::slice(&slice("s", "web", json!(list))).unwrap().1;
+    let one = read(&[
+        endpoint(Some("ready"), Some(true), None),
+        endpoint(Some("unsaid"), None, None),
+        endpoint(Some("draining"), Some(false), Some(true)),
+        endpoint(Some("broken"), Some(false), Some(false)),
+    ]);
+    let names = |set: &std::collections::BTreeSet<NodeName>| -> Vec<String> {
+        set.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(names(&one.ready), ["ready", "unsaid"]);
+    assert_eq!(names(&one.draining), ["draining"]);
+    assert!(!one.elsewhere);
+    assert!(read(&[endpoint(None, Some(true), None)]).elsewhere);
+}
+
+#[test]
+fn slices_are_filed_by_service_and_follow_their_label() {
+    let mut state = State::default();
+    let ready = json!([{ "addresses": ["198.51.100.1"], "nodeName": "n" }]);
+    state.take(Change::Slice(Event::Apply(slice(
+        "s1",
+        "web",
+        ready.clone(),
+    ))));
+    state.take(Change::Slice(Event::Apply(slice(
+        "s2",
+        "web",
+        ready.clone(),
+    ))));
+    assert_eq!(state.world.slices[&web()].len(), 2);
+    state.take(Change::Slice(Event::Apply(slice(
+        "s2",
+        "mail",
+        ready.clone(),
+    ))));
+    assert_eq!(state.world.slices[&web()].len(), 1);
+    assert_eq!(
+        state.world.slices[&ServiceRef::new("shop", "mail")].len(),
+        1
+    );
+    state.take(Change::Slice(Event::Delete(slice(
+        "s2",
+        "mail",
+        ready.clone(),
+    ))));
+    state.take(Change::Slice(Event::Delete(slice("s1", "web", ready))));
+    assert!(state.world.slices.is_empty());
+}
+
+#[test]
+fn only_services_of_type_load_balancer_are_kept() {
+    let service = |kind: &str| -> core::Service {
+        object(json!({
+            "metadata": { "namespace": "shop", "name": "web" },
+            "spec": { "type": kind, "externalTrafficPolicy": "Local", "sessionAffinity": "ClientIP",
+                "ports": [{ "port": 80 }, { "port": 53, "protocol": "UDP" }] },
+        }))
+    };
+    let mut state = State::default();
+    state.take(Change::Service(Event::Apply(service("LoadBalancer"))));
+    let read = &state.world.services[&web()];
+    assert!(read.local && read.client_ip_affinity);
+    assert_eq!(read.ports.len(), 2);
+    state.take(Change::Service(Event::Apply(service("ClusterIP"))));
+    assert!(state.world.services.is_empty());
+}
