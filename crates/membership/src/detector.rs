@@ -179,8 +179,10 @@ impl Detector {
 
     /// When this process last came back after it had not run for an interval or
     /// more. What it holds to be true is old then, so for a [`Config::timeout`] from
-    /// this time on the election should only listen.
-    pub fn woken_at(&self) -> Option<Duration> {
+    /// this time on the election should only listen. Ask before every step of the election, whatever
+    /// the step is for: `now` may be what tells.
+    pub fn woken_at(&mut self, now: Duration) -> Option<Duration> {
+        self.catch_up(now);
         self.woken_at
     }
 

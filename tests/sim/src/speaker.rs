@@ -233,7 +233,7 @@ impl Speaker {
         if self.can_own {
             live.insert(self.me.clone());
         }
-        if let Some(woken) = self.detector.woken_at() {
+        if let Some(woken) = self.detector.woken_at(now) {
             self.election
                 .listen_until(woken + self.detector.config().timeout());
         }

@@ -1,1 +1,307 @@
+use std::net::IpAddr;
 
+use proptest::prelude::*;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use super::*;
+
+fn keys() -> Keys {
+    Keys::new(b"correct horse", None)
+}
+
+fn beat(claims: Vec<Claim>) -> Heartbeat {
+    Heartbeat {
+        sender: "node1".into(),
+        boot_id: 0x0102_0304_0506_0708,
+        counter: 42,
+        flags: Flags {
+            leaving: false,
+            can_own: true,
+            solicit: false,
+        },
+        uplink_mac: [0x02, 0, 0, 0, 0, 0x11],
+        director_mac: [0x02, 0, 0, 0, 0, 0x22],
+        mode: MODE_DIRECT_ROUTING,
+        table_digest: 0xdead_beef,
+        page: 0,
+        pages: 1,
+        claims,
+    }
+}
+
+fn claim(vip: &str, epoch: u64) -> Claim {
+    let vip = vip.parse().unwrap();
+    Claim { vip, epoch }
+}
+
+/// Signs a body that `encode` would not write.
+fn signed(mut body: Vec<u8>) -> Vec<u8> {
+    let tag = keys().current.tag(&body);
+    body.extend(tag);
+    body
+}
+
+/// The body of a good datagram, without its tag.
+fn body(claims: Vec<Claim>) -> Vec<u8> {
+    let mut datagram = encode(&beat(claims), &keys()).remove(0);
+    datagram.truncate(datagram.len() - TAG_LEN);
+    datagram
+}
+
+#[test]
+fn bytes_are_as_documented() {
+    let datagrams = encode(&beat(vec![claim("192.0.2.200", 7)]), &keys());
+    assert_eq!(datagrams.len(), 1);
+    let mut expected = vec![1, 2, 1, 5];
+    expected.extend([1, 2, 3, 4, 5, 6, 7, 8]);
+    expected.extend([0, 0, 0, 0, 0, 0, 0, 42]);
+    expected.extend([2, 0, 0, 0, 0, 0x11, 2, 0, 0, 0, 0, 0x22]);
+    expected.extend([0, 0, 0, 0, 0xde, 0xad, 0xbe, 0xef]);
+    expected.extend([0, 0, 0, 1, 0, 1]);
+    expected.extend(b"node1");
+    expected.extend([4, 192, 0, 2, 200, 0, 0, 0, 0, 0, 0, 0, 7]);
+    // HMAC-SHA-256(HMAC-SHA-256(secret, label), body), cut to 16 bytes; computed
+    // by Python's hmac module.
+    expected.extend(TAG);
+    assert_eq!(datagrams[0], expected);
+}
+
+const TAG: [u8; 16] = [
+    0x64, 0x80, 0x48, 0xbd, 0x42, 0x73, 0xe0, 0xa1, 0xaf, 0x0a, 0x51, 0x9f, 0x17, 0xa5, 0x0c, 0x0a,
+];
+
+#[test]
+fn a_thousand_claims_go_in_pages_below_the_limit() {
+    let claims: Vec<Claim> = (0..1000u16)
+        .map(|n| Claim {
+            vip: IpAddr::from([0x2001, 0xdb8, 2, 0, 0, 0, 0, n]),
+            epoch: u64::from(n) + 1,
+        })
+        .collect();
+    let datagrams = encode(&beat(claims.clone()), &keys());
+    assert!(datagrams.iter().all(|d| d.len() <= MAX_DATAGRAM));
+    let pages: Vec<Heartbeat> = datagrams
+        .iter()
+        .map(|d| decode(d, &keys()).unwrap())
+        .collect();
+    // 1,133 bytes of room, 25 per claim.
+    assert_eq!(pages.len(), 1000usize.div_ceil(45));
+    for (page, at) in pages.iter().zip(0..) {
+        assert_eq!((page.page, usize::from(page.pages)), (at, pages.len()));
+        let header = Heartbeat {
+            page: 0,
+            pages: 1,
+            claims: vec![],
+            ..page.clone()
+        };
+        assert_eq!(header, beat(vec![]));
+    }
+    let read: Vec<Claim> = pages.into_iter().flat_map(|page| page.claims).collect();
+    assert_eq!(read, claims);
+}
+
+#[test]
+fn the_promised_number_of_claims_always_fits() {
+    let mut heartbeat = beat(vec![]);
+    heartbeat.sender = "n".repeat(MAX_NAME).into();
+    heartbeat.claims = (0..MAX_CLAIMS as u128)
+        .map(|n| Claim {
+            vip: IpAddr::from(n.to_be_bytes()),
+            epoch: 1,
+        })
+        .collect();
+    let datagrams = encode(&heartbeat, &keys());
+    let read = datagrams
+        .iter()
+        .map(|d| decode(d, &keys()).unwrap().claims.len());
+    assert_eq!(read.sum::<usize>(), MAX_CLAIMS);
+}
+
+#[test]
+fn keys_rotate_without_a_gap() {
+    let old = Keys::new(b"old", None);
+    let introducing = Keys::new(b"old", Some(b"new"));
+    let swapped = Keys::new(b"new", Some(b"old"));
+    let new = Keys::new(b"new", None);
+    let read = |from: &Keys, to: &Keys| decode(&encode(&beat(vec![]), from)[0], to);
+    for (a, b) in [
+        (&old, &introducing),
+        (&introducing, &swapped),
+        (&swapped, &new),
+    ] {
+        assert!(read(a, b).is_ok());
+        assert!(read(b, a).is_ok());
+    }
+    assert_eq!(read(&old, &new), Err(DecodeError::BadMac));
+    assert_eq!(read(&new, &old), Err(DecodeError::BadMac));
+}
+
+#[test]
+fn the_key_is_not_the_secret_itself() {
+    let body = body(vec![]);
+    let mut forged = body.clone();
+    let raw = Hmac::<Sha256>::new_from_slice(b"correct horse").unwrap();
+    let tag = raw.chain_update(&body).finalize().into_bytes();
+    forged.extend(&tag[..TAG_LEN]);
+    assert_eq!(decode(&forged, &keys()), Err(DecodeError::BadMac));
+}
+
+#[test]
+fn secrets_do_not_show_in_debug_output() {
+    assert_eq!(
+        format!("{:?}", Keys::new(b"hush", Some(b"hush"))),
+        "Keys { current: Key(..), previous: Some(Key(..)) }"
+    );
+}
+
+#[test]
+fn refuses_by_length_before_anything_else() {
+    let too_long = vec![0; MAX_DATAGRAM + 1];
+    let error = decode(&too_long, &keys()).unwrap_err();
+    assert_eq!(
+        (error, error.reason()),
+        (DecodeError::TooLong(1201), "too_long")
+    );
+    for len in 0..HEADER + TAG_LEN {
+        let error = decode(&vec![0; len], &keys()).unwrap_err();
+        assert_eq!(
+            (error, error.reason()),
+            (DecodeError::TooShort(len), "too_short")
+        );
+    }
+}
+
+#[test]
+fn every_bit_is_authenticated() {
+    let good = &encode(&beat(vec![claim("192.0.2.200", 7)]), &keys())[0];
+    assert!(decode(good, &keys()).is_ok());
+    for bit in 0..good.len() * 8 {
+        let mut bad = good.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(decode(&bad, &keys()), Err(DecodeError::BadMac), "bit {bit}");
+    }
+}
+
+#[test]
+fn a_future_version_is_told_apart_from_a_wrong_key() {
+    let mut future = body(vec![]);
+    future[0] = 2;
+    let error = decode(&signed(future.clone()), &keys()).unwrap_err();
+    assert_eq!(
+        (error, error.reason()),
+        (DecodeError::Version(2), "version")
+    );
+    let stranger = Keys::new(b"another", None);
+    assert_eq!(decode(&signed(future), &stranger), Err(DecodeError::BadMac));
+}
+
+#[test]
+fn refuses_authentic_nonsense() {
+    let spoiled = |at: usize, value: u8| {
+        let mut body = body(vec![claim("192.0.2.200", 7)]);
+        body[at] = value;
+        decode(&signed(body), &keys())
+    };
+    // Page 1 of 1; no page at all; 65,281 pages.
+    assert_eq!(spoiled(41, 1), Err(DecodeError::Malformed("page")));
+    assert_eq!(spoiled(43, 0), Err(DecodeError::Malformed("page")));
+    assert_eq!(spoiled(42, 255), Err(DecodeError::Malformed("page")));
+    // More claims than there are; an unknown family; an empty, a long and a non-UTF-8 name.
+    assert_eq!(spoiled(45, 2), Err(DecodeError::Malformed("claim family")));
+    assert_eq!(spoiled(51, 5), Err(DecodeError::Malformed("claim family")));
+    assert_eq!(spoiled(51, 6), Err(DecodeError::Malformed("claim address")));
+    assert_eq!(spoiled(3, 0), Err(DecodeError::Malformed("sender")));
+    assert_eq!(spoiled(3, 200), Err(DecodeError::Malformed("sender")));
+    assert_eq!(spoiled(46, 0xff), Err(DecodeError::Malformed("sender")));
+    let error = spoiled(3, 0).unwrap_err();
+    assert_eq!(error.reason(), "malformed");
+}
+
+#[test]
+fn fields_of_a_later_release_are_skipped() {
+    let mut later = body(vec![claim("192.0.2.200", 7)]);
+    later.extend(b"appended");
+    later[1] |= 0x80;
+    let read = decode(&signed(later), &keys()).unwrap();
+    assert_eq!(read, beat(vec![claim("192.0.2.200", 7)]));
+}
+
+#[test]
+fn an_overlong_name_is_cut_and_does_not_panic() {
+    let mut heartbeat = beat(vec![]);
+    heartbeat.sender = "ü".repeat(200).into();
+    let read = decode(&encode(&heartbeat, &keys())[0], &keys()).unwrap();
+    assert_eq!(&*read.sender, "ü".repeat(126));
+}
+
+prop_compose! {
+    fn any_claim()(vip in any::<IpAddr>(), epoch in any::<u64>()) -> Claim {
+        Claim { vip, epoch }
+    }
+}
+
+prop_compose! {
+    fn any_beat()(
+        name in "[a-z0-9.-]{1,253}",
+        (boot_id, counter, table_digest) in any::<(u64, u64, u64)>(),
+        (leaving, can_own, solicit) in any::<(bool, bool, bool)>(),
+        (uplink_mac, director_mac, mode) in any::<([u8; 6], [u8; 6], u8)>(),
+        claims in proptest::collection::btree_set(any_claim(), 0..300),
+    ) -> Heartbeat {
+        Heartbeat {
+            sender: name.as_str().into(),
+            boot_id, counter, table_digest, uplink_mac, director_mac, mode,
+            flags: Flags { leaving, can_own, solicit },
+            page: 0,
+            pages: 1,
+            claims: claims.into_iter().collect(),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(heartbeat in any_beat()) {
+        let datagrams = encode(&heartbeat, &keys());
+        let mut claims = Vec::new();
+        for (datagram, page) in datagrams.iter().zip(0..) {
+            prop_assert!(datagram.len() <= MAX_DATAGRAM);
+            let read = decode(datagram, &keys()).unwrap();
+            prop_assert_eq!((read.page, usize::from(read.pages)), (page, datagrams.len()));
+            claims.extend(read.claims.clone());
+            let same = Heartbeat { page: 0, pages: 1, claims: vec![], ..read };
+            prop_assert_eq!(same, Heartbeat { claims: vec![], ..heartbeat.clone() });
+        }
+        prop_assert_eq!(claims, heartbeat.claims);
+    }
+
+    #[test]
+    fn strangers_bytes_are_never_accepted(bytes in proptest::collection::vec(any::<u8>(), 0..1400)) {
+        prop_assert!(decode(&bytes, &keys()).is_err());
+    }
+
+    #[test]
+    fn authentic_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..1184)) {
+        let _ = decode(&signed(bytes), &keys());
+    }
+
+    #[test]
+    fn authentic_mutations_never_panic(
+        heartbeat in any_beat(),
+        changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..8),
+        cut in any::<usize>(),
+    ) {
+        let mut body = encode(&heartbeat, &keys()).remove(0);
+        body.truncate(body.len() - TAG_LEN);
+        for (at, value) in changes {
+            let at = at % body.len();
+            body[at] = value;
+        }
+        body.truncate(cut % body.len() + 1);
+        if let Ok(read) = decode(&signed(body), &keys()) {
+            prop_assert!(read.page < read.pages);
+        }
+    }
+}
