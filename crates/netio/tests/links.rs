@@ -94,9 +94,9 @@ async fn a_parent_that_can_carry_no_macvlan_says_so() {
 }
 
 #[tokio::test]
-async fn a_kind_of_link_unknown_to_the_kernel_is_not_supported() {
+async fn what_the_kernel_cannot_do_is_told_apart() {
     let ns = TestNs::new("unsup");
-    // A NIC may not be deleted, nor may lo: the same answer as for no macvlan.
+    // lo may not be deleted. A kernel without macvlan gives the same answer.
     let e = ns.rtnl().delete_link(LOOPBACK_INDEX).await.unwrap_err();
     assert!(e.is_not_supported(), "{e}");
     assert!(

@@ -136,11 +136,14 @@ fn run_in_leaves_the_caller_where_it_was() {
 
 #[test]
 fn a_socket_stays_where_it_was_opened() {
-    let ns = TestNs::new("socket");
-    ns.ip("link set lo up");
+    let (ns, other) = (TestNs::new("socket"), TestNs::new("other"));
+    for ns in [&ns, &other] {
+        ns.ip("link set lo up");
+    }
     ns.ip("addr add 192.0.2.1/32 dev lo");
-    // Only in the namespace is there such an address to bind to.
-    assert!(UdpSocket::bind("192.0.2.1:0").is_err());
+    // Only the one namespace has such an address to bind to.
+    let elsewhere = run_in(&other.ns, || UdpSocket::bind("192.0.2.1:0")).unwrap();
+    assert!(elsewhere.is_err());
     let socket = run_in(&ns.ns, || UdpSocket::bind("192.0.2.1:0"))
         .unwrap()
         .unwrap();

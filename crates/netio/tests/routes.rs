@@ -5,7 +5,7 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use common::{MAC_A, MAC_B, TestNs, wire};
 use lightship_netio::{
@@ -161,6 +161,37 @@ async fn wanted_and_present_routes_compare_as_sets() {
         assert!(seen.iter().any(|r| r["dst"] == vip(239).to_string()));
         assert!(!seen.iter().any(|r| r["dst"] == vip(209).to_string()));
     }
+}
+
+#[tokio::test]
+async fn two_thousand_vips() {
+    let ns = TestNs::new("scale");
+    ns.ip("link set lo up");
+    let rtnl = ns.rtnl();
+    let vips: Vec<Route> = (0..1000_u32)
+        .flat_map(|n| {
+            let v4 = Ipv4Addr::from_bits(Ipv4Addr::new(198, 51, 0, 0).to_bits() + n);
+            let v6 = Ipv6Addr::from_bits(
+                Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0).to_bits() + u128::from(n),
+            );
+            [Route::local(v4.into()), Route::local(v6.into())]
+        })
+        .collect();
+    let start = std::time::Instant::now();
+    for vip in &vips {
+        assert!(rtnl.add_route(vip).await.unwrap());
+    }
+    println!("2000 added: {:?}", start.elapsed());
+    let start = std::time::Instant::now();
+    for family in [Family::V4, Family::V6] {
+        let read = rtnl.list_routes(TABLE_LOCAL, family).await.unwrap();
+        let wanted = vips.iter().filter(|v| v.family() == family);
+        let read: BTreeSet<_> = read.into_iter().collect();
+        assert_eq!(wanted.filter(|v| read.contains(v)).count(), 1000);
+    }
+    println!("2000 read: {:?}", start.elapsed());
+    assert_eq!(ours(&ns, Family::V4, "table local").len(), 1000);
+    assert_eq!(ours(&ns, Family::V6, "table local").len(), 1000);
 }
 
 #[tokio::test]
