@@ -17,7 +17,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::node::network::{family, ip_batch, no_dad};
+use crate::node::network::{ip_batch, no_dad};
 
 /// Where `ip netns` looks for names.
 const NAMED: &str = "/run/netns";
@@ -147,16 +147,16 @@ fn commands(name: &str, slot: Slot, config: &AgentConfig) -> (String, String) {
     for network in &config.pod_cidrs {
         let gateway = nth(network, 1);
         let address = nth(network, slot.0);
-        let (family, no_dad) = (family(gateway), no_dad(gateway));
+        let no_dad = no_dad(gateway);
         let (gateway_net, address_net) = (IpNet::from(gateway), IpNet::from(address));
         on_node += &format!(
             "addr add {gateway_net} dev {outside}{no_dad}\n\
-             {family}route replace {address_net} dev {outside}\n"
+             route replace {address_net} dev {outside}\n"
         );
         inside += &format!(
             "addr add {address_net} dev eth0{no_dad}\n\
-             {family}route add {gateway_net} dev eth0\n\
-             {family}route add default via {gateway} dev eth0\n"
+             route add {gateway_net} dev eth0\n\
+             route add default via {gateway} dev eth0\n"
         );
     }
     (on_node, inside)

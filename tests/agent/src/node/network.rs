@@ -54,10 +54,7 @@ fn commands(config: &AgentConfig) -> String {
         line(format_args!("addr replace {address} dev {MANAGEMENT}"));
     }
     for gateway in &config.gateways {
-        line(format_args!(
-            "{}route replace default via {gateway}",
-            family(*gateway)
-        ));
+        line(format_args!("route replace default via {gateway}"));
     }
     for peer in &config.peers {
         for network in &peer.pod_cidrs {
@@ -66,26 +63,15 @@ fn commands(config: &AgentConfig) -> String {
                 .iter()
                 .find(|address| address.is_ipv4() == network.addr().is_ipv4());
             if let Some(via) = via {
-                line(format_args!(
-                    "{}route replace {network} via {via}",
-                    family(*via)
-                ));
+                line(format_args!("route replace {network} via {via}"));
             }
         }
     }
     // What no pod has must not leave by the default route and come back.
     for network in &config.pod_cidrs {
-        line(format_args!(
-            "{}route replace unreachable {network}",
-            family(network.addr())
-        ));
+        line(format_args!("route replace unreachable {network}"));
     }
     batch
-}
-
-/// `ip`'s family option.
-pub(crate) fn family(address: IpAddr) -> &'static str {
-    if address.is_ipv4() { "" } else { "-6 " }
 }
 
 /// Keeps an IPv6 address from being tentative, and so silent, for its first second.
@@ -180,7 +166,7 @@ mod tests {
                 "addr replace 203.0.113.131/26 dev mgmt0",
                 "route replace default via 192.0.2.1",
                 "route replace 198.51.100.32/28 via 192.0.2.12",
-                "-6 route replace 2001:db8:100:2::/64 via 2001:db8:2::12",
+                "route replace 2001:db8:100:2::/64 via 2001:db8:2::12",
                 "route replace unreachable 198.51.100.16/28",
             ]
         );
