@@ -10,6 +10,20 @@
 //! namespace, open the socket there ([`run_in`]) and use it anywhere, or run a
 //! whole thread there ([`spawn_thread_in`]).
 //!
+//! ```no_run
+//! # async fn director() -> lightship_netio::Result<()> {
+//! use lightship_netio::{Netns, Route, Rtnl, run_in, sysctl};
+//!
+//! let director = Netns::create("lightship")?;
+//! // /proc/sys/net is that of the thread that looks.
+//! run_in(&director, || sysctl::ensure("net.ipv4.conf.all.arp_ignore", "8"))??;
+//! // The socket is in the namespace, the task that uses it need not be.
+//! let rtnl = Rtnl::open_in(&director)?;
+//! let added = rtnl.add_route(&Route::local([192, 0, 2, 200].into())).await?;
+//! # let _ = added; Ok(())
+//! # }
+//! ```
+//!
 //! - [`Netns`]: named namespaces as `ip netns` makes them
 //! - [`Rtnl`]: links, addresses, routes, rules, neighbours
 //! - [`Monitor`]: notices of changes to them

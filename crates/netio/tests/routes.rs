@@ -227,6 +227,18 @@ async fn tables_that_do_not_exist_are_empty() {
 }
 
 #[tokio::test]
+async fn a_refusal_names_the_route_and_gives_the_kernels_reason() {
+    let (ns, _lan) = wire().await;
+    ns.ip("link set eth0 down");
+    let route = Route::on_link(ip(NODES[0]), ns.index("eth0").await);
+    let e = ns.rtnl().add_route(&route).await.unwrap_err();
+    assert!(e.is_retryable(), "{e}");
+    let start = format!("add route {route}: Network is down (os error 100): ");
+    assert!(e.to_string().starts_with(&start), "{e}");
+    assert!(e.to_string().len() > start.len(), "{e}");
+}
+
+#[tokio::test]
 async fn other_peoples_routes_are_read_as_they_are() {
     let (ns, _lan) = wire().await;
     ns.ip("addr add 192.0.2.11/24 dev eth0");

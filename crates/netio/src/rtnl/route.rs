@@ -217,8 +217,9 @@ impl Rtnl {
         Ok(found
             .into_iter()
             .filter_map(read)
-            // Kernels before 4.20 know no filter and list all tables.
-            .filter(|route| route.table == table)
+            // Kernels before 4.20 know no filter and list all tables; one without
+            // IPv6 answers for all the families that it has.
+            .filter(|route| route.table == table && route.family() == family)
             .collect())
     }
 

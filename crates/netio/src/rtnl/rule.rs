@@ -48,7 +48,12 @@ impl Rtnl {
         let found = self
             .dump(RouteNetlinkMessage::GetRule(message), "list rules")
             .await?;
-        Ok(found.into_iter().filter_map(read).collect())
+        Ok(found
+            .into_iter()
+            .filter_map(read)
+            // A kernel without IPv6 answers for all the families that it has.
+            .filter(|rule| rule.family == family)
+            .collect())
     }
 
     /// Adds a rule. Returns `false` if it is there already.
