@@ -20,6 +20,7 @@ struct Standing {
 impl Election {
     pub(super) fn decide(&mut self, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.raise_again.retain(|_, at| *at > now);
         self.release_removed(&mut actions);
         let mut ownerless = Vec::new();
         let mut load = Load::default();
@@ -37,7 +38,6 @@ impl Election {
         }
         self.announce_resumed(&mut actions);
         self.deal_out(ownerless, load, now, &mut actions);
-        self.raise_again.retain(|_, at| *at > now);
         actions
     }
 

@@ -1,1 +1,423 @@
+//! One test per rule. `cluster` holds what several elections do together.
 
+use super::*;
+use crate::MoveReason;
+
+mod cluster;
+
+const SETTLE: Duration = Duration::from_millis(1000);
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn name(name: &str) -> NodeName {
+    name.into()
+}
+
+fn names(names: &[&str]) -> BTreeSet<NodeName> {
+    names.iter().map(|node| name(node)).collect()
+}
+
+fn vip(last: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, last])
+}
+
+fn claim(last: u8, epoch: u64) -> Claim {
+    Claim {
+        vip: vip(last),
+        epoch,
+    }
+}
+
+fn vips(lasts: &[u8], nodes: &[&str]) -> BTreeMap<IpAddr, Candidates> {
+    let candidates = Candidates::equal(names(nodes));
+    lasts
+        .iter()
+        .map(|last| (vip(*last), candidates.clone()))
+        .collect()
+}
+
+fn take(last: u8, epoch: u64, from: Option<&str>, reason: MoveReason) -> Action {
+    Action::Take {
+        vip: vip(last),
+        epoch,
+        from: from.map(name),
+        reason,
+    }
+}
+
+fn release(last: u8, to: Option<&str>, reason: MoveReason) -> Action {
+    Action::Release {
+        vip: vip(last),
+        to: to.map(name),
+        reason,
+    }
+}
+
+/// Node `a`, settled, of a cluster of `a`, `b` and `c` that all live, with these VIPs.
+fn settled(lasts: &[u8]) -> Election {
+    let mut election = Election::new(name("a"), SETTLE, ms(0));
+    election.set_vips(vips(lasts, &["a", "b", "c"]));
+    election.set_live(names(&["a", "b", "c"]));
+    election.on_claims(&name("b"), 0, 1, &[]);
+    election.on_claims(&name("c"), 0, 1, &[]);
+    election
+}
+
+/// As `settled`, with one VIP that `b` owns with epoch 5.
+fn b_owns() -> Election {
+    let mut election = settled(&[200]);
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 5)]);
+    assert_eq!(election.step(ms(0)), []);
+    assert_eq!(election.owner(&vip(200)), Some((name("b"), 5)));
+    election
+}
+
+/// As `settled`, with one VIP that we own with epoch 5.
+fn a_owns() -> Election {
+    let mut election = settled(&[200]);
+    election.resume(&[claim(200, 5)]);
+    assert_eq!(
+        election.step(ms(0)),
+        [take(200, 5, Some("a"), MoveReason::Resumed)]
+    );
+    election
+}
+
+#[test]
+fn the_first_owner_starts_at_epoch_one() {
+    let mut election = Election::new(name("a"), SETTLE, ms(0));
+    election.set_vips(vips(&[200, 201], &["a"]));
+    election.set_live(names(&["a"]));
+    let first = |last| take(last, 1, None, MoveReason::FirstOwner);
+    assert_eq!(election.step(ms(0)), [first(200), first(201)]);
+    assert_eq!(election.claims(), [claim(200, 1), claim(201, 1)]);
+    assert_eq!(election.step(ms(1)), []);
+}
+
+#[test]
+fn takes_nothing_new_before_settling() {
+    let mut election = Election::new(name("a"), SETTLE, ms(0));
+    election.set_vips(vips(&[200], &["a", "b"]));
+    election.set_live(names(&["a"]));
+    assert_eq!(election.step(ms(999)), []);
+    assert_eq!(election.next_deadline(ms(999)), Some(ms(1000)));
+    assert_eq!(
+        election.step(ms(1000)),
+        [take(200, 1, None, MoveReason::FirstOwner)]
+    );
+}
+
+#[test]
+fn settles_early_when_every_candidate_was_heard() {
+    let mut election = Election::new(name("a"), SETTLE, ms(0));
+    election.set_vips(vips(&[200], &["a", "b", "c"]));
+    election.set_live(names(&["a"]));
+    election.heard(&name("b"));
+    assert_eq!(election.step(ms(10)), []);
+    election.heard(&name("c"));
+    assert_eq!(election.step(ms(20)).len(), 1);
+}
+
+#[test]
+fn a_node_heard_in_part_is_not_heard() {
+    let mut election = Election::new(name("a"), SETTLE, ms(0));
+    election.set_vips(vips(&[200], &["a", "b"]));
+    election.set_live(names(&["a", "b"]));
+    election.heard(&name("b"));
+    election.on_claims(&name("b"), 0, 2, &[]);
+    assert_eq!(election.step(ms(10)), []);
+    election.on_claims(&name("b"), 1, 2, &[claim(200, 3)]);
+    assert_eq!(election.step(ms(20)), []);
+    assert_eq!(election.owner(&vip(200)), Some((name("b"), 3)));
+}
+
+#[test]
+fn a_process_that_was_stopped_takes_nothing_until_it_listened() {
+    let mut election = b_owns();
+    election.listen_until(ms(5400));
+    election.set_live(names(&["a"]));
+    assert_eq!(election.step(ms(5000)), []);
+    let taken = take(200, 6, Some("b"), MoveReason::OwnerDied);
+    assert_eq!(election.step(ms(5400)), [taken]);
+}
+
+#[test]
+fn a_live_owner_keeps_its_vip_whoever_comes() {
+    let mut election = b_owns();
+    election.set_live(names(&["b"]));
+    assert_eq!(election.step(ms(100)), []);
+    election.set_live(names(&["a", "b", "c"]));
+    assert_eq!(election.step(ms(5000)), []);
+    assert_eq!(election.owner(&vip(200)), Some((name("b"), 5)));
+}
+
+#[test]
+fn a_death_is_answered_in_the_same_step_with_all_its_vips() {
+    let mut election = settled(&[200, 201, 202]);
+    let all = [claim(200, 5), claim(201, 1), claim(202, 9)];
+    election.on_claims(&name("b"), 0, 1, &all);
+    assert_eq!(election.step(ms(0)), []);
+    election.set_live(names(&["a"]));
+    let taken = |last, epoch| take(last, epoch, Some("b"), MoveReason::OwnerDied);
+    assert_eq!(
+        election.step(ms(1)),
+        [taken(200, 6), taken(201, 2), taken(202, 10)]
+    );
+}
+
+#[test]
+fn reasons_tell_why_the_owner_lost_it() {
+    let reason = |prepare: fn(&mut Election)| {
+        let mut election = b_owns();
+        prepare(&mut election);
+        match election.step(ms(1))[..] {
+            [Action::Take { reason, .. }] => reason,
+            ref other => panic!("{other:?}"),
+        }
+    };
+    let dead = reason(|e| e.set_live(names(&["a"])));
+    assert_eq!(dead, MoveReason::OwnerDied);
+    let left = reason(|e| {
+        e.set_live(names(&["a"]));
+        e.set_away([(name("b"), Away::Left)].into());
+    });
+    assert_eq!(left, MoveReason::OwnerLeft);
+    let unfit = reason(|e| {
+        e.set_live(names(&["a"]));
+        e.set_away([(name("b"), Away::NotEligible)].into());
+    });
+    assert_eq!(unfit, MoveReason::OwnerNotEligible);
+    let excluded = reason(|e| e.set_vips(vips(&[200], &["a"])));
+    assert_eq!(excluded, MoveReason::PolicyExcluded);
+}
+
+#[test]
+fn a_higher_claim_silences_a_lower_one_and_not_the_reverse() {
+    let mut election = a_owns();
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 4)]);
+    assert_eq!(election.step(ms(1)), []);
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 6)]);
+    assert_eq!(
+        election.step(ms(2)),
+        [release(200, Some("b"), MoveReason::HigherEpoch)]
+    );
+    assert_eq!(election.claims(), []);
+}
+
+#[test]
+fn of_two_equal_claims_exactly_one_stays() {
+    for last in 0..=255 {
+        let stays = |me: &str, other: &str| {
+            let mut election = Election::new(name(me), SETTLE, ms(0));
+            election.set_vips(vips(&[last], &["a", "b"]));
+            election.set_live(names(&["a", "b"]));
+            election.resume(&[claim(last, 7)]);
+            election.on_claims(&name(other), 0, 1, &[claim(last, 7)]);
+            election.step(ms(0));
+            !election.claims().is_empty()
+        };
+        assert_ne!(stays("a", "b"), stays("b", "a"), "{last}");
+    }
+}
+
+#[test]
+fn what_was_owned_before_a_restart_is_kept_at_once_with_the_same_epoch() {
+    let mut election = Election::new(name("a"), SETTLE, ms(0));
+    election.resume(&[claim(200, 5), claim(201, 2)]);
+    // Neither VIPs nor peers are known yet.
+    let resumed = |last, epoch| take(last, epoch, Some("a"), MoveReason::Resumed);
+    assert_eq!(election.step(ms(0)), [resumed(200, 5), resumed(201, 2)]);
+    election.set_vips(vips(&[200], &["a", "b"]));
+    election.set_live(names(&["a"]));
+    assert_eq!(
+        election.step(ms(10)),
+        [release(201, None, MoveReason::VipRemoved)]
+    );
+    assert_eq!(election.claims(), [claim(200, 5)]);
+}
+
+#[test]
+fn a_resumed_claim_yields_to_who_took_over_meanwhile() {
+    let mut election = Election::new(name("a"), SETTLE, ms(0));
+    election.resume(&[claim(200, 5)]);
+    election.set_live(names(&["a", "b"]));
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 6)]);
+    assert_eq!(
+        election.step(ms(0)),
+        [release(200, Some("b"), MoveReason::HigherEpoch)]
+    );
+}
+
+#[test]
+fn leaving_keeps_each_vip_until_it_is_taken() {
+    let mut election = a_owns();
+    assert!(!election.handed_over());
+    election.leave();
+    assert_eq!(election.step(ms(1)), []);
+    assert_eq!(election.claims(), [claim(200, 5)]);
+    assert!(!election.handed_over());
+    election.on_claims(&name("c"), 0, 1, &[claim(200, 6)]);
+    assert_eq!(
+        election.step(ms(2)),
+        [release(200, Some("c"), MoveReason::OwnerLeft)]
+    );
+    assert!(election.handed_over());
+}
+
+#[test]
+fn leaving_does_not_wait_for_what_nobody_can_take() {
+    let mut election = a_owns();
+    election.set_live(names(&["a"]));
+    election.leave();
+    assert_eq!(election.step(ms(1)), []);
+    assert!(election.handed_over());
+    // It is still answered for until the process ends.
+    assert_eq!(election.claims(), [claim(200, 5)]);
+}
+
+#[test]
+fn an_owner_that_policy_excludes_hands_over_and_is_not_silent_between() {
+    let mut election = a_owns();
+    election.set_vips(vips(&[200], &["b", "c"]));
+    assert_eq!(election.step(ms(1)), []);
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 6)]);
+    assert_eq!(
+        election.step(ms(2)),
+        [release(200, Some("b"), MoveReason::PolicyExcluded)]
+    );
+}
+
+#[test]
+fn an_owner_that_policy_excludes_stops_if_nobody_can_follow() {
+    let mut election = a_owns();
+    election.set_vips(vips(&[200], &["d"]));
+    assert_eq!(
+        election.step(ms(1)),
+        [release(200, None, MoveReason::PolicyExcluded)]
+    );
+    assert_eq!(election.unowned(), [vip(200)]);
+}
+
+#[test]
+fn an_owner_that_cannot_own_keeps_on_until_somebody_can() {
+    let mut election = a_owns();
+    election.set_live(names(&[]));
+    assert_eq!(election.step(ms(1)), []);
+    assert_eq!(election.unowned(), [vip(200)]);
+    election.set_live(names(&["b"]));
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 6)]);
+    assert_eq!(
+        election.step(ms(2)),
+        [release(200, Some("b"), MoveReason::OwnerNotEligible)]
+    );
+}
+
+#[test]
+fn the_claim_of_an_unfit_node_is_topped_but_not_ten_times_a_second() {
+    let mut election = a_owns();
+    election.set_vips(vips(&[200], &["a", "c"]));
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 8)]);
+    let topped = |epoch| take(200, epoch, Some("b"), MoveReason::PolicyExcluded);
+    assert_eq!(election.step(ms(100)), [topped(9)]);
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 10)]);
+    assert_eq!(election.step(ms(200)), []);
+    assert_eq!(election.next_deadline(ms(200)), Some(ms(600)));
+    assert_eq!(election.step(ms(600)), [topped(11)]);
+}
+
+#[test]
+fn a_vip_that_is_gone_is_released() {
+    let mut election = a_owns();
+    election.set_vips(BTreeMap::new());
+    assert_eq!(
+        election.step(ms(1)),
+        [release(200, None, MoveReason::VipRemoved)]
+    );
+    assert_eq!(election.owner(&vip(200)), None);
+}
+
+#[test]
+fn who_is_not_chosen_waits_and_then_passes_the_silent_one_over() {
+    // b died; of a and c one is chosen. Take a VIP for which it is c.
+    let last = (0..=255)
+        .find(|last| {
+            let mut election = settled(&[*last]);
+            election.set_live(names(&["a", "c"]));
+            election.step(ms(0)).is_empty()
+        })
+        .unwrap();
+    let mut election = settled(&[last]);
+    election.set_live(names(&["a", "c"]));
+    assert_eq!(election.step(ms(0)), []);
+    assert_eq!(election.step(ms(499)), []);
+    // c does not take it; nor would it ever, for all we know.
+    assert_eq!(election.next_deadline(ms(2000)), Some(ms(500)));
+    let first = take(last, 1, None, MoveReason::FirstOwner);
+    assert_eq!(election.step(ms(500)), [first]);
+}
+
+#[test]
+fn deals_evenly_and_counts_what_is_owned_already() {
+    let lasts: Vec<u8> = (0..30).collect();
+    let mut election = settled(&lasts);
+    // b already has ten of the thirty, so a and c get ten each.
+    let tens: Vec<Claim> = (0..10).map(|last| claim(last, 1)).collect();
+    election.on_claims(&name("b"), 0, 1, &tens);
+    assert_eq!(election.step(ms(0)).len(), 10);
+}
+
+#[test]
+fn weights_share_in_proportion_and_weight_zero_comes_last() {
+    let lasts: Vec<u8> = (0..40).collect();
+    let taken = |weights: &[(&str, u32)], live: &[&str]| {
+        let mut election = settled(&[]);
+        let mut all = vips(&lasts, &["a", "b", "c"]);
+        for candidates in all.values_mut() {
+            candidates.weights = weights.iter().map(|(node, w)| (name(node), *w)).collect();
+        }
+        election.set_vips(all);
+        election.set_live(names(live));
+        election.step(ms(0)).len()
+    };
+    assert_eq!(taken(&[("a", 2)], &["a", "b", "c"]), 20);
+    assert_eq!(taken(&[("a", 3)], &["a", "b"]), 30);
+    assert_eq!(taken(&[("a", 0)], &["a", "b", "c"]), 0);
+    assert_eq!(taken(&[("a", 0)], &["a"]), 40);
+    assert_eq!(taken(&[("a", 0), ("b", 0)], &["a", "b"]), 20);
+}
+
+#[test]
+fn a_claim_between_pages_is_not_lost() {
+    let mut election = settled(&[200, 201]);
+    let b = name("b");
+    election.on_claims(&b, 0, 2, &[claim(200, 5)]);
+    election.on_claims(&b, 1, 2, &[claim(201, 5)]);
+    assert_eq!(election.step(ms(0)), []);
+    // 201 moves to the first page, which gets lost; the second one arrives empty.
+    election.on_claims(&b, 1, 2, &[]);
+    assert_eq!(election.step(ms(1)), []);
+    // One unbroken run without it is not yet proof, a second one is.
+    for at in [2, 3] {
+        assert_eq!(election.owner(&vip(201)), Some((b.clone(), 5)));
+        election.on_claims(&b, 0, 2, &[claim(200, 5)]);
+        election.on_claims(&b, 1, 2, &[]);
+        election.step(ms(at));
+    }
+    assert_ne!(election.owner(&vip(201)), Some((b, 5)));
+}
+
+#[test]
+fn an_unchanged_world_costs_nothing() {
+    let mut election = b_owns();
+    election.set_vips(vips(&[200], &["a", "b", "c"]));
+    election.set_live(names(&["a", "b", "c"]));
+    election.heard(&name("b"));
+    election.heard(&name("b"));
+    election.step(ms(2000));
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 5)]);
+    election.heard(&name("b"));
+    assert!(!election.dirty);
+    assert_eq!(election.next_deadline(ms(2000)), None);
+}
