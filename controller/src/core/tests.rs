@@ -1,0 +1,519 @@
+//! The decisions without a server: `World` applies the writes to objects of its own and feeds
+//! them back as the watchers would.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use lightship_crds::ServiceAllocation;
+use lightship_ipam::{Family, Policy, PoolSpec};
+
+use super::*;
+use crate::model::Ingress;
+
+mod property;
+
+/// What the API server would hold.
+#[derive(Clone, Debug, Default)]
+struct World {
+    core: Core,
+    now: u64,
+    services: BTreeMap<ServiceId, ServiceView>,
+    pools: BTreeMap<Arc<str>, PoolView>,
+    vips: BTreeMap<String, VirtualIPSpec>,
+    notices: Vec<Notice>,
+    writes: Vec<Write>,
+}
+
+fn id(name: &str) -> ServiceId {
+    ServiceId::new("shop", name)
+}
+
+fn wish() -> Wish {
+    Wish {
+        families: vec![Family::V4],
+        policy: Policy::Single,
+        addresses: vec![],
+        pool: None,
+    }
+}
+
+fn service(name: &str, created: i64, demand: Demand) -> ServiceView {
+    ServiceView {
+        id: id(name),
+        uid: format!("{name}-{created}"),
+        created,
+        labels: BTreeMap::new(),
+        demand,
+        ingress: vec![],
+    }
+}
+
+fn wants(name: &str, created: i64) -> ServiceView {
+    service(name, created, Demand::Addresses(wish()))
+}
+
+fn asks(name: &str, created: i64, address: &str) -> ServiceView {
+    let addresses = vec![address.parse().unwrap()];
+    service(
+        name,
+        created,
+        Demand::Addresses(Wish {
+            addresses,
+            ..wish()
+        }),
+    )
+}
+
+fn shown(address: &str) -> Ingress {
+    Ingress {
+        ip: Some(address.parse().unwrap()),
+        plain: true,
+    }
+}
+
+fn pool(name: &str, created: i64, blocks: &[&str]) -> PoolView {
+    PoolView {
+        spec: PoolSpec {
+            name: name.into(),
+            created,
+            blocks: blocks.iter().map(ToString::to_string).collect(),
+            auto_assign: true,
+            avoid_buggy: false,
+            pinned: None,
+            reuse_delay: Duration::ZERO,
+        },
+        allocation: None,
+        uid: format!("{name}-{created}"),
+        generation: 1,
+        status: None,
+    }
+}
+
+impl World {
+    /// A running controller.
+    fn started(pools: Vec<PoolView>) -> Self {
+        let mut world = World::default();
+        for pool in pools {
+            world.pools.insert(pool.spec.name.clone(), pool);
+        }
+        world.restart();
+        world
+    }
+
+    /// A new controller over the same objects.
+    fn restart(&mut self) {
+        self.core = Core::default();
+        self.notices.clear();
+        self.writes.clear();
+        let vips = self.vips.iter().map(|(name, spec)| VipView {
+            name: name.clone(),
+            spec: spec.clone(),
+        });
+        let vips = Change::Listed(vips.collect());
+        self.feed(Input::Vips(vips));
+        self.feed(Input::Services(Change::Listed(
+            self.services.values().cloned().collect(),
+        )));
+        self.feed(Input::Namespaces(Change::Listed(vec![])));
+        assert!(!self.core.ready() && self.writes.is_empty());
+        self.feed(Input::Pools(Change::Listed(
+            self.pools.values().cloned().collect(),
+        )));
+        assert!(self.core.ready());
+    }
+
+    fn feed(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            let clock = Clock {
+                mono: Duration::from_secs(self.now),
+                wall: Timestamp::from_second(self.now as i64).unwrap(),
+            };
+            for action in self.core.apply(input, clock) {
+                match action {
+                    Action::Notify(notice) => self.notices.push(notice),
+                    Action::Write(write) => inputs.extend(self.perform(write)),
+                }
+            }
+            self.now += 1;
+            assert!(
+                self.writes.len() < 10_000,
+                "the controller fights with itself"
+            );
+        }
+    }
+
+    /// Does a write as the API server would; returns what the watchers then see.
+    fn perform(&mut self, write: Write) -> Option<Input> {
+        self.writes.push(write.clone());
+        match write {
+            Write::Vip { name, spec } => {
+                self.vips.insert(name.clone(), spec.clone());
+                Some(Input::Vips(Change::Applied(VipView { name, spec })))
+            }
+            Write::DropVip { name } => {
+                let spec = self.vips.remove(&name)?;
+                Some(Input::Vips(Change::Gone(VipView { name, spec })))
+            }
+            Write::Ingress {
+                service,
+                uid,
+                addresses,
+            } => {
+                let object = self.services.get_mut(&service).filter(|s| s.uid == uid)?;
+                object.ingress = addresses.iter().map(|ip| shown(&ip.to_string())).collect();
+                Some(Input::Services(Change::Applied(object.clone())))
+            }
+            Write::PoolStatus { name, status } => {
+                let object = self.pools.get_mut(&name)?;
+                object.status = Some(status);
+                Some(Input::Pools(Change::Applied(object.clone())))
+            }
+        }
+    }
+
+    /// Creates or changes a Service, as a user would: the status stays.
+    fn put(&mut self, mut view: ServiceView) {
+        if let Some(before) = self
+            .services
+            .get(&view.id)
+            .filter(|old| old.uid == view.uid)
+        {
+            view.ingress = before.ingress.clone();
+        }
+        self.services.insert(view.id.clone(), view.clone());
+        self.feed(Input::Services(Change::Applied(view)));
+    }
+
+    fn delete(&mut self, name: &str) {
+        if let Some(view) = self.services.remove(&id(name)) {
+            self.feed(Input::Services(Change::Gone(view)));
+        }
+    }
+
+    fn put_pool(&mut self, mut view: PoolView) {
+        view.status = self
+            .pools
+            .get(&view.spec.name)
+            .and_then(|old| old.status.clone());
+        self.pools.insert(view.spec.name.clone(), view.clone());
+        self.feed(Input::Pools(Change::Applied(view)));
+    }
+
+    fn delete_pool(&mut self, name: &str) {
+        if let Some(view) = self.pools.remove(name) {
+            self.feed(Input::Pools(Change::Gone(view)));
+        }
+    }
+
+    fn shows(&self, name: &str) -> Vec<String> {
+        let ingress = &self.services[&id(name)].ingress;
+        ingress
+            .iter()
+            .filter_map(|entry| entry.ip)
+            .map(|ip| ip.to_string())
+            .collect()
+    }
+
+    fn vip_names(&self) -> Vec<&str> {
+        self.vips.keys().map(String::as_str).collect()
+    }
+
+    fn ready(&self, pool: &str) -> (String, String) {
+        let status = self.pools[pool].status.as_ref().unwrap();
+        (
+            status.conditions[0].status.clone(),
+            status.conditions[0].message.clone(),
+        )
+    }
+
+    /// Reasons and notes since the last call.
+    fn heard(&mut self) -> Vec<String> {
+        let notices = std::mem::take(&mut self.notices);
+        notices
+            .iter()
+            .map(|n| format!("{}: {}", n.reason, n.note))
+            .collect()
+    }
+
+    fn quiet(&mut self) {
+        assert_eq!(self.heard(), Vec::<String>::new());
+        assert_eq!(std::mem::take(&mut self.writes), vec![]);
+    }
+}
+
+#[test]
+fn a_service_gets_its_address_a_virtual_ip_and_one_event() {
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.1-192.0.2.9"])]);
+    w.put(wants("web", 10));
+    assert_eq!(w.shows("web"), ["192.0.2.1"]);
+    assert_eq!(w.vips["192.0.2.1"].used_by, "shop/web");
+    assert_eq!(w.vips["192.0.2.1"].pool, "lan");
+    assert_eq!(
+        w.heard(),
+        ["IPAllocated: assigned 192.0.2.1 from pool \"lan\""]
+    );
+    let usage = w.pools["lan"].status.clone().unwrap().ipv4;
+    assert_eq!((usage.total, usage.assigned, usage.available), (9, 1, 8));
+    w.writes.clear();
+    w.put(wants("web", 10));
+    w.quiet();
+}
+
+#[test]
+fn deletion_and_type_change_release() {
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.1/32"])]);
+    w.put(wants("a", 10));
+    w.put(wants("b", 11));
+    assert_eq!(w.shows("b"), [""; 0]);
+    w.delete("a");
+    assert_eq!(w.shows("b"), ["192.0.2.1"]);
+    assert_eq!(w.vips["192.0.2.1"].used_by, "shop/b");
+    w.heard();
+    w.put(service("b", 11, Demand::Nothing));
+    assert_eq!(w.shows("b"), [""; 0]);
+    assert!(w.vips.is_empty());
+    assert_eq!(w.heard(), ["AddressReleased: released 192.0.2.1"]);
+}
+
+#[test]
+fn refusals_are_told_once_and_again_when_they_change() {
+    let mut w = World::started(vec![]);
+    w.put(wants("a", 10));
+    assert_eq!(
+        w.heard(),
+        ["AllocationFailed: no address: there is no AddressPool; create one"]
+    );
+    w.put(wants("a", 10));
+    w.quiet();
+    w.put_pool(pool("v6", 1, &["2001:db8::/64"]));
+    assert_eq!(
+        w.heard(),
+        ["AllocationFailed: no address: pool \"v6\": it has no usable IPv4 addresses"]
+    );
+    w.put_pool(pool("v4", 2, &["192.0.2.1/32"]));
+    assert_eq!(w.shows("a"), ["192.0.2.1"]);
+    w.heard();
+    w.put(asks("b", 11, "192.0.2.1"));
+    assert_eq!(
+        w.heard(),
+        ["AllocationFailed: no address: pool \"v4\": 192.0.2.1 is held by Service shop/a"]
+    );
+}
+
+#[test]
+fn unclear_requests_take_nothing_away() {
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.1-192.0.2.9"])]);
+    w.put(wants("a", 10));
+    w.heard();
+    w.put(service("a", 10, Demand::Unclear("addresses: no".into())));
+    assert_eq!(w.heard(), ["AllocationFailed: addresses: no"]);
+    w.put(asks("a", 10, "203.0.113.5"));
+    let heard = w.heard();
+    assert!(
+        heard[0].contains("keeps 192.0.2.1, as what it asks for cannot be had"),
+        "{heard:?}"
+    );
+    assert_eq!(w.shows("a"), ["192.0.2.1"]);
+    w.put(asks("a", 10, "192.0.2.7"));
+    assert_eq!(w.shows("a"), ["192.0.2.7"]);
+    assert_eq!(w.vip_names(), ["192.0.2.7"]);
+}
+
+#[test]
+fn a_restart_writes_nothing_and_says_nothing() {
+    let mut w = World::started(vec![pool(
+        "lan",
+        1,
+        &["192.0.2.1-192.0.2.9", "2001:db8::/64"],
+    )]);
+    for n in 0..5 {
+        w.put(wants(&format!("s{n}"), n));
+    }
+    w.delete("s1");
+    let before = w.services.clone();
+    w.restart();
+    w.quiet();
+    assert_eq!(w.services, before);
+}
+
+#[test]
+fn any_half_done_write_is_finished_after_a_crash() {
+    let pools = || vec![pool("lan", 1, &["192.0.2.1-192.0.2.9"])];
+    // The VirtualIP was written, the status was not.
+    let mut w = World::started(pools());
+    w.put(asks("a", 10, "192.0.2.5"));
+    w.services.get_mut(&id("a")).unwrap().ingress.clear();
+    w.services.get_mut(&id("a")).unwrap().demand = Demand::Addresses(wish());
+    w.restart();
+    assert_eq!(w.shows("a"), ["192.0.2.5"]);
+    // The status was written, the VirtualIP was not.
+    w.vips.clear();
+    w.restart();
+    assert_eq!(
+        (w.shows("a"), w.vip_names()),
+        (vec!["192.0.2.5".into()], vec!["192.0.2.5"])
+    );
+    // The Service went, its VirtualIP did not.
+    w.services.clear();
+    w.restart();
+    assert!(w.vips.is_empty());
+    // The Service became another type unseen.
+    let mut w = World::started(pools());
+    w.put(wants("a", 10));
+    w.services.get_mut(&id("a")).unwrap().demand = Demand::Nothing;
+    w.restart();
+    assert!(w.vips.is_empty() && w.shows("a").is_empty());
+}
+
+#[test]
+fn of_two_services_with_one_address_at_start_the_older_keeps_it() {
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.1-192.0.2.9"])]);
+    for (name, created) in [("a-young", 20), ("z-old", 10)] {
+        let mut view = wants(name, created);
+        view.ingress = vec![shown("192.0.2.4")];
+        w.services.insert(view.id.clone(), view);
+    }
+    w.restart();
+    assert_eq!(w.shows("z-old"), ["192.0.2.4"]);
+    assert_eq!(w.shows("a-young"), ["192.0.2.1"]);
+}
+
+#[test]
+fn edits_by_hand_are_undone() {
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.1-192.0.2.9"])]);
+    w.put(wants("a", 10));
+    for forged in [
+        vec![],
+        vec![shown("192.0.2.9")],
+        vec![Ingress {
+            ip: None,
+            plain: false,
+        }],
+    ] {
+        let view = w.services.get_mut(&id("a")).unwrap();
+        view.ingress = forged;
+        let view = view.clone();
+        w.feed(Input::Services(Change::Applied(view)));
+        assert_eq!(w.shows("a"), ["192.0.2.1"]);
+    }
+    let spec = w.vips.remove("192.0.2.1").unwrap();
+    let gone = VipView {
+        name: "192.0.2.1".into(),
+        spec: spec.clone(),
+    };
+    w.feed(Input::Vips(Change::Gone(gone)));
+    assert_eq!(w.vip_names(), ["192.0.2.1"]);
+    let stray = VipView {
+        name: "mine".into(),
+        spec,
+    };
+    w.vips.insert("mine".into(), stray.spec.clone());
+    w.feed(Input::Vips(Change::Applied(stray)));
+    assert_eq!(w.vip_names(), ["192.0.2.1"]);
+}
+
+#[test]
+fn foreign_services_and_foreign_addresses_are_left_alone() {
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.1/32"])]);
+    let mut foreign = service("foreign", 1, Demand::Nothing);
+    foreign.ingress = vec![shown("192.0.2.1")];
+    w.put(foreign);
+    let mut elsewhere = asks("elsewhere", 2, "203.0.113.9");
+    elsewhere.ingress = vec![shown("203.0.113.9")];
+    w.put(elsewhere);
+    assert_eq!(w.shows("foreign"), ["192.0.2.1"]);
+    assert_eq!(w.shows("elsewhere"), ["203.0.113.9"]);
+    assert!(w.vips.is_empty());
+}
+
+#[test]
+fn an_overlapping_pool_is_flagged_and_disturbs_nobody() {
+    let mut w = World::started(vec![pool("old", 1, &["192.0.2.0/28"])]);
+    w.put(wants("a", 10));
+    w.heard();
+    w.put_pool(pool("new", 2, &["192.0.2.8/29", "198.51.100.0/31"]));
+    let (ready, message) = w.ready("new");
+    assert_eq!(ready, "False");
+    assert!(message.contains("of the older pool \"old\""), "{message}");
+    assert_eq!(w.ready("old").0, "True");
+    let heard = w.heard();
+    assert!(
+        heard.len() == 1 && heard[0].starts_with("RangeRefused: "),
+        "{heard:?}"
+    );
+    w.put_pool(pool("new", 2, &["198.51.100.0/31"]));
+    assert_eq!(w.ready("new").0, "True");
+    // The condition keeps its time stamp as long as its status lasts.
+    let stamp = |w: &World| {
+        w.pools["new"].status.clone().unwrap().conditions[0]
+            .last_transition_time
+            .clone()
+    };
+    let before = stamp(&w);
+    w.put(asks("b", 11, "198.51.100.1"));
+    assert_eq!(stamp(&w), before);
+    w.restart();
+    w.quiet();
+}
+
+#[test]
+fn pools_that_shrink_or_go_keep_their_holders() {
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.0/28"])]);
+    w.put(wants("a", 10));
+    w.put_pool(pool("lan", 1, &["192.0.2.8/29"]));
+    assert_eq!(w.shows("a"), ["192.0.2.0"]);
+    w.delete_pool("lan");
+    w.restart();
+    assert_eq!(
+        (w.shows("a"), w.vip_names()),
+        (vec!["192.0.2.0".into()], vec!["192.0.2.0"])
+    );
+    w.put_pool(pool("other", 5, &["192.0.2.0/30"]));
+    assert_eq!(w.vips["192.0.2.0"].pool, "other");
+}
+
+#[test]
+fn restricted_pools_open_with_the_namespace_labels() {
+    let rules = serde_json::json!({ "namespaceSelectors": [{ "matchLabels": { "team": "a" } }] });
+    let allocation: ServiceAllocation = serde_json::from_value(rules).unwrap();
+    let mut gold = pool("gold", 1, &["192.0.2.1/32"]);
+    gold.allocation = Some(allocation);
+    gold.spec.pinned = Some(1);
+    let mut w = World::started(vec![gold]);
+    w.put(wants("a", 10));
+    assert_eq!(
+        w.heard(),
+        [
+            "AllocationFailed: no address: pool \"gold\": its serviceAllocation does not include namespace shop"
+        ]
+    );
+    let labels: BTreeMap<_, _> = [("team".to_owned(), "a".to_owned())].into();
+    let view = NamespaceView {
+        name: "shop".into(),
+        labels,
+    };
+    w.feed(Input::Namespaces(Change::Applied(view)));
+    assert_eq!(w.shows("a"), ["192.0.2.1"]);
+}
+
+#[test]
+fn a_service_deleted_and_created_again_unseen_is_a_new_one() {
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.1-192.0.2.9"])]);
+    w.put(wants("a", 10));
+    w.put(wants("a", 20));
+    assert_eq!(w.shows("a"), ["192.0.2.1"]);
+    w.delete("a");
+    assert!(w.vips.is_empty());
+}
+
+#[test]
+fn a_new_list_releases_what_is_not_in_it() {
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.1-192.0.2.9"])]);
+    w.put(wants("a", 10));
+    w.put(wants("b", 11));
+    w.services.remove(&id("a"));
+    let list = w.services.values().cloned().collect();
+    w.feed(Input::Services(Change::Listed(list)));
+    assert_eq!(w.vip_names(), ["192.0.2.2"]);
+}

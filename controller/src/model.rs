@@ -1,0 +1,245 @@
+//! The values between the parts: what was seen, and what is to be done about it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use lightship_crds::{AddressPoolStatus, LabelSet, ServiceAllocation, VirtualIPSpec};
+use lightship_ipam::{Family, Policy, PoolSpec, ServiceId};
+
+/// The time as the pure part sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// Since the process started.
+    pub mono: Duration,
+    /// For time stamps in objects.
+    pub wall: Timestamp,
+}
+
+/// A change of one kind of object.
+#[derive(Clone, Debug)]
+pub enum Change<T> {
+    /// All objects there are; those not among them are gone.
+    Listed(Vec<T>),
+    /// One object is new or different.
+    Applied(T),
+    /// One object is gone.
+    Gone(T),
+}
+
+/// What a watcher saw.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Services of any type.
+    Services(Change<ServiceView>),
+    /// Address pools.
+    Pools(Change<PoolView>),
+    /// Our own objects, and whatever else someone put among them.
+    Vips(Change<VipView>),
+    /// Namespaces, for their labels.
+    Namespaces(Change<NamespaceView>),
+}
+
+/// What matters of a Service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceView {
+    /// Its name.
+    pub id: ServiceId,
+    /// Tells it from a later Service of the same name.
+    pub uid: String,
+    /// Seconds since 1970; the older Service wins a conflict.
+    pub created: i64,
+    /// Its labels, for pool selectors.
+    pub labels: LabelSet,
+    /// What it asks for.
+    pub demand: Demand,
+    /// `status.loadBalancer.ingress`.
+    pub ingress: Vec<Ingress>,
+}
+
+/// What a Service asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Demand {
+    /// Nothing of ours: another type, or another load balancer's class.
+    Nothing,
+    /// Something that cannot be understood; says which field and why.
+    Unclear(String),
+    /// Addresses.
+    Addresses(Wish),
+}
+
+/// The part of an [`lightship_ipam::Request`] that the Service alone determines.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wish {
+    /// In order of preference.
+    pub families: Vec<Family>,
+    /// How many of them.
+    pub policy: Policy,
+    /// These and no others, or empty.
+    pub addresses: Vec<IpAddr>,
+    /// This pool and no other.
+    pub pool: Option<Arc<str>>,
+}
+
+/// An entry of `status.loadBalancer.ingress`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ingress {
+    /// The address; absent for entries with a host name.
+    pub ip: Option<IpAddr>,
+    /// Whether it is as we write it: an address, `ipMode: VIP`, and nothing else.
+    pub plain: bool,
+}
+
+/// What matters of an AddressPool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolView {
+    /// For the allocator.
+    pub spec: PoolSpec,
+    /// Which Services may use it.
+    pub allocation: Option<ServiceAllocation>,
+    /// For events and conditions.
+    pub uid: String,
+    /// The generation that the spec is of.
+    pub generation: i64,
+    /// What it reports.
+    pub status: Option<AddressPoolStatus>,
+}
+
+/// What matters of a VirtualIP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VipView {
+    /// The object's name.
+    pub name: String,
+    /// What it says.
+    pub spec: VirtualIPSpec,
+}
+
+/// What matters of a Namespace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamespaceView {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: LabelSet,
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Bring an object into this state, however often it takes.
+    Write(Write),
+    /// Tell the user, once.
+    Notify(Notice),
+}
+
+/// The state an object is to be in. A later write of the same [`Key`] replaces an earlier one.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// A VirtualIP that exists.
+    Vip {
+        /// The object's name.
+        name: String,
+        /// What it says.
+        spec: VirtualIPSpec,
+    },
+    /// A VirtualIP that does not exist.
+    DropVip {
+        /// The object's name.
+        name: String,
+    },
+    /// A Service's ingress.
+    Ingress {
+        /// The Service.
+        service: ServiceId,
+        /// This one, not a later one of the same name.
+        uid: String,
+        /// Its addresses; none clears the list.
+        addresses: Vec<IpAddr>,
+    },
+    /// A pool's status.
+    PoolStatus {
+        /// The pool.
+        name: Arc<str>,
+        /// What it reports.
+        status: AddressPoolStatus,
+    },
+}
+
+/// An object that is written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// A VirtualIP by name.
+    Vip(String),
+    /// A Service's status.
+    Service(ServiceId),
+    /// A pool's status.
+    Pool(Arc<str>),
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Key::Vip(name) => write!(f, "VirtualIP {name}"),
+            Key::Service(id) => write!(f, "Service {id}"),
+            Key::Pool(name) => write!(f, "AddressPool {name}"),
+        }
+    }
+}
+
+impl Write {
+    /// The object that is written.
+    pub fn key(&self) -> Key {
+        match self {
+            Write::Vip { name, .. } | Write::DropVip { name } => Key::Vip(name.clone()),
+            Write::Ingress { service, .. } => Key::Service(service.clone()),
+            Write::PoolStatus { name, .. } => Key::Pool(name.clone()),
+        }
+    }
+}
+
+/// What an event is about.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Subject {
+    /// A Service.
+    Service {
+        /// Its name.
+        id: ServiceId,
+        /// Its uid.
+        uid: String,
+    },
+    /// An AddressPool.
+    Pool {
+        /// Its name.
+        name: Arc<str>,
+        /// Its uid.
+        uid: String,
+    },
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::Service { id, .. } => write!(f, "Service {id}"),
+            Subject::Pool { name, .. } => write!(f, "AddressPool {name}"),
+        }
+    }
+}
+
+/// A Kubernetes event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Notice {
+    /// What it is about.
+    pub subject: Subject,
+    /// Whether something is wrong.
+    pub warning: bool,
+    /// The reason in one CamelCase word.
+    pub reason: &'static str,
+    /// The whole story.
+    pub note: String,
+}
+
+/// Labels by namespace.
+pub type Namespaces = BTreeMap<String, LabelSet>;

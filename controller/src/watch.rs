@@ -1,0 +1,115 @@
+//! Watchers: one task per kind, each feeding the run loop.
+
+use std::fmt::Debug;
+
+use futures::{Stream, StreamExt, pin_mut};
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher::{Config, Error, Event};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use lightship_crds::{AddressPool, VirtualIP};
+use tokio::sync::mpsc;
+
+use crate::adapter::{self, Classes};
+use crate::model::{Change, Input};
+
+/// Changes on their way to the run loop at most; beyond that the watchers wait.
+const QUEUE: usize = 1024;
+
+/// Starts all watchers; they end when the receiver is dropped.
+pub fn start(client: &Client, classes: Classes) -> mpsc::Receiver<Input> {
+    let (inputs, receiver) = mpsc::channel(QUEUE);
+    // The first list is of any age the API server's cache has, which spares etcd; the watch
+    // that follows brings it up to date.
+    let config = Config::default;
+
+    let services: Api<Service> = Api::all(client.clone());
+    let stream = watcher(services, config()).default_backoff();
+    let view = move |object| adapter::service(object, &classes);
+    tokio::spawn(feed(
+        "services",
+        stream,
+        view,
+        Input::Services,
+        inputs.clone(),
+    ));
+
+    let pools: Api<AddressPool> = Api::all(client.clone());
+    let stream = watcher(pools, config()).default_backoff();
+    tokio::spawn(feed(
+        "addresspools",
+        stream,
+        adapter::pool,
+        Input::Pools,
+        inputs.clone(),
+    ));
+
+    let vips: Api<VirtualIP> = Api::all(client.clone());
+    let stream = watcher(vips, config()).default_backoff();
+    tokio::spawn(feed(
+        "virtualips",
+        stream,
+        adapter::vip,
+        Input::Vips,
+        inputs.clone(),
+    ));
+
+    // Only their metadata crosses the wire.
+    let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
+    let stream = watcher(namespaces, config()).default_backoff();
+    tokio::spawn(feed(
+        "namespaces",
+        stream,
+        adapter::namespace,
+        Input::Namespaces,
+        inputs,
+    ));
+    receiver
+}
+
+async fn feed<K, T>(
+    kind: &'static str,
+    stream: impl Stream<Item = Result<Event<K>, Error>>,
+    view: impl Fn(K) -> T,
+    input: fn(Change<T>) -> Input,
+    inputs: mpsc::Sender<Input>,
+) where
+    T: Debug,
+{
+    pin_mut!(stream);
+    let mut listing = Vec::new();
+    let mut failing = false;
+    while let Some(event) = stream.next().await {
+        let change = match event {
+            Ok(Event::Init) => {
+                listing.clear();
+                continue;
+            }
+            Ok(Event::InitApply(object)) => {
+                listing.push(view(object));
+                continue;
+            }
+            Ok(Event::InitDone) => {
+                tracing::info!(kind, objects = listing.len(), "listed");
+                Change::Listed(std::mem::take(&mut listing))
+            }
+            Ok(Event::Apply(object)) => Change::Applied(view(object)),
+            Ok(Event::Delete(object)) => Change::Gone(view(object)),
+            Err(error) => {
+                // Said once per outage; the watcher tries again by itself.
+                if !failing {
+                    tracing::warn!(kind, %error, "watch interrupted");
+                }
+                failing = true;
+                continue;
+            }
+        };
+        if std::mem::take(&mut failing) {
+            tracing::info!(kind, "watch restored");
+        }
+        if inputs.send(input(change)).await.is_err() {
+            return;
+        }
+    }
+}
