@@ -60,7 +60,8 @@ impl PacketSocket {
     /// Opens a socket on the interface `ifindex` of the calling thread's
     /// namespace. Within a tokio runtime.
     ///
-    /// Frames sent by this host never arrive at it.
+    /// Frames sent by this host never arrive at it, those of macvlans on the
+    /// interface included: a socket on a sibling macvlan hears their broadcasts.
     ///
     /// # Errors
     /// No CAP_NET_RAW, or no such interface ([`Error::is_not_found`]).

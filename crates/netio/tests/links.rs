@@ -5,7 +5,7 @@
 mod common;
 
 use common::{MAC_A, MAC_B, MAC_DIRECTOR, TestNs, wire};
-use lightship_netio::{LOOPBACK_INDEX, Macvlan, Veth};
+use lightship_netio::{LOOPBACK_INDEX, Macvlan, Route, Veth};
 
 fn director(parent: u32) -> Macvlan {
     Macvlan {
@@ -202,6 +202,22 @@ async fn many_at_once_on_one_handle() {
         let _ = tokio::time::timeout(std::time::Duration::ZERO, cut).await;
         assert_eq!(rtnl.links().await.unwrap().len(), 1);
     }
+}
+
+#[tokio::test]
+async fn thousands_of_changes_in_flight_are_all_answered() {
+    let ns = TestNs::new("flight");
+    ns.ip("link set lo up");
+    let rtnl = ns.rtnl();
+    // More answers than the socket's receive buffer holds.
+    let adds = (0..5000_u32).map(|n| {
+        let vip = std::net::Ipv4Addr::from_bits(0xc633_0000 + n);
+        let rtnl = rtnl.clone();
+        async move { rtnl.add_route(&Route::local(vip.into())).await }
+    });
+    let done = common::soon("all answers", futures::future::join_all(adds)).await;
+    assert_eq!(done.len(), 5000);
+    assert!(done.into_iter().all(|added| added.unwrap()));
 }
 
 #[test]
