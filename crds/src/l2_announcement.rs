@@ -12,8 +12,9 @@ use crate::selector::{list_schema, selector_schema};
 
 /// Which nodes answer ARP and NDP for the addresses of which pools and Services.
 ///
-/// An address is announced if at least one announcement covers it. Several that cover one
-/// address add up: their nodes and interfaces are united.
+/// While there is none at all, every node announces every address. Once there is one, an
+/// address is announced if at least one announcement covers it; several that cover one address
+/// add up: their nodes and interfaces are united.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "lightship.dev",

@@ -12,7 +12,7 @@ fn yaml_files_equal_the_generator_output() {
         let written = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(
             written == file.text,
-            "{} is stale; run: cargo run -p lightship-crds --bin crdgen crds/yaml",
+            "{} is stale; run: cargo xtask gen",
             path.display()
         );
     }

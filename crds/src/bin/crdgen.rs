@@ -1,15 +1,30 @@
-//! Writes the CRDs: `crdgen DIR` into `DIR/*.yaml`, `crdgen` to standard output.
+//! Writes the CRDs into `crds/yaml`; with `--check` changes nothing and fails if a file there
+//! is not what would be written; with `--print` writes to standard output.
 
-use std::error::Error;
-use std::path::PathBuf;
+use std::path::Path;
+use std::process::ExitCode;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let directory = std::env::args_os().nth(1).map(PathBuf::from);
+fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let mode = std::env::args().nth(1);
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("yaml");
+    let mut stale = false;
     for file in lightship_crds::crd_files()? {
-        match &directory {
-            Some(directory) => std::fs::write(directory.join(&file.name), &file.text)?,
-            None => println!("---\n{}", file.text),
+        let path = directory.join(&file.name);
+        match mode.as_deref() {
+            None => std::fs::write(&path, &file.text)?,
+            Some("--print") => println!("---\n{}", file.text),
+            Some("--check") => {
+                if std::fs::read_to_string(&path).unwrap_or_default() != file.text {
+                    eprintln!("crds/yaml/{} is stale; run: cargo xtask gen", file.name);
+                    stale = true;
+                }
+            }
+            Some(other) => return Err(format!("{other}: use --check, --print or nothing").into()),
         }
     }
-    Ok(())
+    Ok(if stale {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
