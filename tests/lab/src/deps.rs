@@ -35,6 +35,7 @@ pub const LAB: &[Need] = &[
     need("curl", "curl"),
     need("tcpdump", "tcpdump"),
     need("nsenter", "util-linux"),
+    need("ping", "iputils-ping"),
     need("ps", "procps"),
 ];
 

@@ -29,9 +29,7 @@ pub fn down(keep_logs: bool, progress: Progress) -> Result<()> {
         progress.say("There is no lab.");
         return Ok(());
     }
-    if marked(&dir).is_empty()
-        && let Some((_, other)) = process::marked().into_iter().next()
-    {
+    if let Some((_, other)) = net::other_owner(dir.root()) {
         bail!(
             "the lab that is up belongs to {other}: `LIGHTSHIP_LAB_DIR={other} cargo xtask lab down`",
             other = other.display()

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
 use ipnet::IpNet;
 
 use crate::addressing::{self, Families};
+use crate::process;
 use crate::sh;
 use crate::substrate::{CLIENT_NETNS, LAB_NETNS, LAN_BRIDGE, MANAGEMENT_BRIDGE};
 
@@ -24,6 +27,20 @@ pub(crate) fn command_in<S: AsRef<std::ffi::OsStr>>(namespace: &str, words: &[S]
 /// Whether a named network namespace exists.
 pub(crate) fn exists(namespace: &str) -> bool {
     fs::exists(format!("{NETNS_FOLDER}/{namespace}")).unwrap_or(false)
+}
+
+/// The folder of another lab that has our names, and one of its processes. (A lab in a
+/// mount namespace of its own has names of its own, and is none of our business.)
+pub(crate) fn other_owner(own: &Path) -> Option<(u32, PathBuf)> {
+    let inode = fs::metadata(format!("{NETNS_FOLDER}/{LAB_NETNS}"))
+        .ok()?
+        .ino();
+    let inside = format!("net:[{inode}]");
+    process::marked().into_iter().find(|(pid, lab)| {
+        lab != own
+            && fs::read_link(format!("/proc/{pid}/ns/net"))
+                .is_ok_and(|link| link.as_os_str() == inside.as_str())
+    })
 }
 
 /// The lab's namespaces that exist: all names with our prefix.

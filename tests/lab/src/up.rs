@@ -16,7 +16,6 @@ use crate::net;
 use crate::nodes;
 use crate::options::Options;
 use crate::pki;
-use crate::process;
 use crate::progress::{self, Progress};
 use crate::state::{self, Fault, LabDir, Phase, State};
 use crate::substrate;
@@ -34,6 +33,7 @@ pub fn up(options: &Options, progress: Progress) -> Result<Lab> {
     needs.extend(substrate::of(options.substrate).needs());
     deps::install(&needs, progress)?;
     let dir = LabDir::from_environment();
+    refuse_second(&dir)?;
     let lock = dir.lock()?;
 
     // A state that cannot be read was left by another version: cleared like any leftover.
@@ -52,7 +52,6 @@ pub fn up(options: &Options, progress: Progress) -> Result<Lab> {
         repair(&mut lab, progress)?;
         return Ok(lab);
     }
-    refuse_second(&dir)?;
     if found.is_some() || !net::ours().is_empty() {
         progress.step("leftovers of an earlier lab cleared", || {
             down::clear(&dir, found.as_ref(), false)
@@ -95,8 +94,7 @@ pub fn up(options: &Options, progress: Progress) -> Result<Lab> {
 
 /// Another folder's lab would want the same names and addresses.
 fn refuse_second(dir: &LabDir) -> Result<()> {
-    let own = dir.root();
-    if let Some((pid, other)) = process::marked().into_iter().find(|(_, lab)| lab != own) {
+    if let Some((pid, other)) = net::other_owner(dir.root()) {
         bail!(
             "a lab is up from another folder, {} (process {pid}); end it with \
              `LIGHTSHIP_LAB_DIR={} cargo xtask lab down`",
