@@ -1,1 +1,19 @@
-//! Tests of the whole system on the lab.
+//! Driving the whole system on the lab and measuring it from the client's side: what the
+//! tests in `tests/`, `cargo xtask demo` and `cargo xtask bench` have in common.
+//!
+//! - [`scene`]: a healthy lab with pods, and Services to point at them
+//! - [`probe`]: the measuring programs on the client
+//! - [`experiment`]: crash, planned move, killed speaker: cause it and count what it cost
+//! - [`vip`], [`director`], [`neighbours`]: what Kubernetes, the nodes' kernels and the LAN say
+//! - [`timeline`]: moments from the speakers' logs
+//! - [`leftovers`]: that a lab leaves nothing
+
+pub mod director;
+pub mod experiment;
+pub mod figures;
+pub mod leftovers;
+pub mod neighbours;
+pub mod probe;
+pub mod scene;
+pub mod timeline;
+pub mod vip;

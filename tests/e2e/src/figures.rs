@@ -1,0 +1,48 @@
+//! Medians, and tables in Markdown.
+
+/// The median; the mean of the two in the middle when their number is even. `None` without values.
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => None,
+        length if length % 2 == 1 => Some(sorted[middle]),
+        _ => Some(f64::midpoint(sorted[middle - 1], sorted[middle])),
+    }
+}
+
+/// The median as whole milliseconds, or `-`.
+pub fn median_ms(values: &[f64]) -> String {
+    median(values).map_or("-".into(), |median| format!("{median:.0}"))
+}
+
+/// A Markdown table.
+pub fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let line = |cells: Vec<&str>| format!("| {} |\n", cells.join(" | "));
+    let mut text = line(heads.to_vec());
+    text += &line(heads.iter().map(|_| "---").collect());
+    for row in rows {
+        text += &line(row.iter().map(String::as_str).collect());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
+        assert_eq!(median_ms(&[0.6]), "1");
+    }
+
+    #[test]
+    fn a_table_has_heads_and_rows() {
+        let text = table(&["a", "b"], &[vec!["1".into(), "2".into()]]);
+        assert_eq!(text, "| a | b |\n| --- | --- |\n| 1 | 2 |\n");
+    }
+}

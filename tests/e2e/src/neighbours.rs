@@ -1,0 +1,123 @@
+//! Who answers for an address on the LAN, as the client hears it.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::net::IpAddr;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lightship_lab::substrate::CLIENT_NETNS;
+use lightship_lab::{Lab, process, sh};
+use nix::sys::signal::Signal;
+
+/// The client's interface on the LAN.
+const LINK: &str = "eth0";
+
+/// A capture of frames that runs until it is ended.
+#[derive(Debug)]
+pub struct Capture(Child);
+
+impl Capture {
+    /// Captures on an interface of a network namespace of this machine what `filter`
+    /// (in the language of `tcpdump`) selects.
+    ///
+    /// # Errors
+    /// When `tcpdump` does not start.
+    pub fn start(namespace: &str, link: &str, filter: &str) -> Result<Self> {
+        let mut command = std::process::Command::new("ip");
+        let child = command
+            .args(["netns", "exec", namespace, "tcpdump"])
+            .args(["-l", "-n", "-e", "-t", "--immediate-mode", "-i", link])
+            .arg(filter)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start tcpdump")?;
+        let mut capture = Self(child);
+        // It says "listening on …" once the socket is there.
+        let mut said = [0; 1024];
+        let errors = capture.0.stderr.as_mut().context("tcpdump has no output")?;
+        let mut text = String::new();
+        while !text.contains("listening on") {
+            let length = errors.read(&mut said)?;
+            anyhow::ensure!(length > 0, "tcpdump ended: {}", text.trim());
+            text += &String::from_utf8_lossy(&said[..length]);
+        }
+        Ok(capture)
+    }
+
+    /// Ends it; one line for each frame.
+    ///
+    /// # Errors
+    /// When its output cannot be read.
+    pub fn end(mut self) -> Result<Vec<String>> {
+        process::send(self.0.id(), Signal::SIGINT)?;
+        let mut text = String::new();
+        if let Some(mut stdout) = self.0.stdout.take() {
+            stdout.read_to_string(&mut text)?;
+        }
+        self.0.wait()?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Makes the client forget what it knows about an address.
+///
+/// # Errors
+/// When `ip` fails.
+pub fn forget(vip: IpAddr) -> Result<()> {
+    // Deleting an entry that is not there is an error of no interest.
+    let mut command = std::process::Command::new("ip");
+    command.args(["-n", CLIENT_NETNS, "neigh", "delete"]);
+    command.args([&vip.to_string(), "dev", LINK]);
+    sh::output(command, None).map(drop)
+}
+
+/// Makes the client send an address's packets to a MAC address, whoever answers, until [`forget`].
+///
+/// # Errors
+/// When `ip` fails.
+pub fn pin(vip: IpAddr, mac: &str) -> Result<()> {
+    sh::ip(&format!(
+        "-n {CLIENT_NETNS} neigh replace {vip} dev {LINK} lladdr {mac} nud permanent"
+    ))
+}
+
+/// Asks for an address several times and gives the MAC addresses that answered.
+///
+/// # Errors
+/// When `tcpdump` or `ip` fails.
+pub fn who_answers(lab: &Lab, vip: IpAddr) -> Result<BTreeSet<String>> {
+    let filter = match vip {
+        IpAddr::V4(_) => format!("arp and arp[6:2] = 2 and src host {vip}"),
+        // 136: neighbour advertisement; its target is the address that was asked for.
+        IpAddr::V6(_) => "icmp6 and ip6[40] = 136".to_owned(),
+    };
+    let capture = Capture::start(CLIENT_NETNS, LINK, &filter)?;
+    for _ in 0..3 {
+        forget(vip)?;
+        // Any packet makes the kernel ask; the discard port is nobody's.
+        let script = format!("echo > /dev/udp/{vip}/9");
+        lab.client(&["bash", "-c", &script])?;
+        thread::sleep(Duration::from_millis(200));
+    }
+    forget(vip)?;
+    let target = format!("tgt is {vip},");
+    let frames = capture.end()?;
+    Ok(frames
+        .iter()
+        .filter(|frame| vip.is_ipv4() || frame.contains(&target))
+        .filter_map(|frame| frame.split_whitespace().next())
+        .map(str::to_owned)
+        .collect())
+}

@@ -1,0 +1,175 @@
+//! A healthy lab with pods on every node, and Services to point at them.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use lightship_lab::workload::{self, TrafficPolicy};
+use lightship_lab::{Lab, addressing, progress};
+use serde_json::json;
+
+use crate::{probe, vip};
+
+/// Name of the address pool.
+pub const POOL: &str = "lab";
+
+/// Label `app` of the echo pods, one on each node, that all Services here select.
+pub const APP: &str = "echo";
+
+/// How long a node may take to boot, and kube-proxy on it to write all its rules: starting a
+/// process takes long in User Mode Linux, and kube-proxy starts many.
+const RECOVERY: Duration = Duration::from_secs(180);
+
+/// A Service to make.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Which pods may answer.
+    pub policy: TrafficPolicy,
+    /// IPv4 and IPv6, else IPv4 alone.
+    pub dual_stack: bool,
+    /// `sessionAffinity: ClientIP`.
+    pub affinity: bool,
+}
+
+impl<'a> Wish<'a> {
+    /// An IPv4 Service with `externalTrafficPolicy: Local` and no affinity.
+    pub fn local(name: &'a str) -> Self {
+        Self {
+            name,
+            policy: TrafficPolicy::Local,
+            dual_stack: false,
+            affinity: false,
+        }
+    }
+
+    /// The object.
+    pub fn object(&self) -> serde_json::Value {
+        let mut object = workload::Service {
+            name: self.name,
+            policy: self.policy,
+            dual_stack: self.dual_stack,
+            annotations: &[],
+        }
+        .object();
+        object["spec"]["selector"] = json!({ "app": APP });
+        if self.affinity {
+            object["spec"]["sessionAffinity"] = json!("ClientIP");
+        }
+        object
+    }
+}
+
+/// The pool that all Services here get their addresses from.
+pub fn pool_object(lab: &Lab) -> serde_json::Value {
+    json!({
+        "apiVersion": "lightship.dev/v1beta1",
+        "kind": "AddressPool",
+        "metadata": { "name": POOL },
+        "spec": {
+            "addresses": addressing::vip_ranges(lab.state().options.families),
+            // A name used again at once by the next test may get the same address.
+            "reuseDelaySeconds": 0,
+        },
+    })
+}
+
+/// Makes the pool, and one echo pod on each node.
+///
+/// # Errors
+/// When an object is refused, or a pod does not get ready.
+pub fn prepare(lab: &Lab) -> Result<()> {
+    lab.apply(&pool_object(lab).to_string())?;
+    lab.echo_pods(APP, &lab.node_names())
+}
+
+/// Makes a Service and waits until every node serves each of its addresses.
+///
+/// # Errors
+/// When that does not come about.
+pub fn service(lab: &Lab, wish: &Wish) -> Result<Vec<IpAddr>> {
+    lab.apply(&wish.object().to_string())?;
+    let addresses = lab
+        .wait_addresses(wish.name, Duration::from_secs(20))?
+        .iter()
+        .map(|text| text.parse().context("no IP address in the status"))
+        .collect::<Result<Vec<IpAddr>>>()?;
+    let nodes = lab.node_names().len();
+    for address in &addresses {
+        vip::wait_settled(lab, *address, nodes, Duration::from_secs(30))?;
+        wait_served(lab, *address, serving_nodes(lab, *address, wish)?)?;
+    }
+    Ok(addresses)
+}
+
+/// How many nodes a client gets answers from: all, but for `Announce` with
+/// policy Local (the owner alone) and for session affinity (one).
+fn serving_nodes(lab: &Lab, address: IpAddr, wish: &Wish) -> Result<usize> {
+    let announces = vip::find(lab, address)?.is_some_and(|vip| vip.mode == "Announce");
+    let one = wish.affinity || (announces && wish.policy == TrafficPolicy::Local);
+    Ok(if one { 1 } else { lab.node_names().len() })
+}
+
+/// Deletes a Service.
+///
+/// # Errors
+/// When the API server refuses.
+pub fn delete_service(lab: &Lab, name: &str) -> Result<()> {
+    let arguments = ["delete", "service", name, "--ignore-not-found"];
+    lab.kubectl(&arguments).map(drop)
+}
+
+/// Waits until connections to an address succeed without exception, and as many nodes answer.
+///
+/// # Errors
+/// When they do not within [`RECOVERY`], with the last figures.
+pub fn wait_served(lab: &Lab, address: IpAddr, nodes: usize) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        progress::check()?;
+        let seen = probe::stream_for(lab, address, 10, Duration::from_secs(1), false)?;
+        if seen.failures == 0 && seen.nodes.len() == nodes {
+            return Ok(());
+        }
+        if start.elapsed() > RECOVERY {
+            bail!("{address} is not served by {nodes} nodes without failure: {seen:?}");
+        }
+    }
+}
+
+/// Undoes every fault that is left and waits until the cluster is whole again.
+///
+/// # Errors
+/// When a node does not come back.
+pub fn heal(lab: &mut Lab) -> Result<()> {
+    lab.start_api()?;
+    let broken: Vec<String> = lab
+        .state()
+        .nodes
+        .iter()
+        .filter(|node| !node.faults.is_empty())
+        .map(|node| node.spec.name.clone())
+        .collect();
+    for node in &broken {
+        lab.heal(node)?;
+    }
+    let ready = "--for=condition=Ready";
+    lab.kubectl(&["wait", ready, "node", "--all", "--timeout=120s"])?;
+    let selector = format!("app={APP}");
+    let pods = ["wait", ready, "pod", "--selector", &selector];
+    lab.kubectl(&[&pods[..], &["--timeout=120s"]].concat())?;
+    Ok(())
+}
+
+/// Undoes every fault and waits until an address with policy Local is served by all nodes again.
+///
+/// # Errors
+/// When that does not come about.
+pub fn heal_and_settle(lab: &mut Lab, address: IpAddr) -> Result<()> {
+    heal(lab)?;
+    let nodes = lab.node_names().len();
+    let vip = vip::wait_settled(lab, address, nodes, RECOVERY)?;
+    let serving = if vip.mode == "Announce" { 1 } else { nodes };
+    wait_served(lab, address, serving)
+}

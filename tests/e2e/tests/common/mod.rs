@@ -1,0 +1,175 @@
+//! One lab for all tests of a file, and what they share.
+//!
+//! The tests of a file run one after another on one lab. When the last has ended, well or
+//! not, the lab is ended too, and what is left on the machine is itself a test. With
+//! `LIGHTSHIP_KEEP_LAB=1` the lab stays up, for a look at it or for the next run.
+
+use std::env;
+use std::net::IpAddr;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use libtest_mimic::{Arguments, Failed, Trial};
+use lightship_e2e::leftovers::Snapshot;
+use lightship_e2e::{scene, vip};
+use lightship_lab::options::Options;
+use lightship_lab::progress::{self, Progress};
+use lightship_lab::{Lab, deps};
+
+/// A test: it gets a healthy lab with pods, and may break what [`scene::heal`] heals.
+pub(crate) type Test = fn(&mut Lab) -> Result<()>;
+
+/// Runs the tests of a file on a lab with those options.
+pub(crate) fn main(options: &Options, tests: &[(&'static str, Test)]) -> ExitCode {
+    let arguments = Arguments::from_args();
+    let shared: Arc<Mutex<Option<Lab>>> = Arc::default();
+    let trials = tests
+        .iter()
+        .map(|(name, test)| {
+            let (lab, test, options) = (Arc::clone(&shared), *test, options.clone());
+            Trial::test(*name, move || {
+                run(&lab, &options, test).map_err(|error| Failed::from(format!("{error:#}")))
+            })
+        })
+        .collect();
+    if arguments.list {
+        return libtest_mimic::run(&arguments, trials).exit_code();
+    }
+    let before = match ready() {
+        Ok(before) => before,
+        Err(error) => {
+            eprintln!("these tests cannot run here: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let arguments = Arguments {
+        // There is one lab.
+        test_threads: Some(1),
+        ..arguments
+    };
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    let used = shared
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()
+        .is_some();
+    if let Err(error) = end(used, &before, conclusion.has_failed()) {
+        eprintln!("test lab_down_leaves_nothing ... FAILED: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    conclusion.exit_code()
+}
+
+/// Checks what all of it needs, before the first test.
+fn ready() -> Result<Snapshot> {
+    deps::require_root()?;
+    progress::watch_signals()?;
+    deps::install(deps::LAB, Progress::on_stderr())?;
+    Snapshot::take()
+}
+
+fn keep() -> bool {
+    env::var_os("LIGHTSHIP_KEEP_LAB").is_some()
+}
+
+fn run(shared: &Mutex<Option<Lab>>, options: &Options, test: Test) -> Result<()> {
+    progress::check()?;
+    // A test that panicked left its lock poisoned, and the lab to be healed as after any other.
+    let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let lab = match &mut *shared {
+        Some(lab) => {
+            scene::heal(lab).context("the lab is not whole again after the test before")?;
+            lab
+        }
+        none => {
+            let start = Instant::now();
+            let lab = lightship_lab::up(options, Progress::on_stderr())?;
+            let lab = none.insert(lab);
+            scene::heal(lab)?;
+            scene::prepare(lab)?;
+            figure("lab and pods up after", start.elapsed());
+            lab
+        }
+    };
+    let start = Instant::now();
+    let outcome = test(lab);
+    figure("took", start.elapsed());
+    outcome
+}
+
+/// Prints a time that was measured.
+pub(crate) fn figure(what: &str, span: Duration) {
+    eprintln!("    {what} {:.1} s", span.as_secs_f64());
+}
+
+/// Ends the lab and sees that nothing is left of it.
+fn end(used: bool, before: &Snapshot, failed: bool) -> Result<()> {
+    if !used {
+        return Ok(());
+    }
+    if keep() {
+        eprintln!("The lab stays up (LIGHTSHIP_KEEP_LAB); `cargo xtask lab down` ends it.");
+        return Ok(());
+    }
+    progress::forget_interrupt();
+    lightship_lab::down(failed, Progress::on_stderr())?;
+    let left = before.added_since()?;
+    if !left.is_empty() {
+        bail!("left behind: {}", left.join(", "));
+    }
+    eprintln!("test lab_down_leaves_nothing ... ok");
+    Ok(())
+}
+
+/// A Service that is deleted when the test has ended, and with it its addresses.
+pub(crate) struct Served {
+    name: String,
+    /// Its addresses, IPv4 first.
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+impl Served {
+    /// Makes it and waits until all nodes serve it.
+    pub(crate) fn new(lab: &Lab, wish: &scene::Wish) -> Result<Self> {
+        let mut served = Self {
+            name: wish.name.to_owned(),
+            addresses: Vec::new(),
+        };
+        match scene::service(lab, wish) {
+            Ok(addresses) => served.addresses = addresses,
+            Err(error) => {
+                let _ = scene::delete_service(lab, wish.name);
+                return Err(error);
+            }
+        }
+        Ok(served)
+    }
+
+    /// Runs the test on it, then deletes it.
+    pub(crate) fn during(
+        lab: &mut Lab,
+        wish: &scene::Wish,
+        test: impl FnOnce(&mut Lab, &[IpAddr]) -> Result<()>,
+    ) -> Result<()> {
+        let served = Self::new(lab, wish)?;
+        let outcome = test(lab, &served.addresses);
+        let healed = scene::heal(lab);
+        let deleted = scene::delete_service(lab, &served.name);
+        outcome.and(healed).and(deleted)
+    }
+}
+
+/// Waits until another node than `old` owns an address, and says why it moved.
+pub(crate) fn moved_from(lab: &Lab, address: IpAddr, old: &str) -> Result<vip::Vip> {
+    let limit = Duration::from_secs(20);
+    let vip = vip::wait(lab, address, "has another owner", limit, |vip| {
+        vip.owner.as_deref().is_some_and(|owner| owner != old)
+    })?;
+    ensure!(
+        vip.moved.as_ref().is_some_and(|(from, ..)| from == old),
+        "the last move does not tell where it came from: {vip:?}"
+    );
+    Ok(vip)
+}

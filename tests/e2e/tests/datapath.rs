@@ -1,0 +1,45 @@
+//! The director on three nodes with kernels that have IPVS, beside a real kube-proxy.
+
+mod common;
+#[path = "datapath/failover.rs"]
+mod failover;
+#[path = "datapath/lifecycle.rs"]
+mod lifecycle;
+#[path = "datapath/spread.rs"]
+mod spread;
+
+use std::process::ExitCode;
+
+use lightship_lab::addressing::Families;
+use lightship_lab::options::Options;
+
+fn main() -> ExitCode {
+    let options = match Options::resolve(3, None, None, Families::Dual, true) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("these tests cannot run here: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    common::main(
+        &options,
+        &[
+            ("every_director_holds_the_same_table", spread::same_table),
+            ("connections_spread_and_the_client_is_seen", spread::spread),
+            ("policy_cluster_serves_from_every_node", spread::cluster),
+            ("a_client_with_affinity_stays_on_a_node", spread::affinity),
+            ("a_node_without_a_rule_drops", lifecycle::loop_guard),
+            ("a_deleted_service_leaves_no_trace", lifecycle::deletion),
+            ("a_changed_type_leaves_no_trace", lifecycle::type_change),
+            ("the_kernel_never_answers_for_a_vip", lifecycle::silence),
+            ("a_restarted_speaker_adopts", lifecycle::adoption),
+            ("a_stopped_speaker_loses_nothing", failover::planned),
+            ("a_killed_speaker_loses_nothing", failover::killed),
+            ("a_crash_costs_only_its_own", failover::crash),
+            (
+                "a_crash_without_the_api_server",
+                failover::crash_without_api,
+            ),
+        ],
+    )
+}

@@ -1,0 +1,152 @@
+//! What the loss or move of the announcing node costs.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lightship_e2e::experiment::{self, Outcome, Plan};
+use lightship_e2e::scene::{self, Wish};
+use lightship_e2e::vip;
+use lightship_lab::{How, Lab};
+
+use crate::common::{Served, moved_from};
+
+/// Connections that stand when it happens.
+const FLOWS: usize = 200;
+
+/// Longest outage that a test lets pass, in milliseconds: far above what is measured
+/// (`docs/performance.md`), for machines that have other work.
+const LIMIT: f64 = 2000.0;
+
+/// The owner's kernel is killed.
+pub(crate) fn crash(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &Wish::local("crash"), |lab, vips| {
+        let outcome = crash_owner(lab, vips[0], false)?;
+        let vip = moved_from(lab, vips[0], &outcome.owner)?;
+        eprintln!("    {:?} took over: {:?}", vip.owner, vip.moved);
+        scene::heal_and_settle(lab, vips[0])?;
+        let back = vip::owner(lab, vips[0])?;
+        ensure!(
+            Some(&back) == vip.owner.as_ref(),
+            "it moved again, to {back}"
+        );
+        Ok(())
+    })
+}
+
+/// The same while there is no API server: the nodes settle it among themselves.
+pub(crate) fn crash_without_api(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &Wish::local("crash-no-api"), |lab, vips| {
+        let outcome = crash_owner(lab, vips[0], true)?;
+        lab.start_api()?;
+        moved_from(lab, vips[0], &outcome.owner)?;
+        scene::heal_and_settle(lab, vips[0])
+    })
+}
+
+fn crash_owner(lab: &mut Lab, address: IpAddr, api_stopped: bool) -> Result<Outcome> {
+    let plan = Plan {
+        flows: FLOWS,
+        how: How::Crash,
+        watch: Duration::from_secs(8),
+        api_stopped,
+    };
+    let outcome = experiment::run(lab, address, plan)?;
+    tell(&outcome);
+    let takeover = outcome.takeover_ms();
+    ensure!(
+        takeover.is_some_and(|ms| ms < LIMIT),
+        "new connections failed too long: {:?}",
+        outcome.stream
+    );
+    ensure!(
+        outcome.later_failures() == 0,
+        "new connections failed after the takeover: {:?}",
+        outcome.stream
+    );
+    ensure!(outcome.flows.opened == FLOWS, "{:?}", outcome.flows);
+    ensure!(
+        outcome.kept_elsewhere() == outcome.elsewhere(),
+        "connections were lost though their node lives: {:?}",
+        outcome.flows
+    );
+    ensure!(outcome.flows.changed_node == 0, "{:?}", outcome.flows);
+    let reset = format!("{}: reset", outcome.owner);
+    let expected = outcome.on_owner();
+    ensure!(
+        outcome.flows.lost.get(&reset) == Some(&expected),
+        "not all {expected} connections of the dead node ended by a reset: {:?}",
+        outcome.flows
+    );
+    ensure!(
+        outcome.last_lost_ms() < 2.0 * LIMIT,
+        "the dead node's connections hung for {:.0} ms",
+        outcome.last_lost_ms()
+    );
+    Ok(outcome)
+}
+
+/// The owner's speaker is told to end: it hands over first.
+pub(crate) fn planned(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &Wish::local("planned"), |lab, vips| {
+        let outcome = lose_nothing(lab, vips[0], How::StopSpeaker)?;
+        let vip = moved_from(lab, vips[0], &outcome.owner)?;
+        eprintln!("    {:?} took over: {:?}", vip.owner, vip.moved);
+        Ok(())
+    })
+}
+
+/// The owner's speaker is killed and started again.
+pub(crate) fn killed(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &Wish::local("killed"), |lab, vips| {
+        let outcome = lose_nothing(lab, vips[0], How::KillSpeaker)?;
+        let now = vip::owner(lab, vips[0])?;
+        if now == outcome.owner {
+            eprintln!("    back in time: {now} owns it as before");
+        } else {
+            let vip = moved_from(lab, vips[0], &outcome.owner)?;
+            eprintln!("    not back in time: {:?}", vip.moved);
+        }
+        Ok(())
+    })
+}
+
+fn lose_nothing(lab: &mut Lab, address: IpAddr, how: How) -> Result<Outcome> {
+    let plan = Plan {
+        flows: FLOWS,
+        how,
+        watch: Duration::from_secs(11),
+        api_stopped: false,
+    };
+    let outcome = experiment::run(lab, address, plan)?;
+    tell(&outcome);
+    ensure!(outcome.stream.requests >= 500, "{:?}", outcome.stream);
+    ensure!(outcome.stream.failures == 0, "{:?}", outcome.stream);
+    ensure!(outcome.flows.opened == FLOWS, "{:?}", outcome.flows);
+    ensure!(outcome.flows.kept == FLOWS, "{:?}", outcome.flows);
+    ensure!(outcome.flows.changed_node == 0, "{:?}", outcome.flows);
+    Ok(outcome)
+}
+
+fn tell(outcome: &Outcome) {
+    let ms = |ms: Option<f64>| ms.map_or("never".into(), |ms| format!("{ms:.0} ms"));
+    eprintln!(
+        "    {}: takeover {}, outage {}; new connections: {} failed of {}, {} after the takeover",
+        outcome.owner,
+        ms(outcome.takeover_ms()),
+        ms(outcome.outage_ms()),
+        outcome.stream.failures,
+        outcome.stream.requests,
+        outcome.later_failures(),
+    );
+    eprintln!(
+        "    kept {} of {} on other nodes; {} on that node, lost {:?}, the last after {:.0} ms; \
+         longest gap {:.0} ms",
+        outcome.kept_elsewhere(),
+        outcome.elsewhere(),
+        outcome.on_owner(),
+        outcome.flows.lost,
+        outcome.last_lost_ms(),
+        outcome.flows.longest_gap_ms,
+    );
+}

@@ -1,0 +1,159 @@
+//! Restarts, removal, silence, and the packet that nobody wants.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lightship_e2e::neighbours::{self, Capture};
+use lightship_e2e::scene::{self, Wish};
+use lightship_e2e::{director, probe, timeline, vip};
+use lightship_lab::substrate::{LAB_NETNS, LAN_BRIDGE};
+use lightship_lab::{How, Lab};
+
+use crate::common::Served;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn dual(name: &str) -> Wish<'_> {
+    Wish {
+        dual_stack: true,
+        ..Wish::local(name)
+    }
+}
+
+/// A speaker that was killed and started again changes nothing that it finds.
+pub(crate) fn adoption(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &dual("adoption"), |lab, vips| {
+        let owner = vip::owner(lab, vips[0])?;
+        // Entries that a table made anew would have forgotten.
+        probe::stream_for(lab, vips[0], 10, Duration::from_secs(1), false)?;
+        let before = state(lab, &owner)?;
+        let counters = director::connections(lab, &owner)?;
+        let killed = probe::now_ns();
+        lab.fail(&owner, How::KillSpeaker)?;
+        let parts = ["speaker starts"];
+        timeline::wait_line(lab, &owner, killed, &parts, SOON)?;
+        // Its first view of the cluster, and the decisions that follow from it.
+        thread::sleep(Duration::from_secs(3));
+        let after = state(lab, &owner)?;
+        ensure!(before == after, "changed:\n{before:#?}\n{after:#?}");
+        let later = director::connections(lab, &owner)?;
+        for (service, count) in &counters {
+            let now = later.get(service).copied().unwrap_or(0);
+            ensure!(
+                now >= *count,
+                "{service} was made anew: {count} connections, then {now}"
+            );
+        }
+        let total: u64 = counters.values().sum();
+        ensure!(
+            total > 0,
+            "the director of {owner} saw no connection at all"
+        );
+        Ok(())
+    })
+}
+
+fn state(lab: &Lab, node: &str) -> Result<(Vec<director::Entry>, String)> {
+    Ok((director::table(lab, node)?, director::network(lab, node)?))
+}
+
+/// With every speaker stopped nobody answers for a VIP, and the directors still forward.
+pub(crate) fn silence(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &dual("silence"), |lab, vips| {
+        for vip in vips {
+            let macs = neighbours::who_answers(lab, *vip)?;
+            let said = vip::find(lab, *vip)?.context("its VirtualIP is gone")?.mac;
+            ensure!(
+                macs == BTreeSet::from([said.clone()]),
+                "{vip}: {macs:?}, not {said}"
+            );
+        }
+        let mac = vip::find(lab, vips[0])?
+            .map(|vip| vip.mac)
+            .unwrap_or_default();
+        for node in lab.node_names() {
+            lab.fail(&node, How::StopSpeaker)?;
+        }
+        thread::sleep(Duration::from_secs(2));
+        for vip in vips {
+            let macs = neighbours::who_answers(lab, *vip)?;
+            ensure!(macs.is_empty(), "somebody answers for {vip}: {macs:?}");
+            neighbours::pin(*vip, &mac)?;
+            let seen = probe::stream_for(lab, *vip, 10, Duration::from_secs(2), false);
+            neighbours::forget(*vip)?;
+            let seen = seen?;
+            ensure!(seen.failures == 0, "the director stopped too: {seen:?}");
+        }
+        Ok(())
+    })
+}
+
+/// A deleted Service's addresses vanish from every director and from the LAN.
+pub(crate) fn deletion(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &dual("deletion"), |lab, vips| {
+        scene::delete_service(lab, "deletion")?;
+        gone(lab, vips)
+    })
+}
+
+/// So do those of a Service that is no load balancer any more.
+pub(crate) fn type_change(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &dual("type-change"), |lab, vips| {
+        let patch = r#"{"spec":{"type":"ClusterIP","externalTrafficPolicy":null,"allocateLoadBalancerNodePorts":null}}"#;
+        lab.kubectl(&["patch", "service", "type-change", "-p", patch])?;
+        gone(lab, vips)?;
+        let service = lab.kubectl_json(&["get", "service", "type-change"])?;
+        let ingress = &service["status"]["loadBalancer"]["ingress"];
+        ensure!(ingress.is_null(), "its status still has {ingress}");
+        Ok(())
+    })
+}
+
+fn gone(lab: &Lab, vips: &[IpAddr]) -> Result<()> {
+    for vip in vips {
+        director::wait_gone(lab, *vip, SOON)?;
+        let macs = neighbours::who_answers(lab, *vip)?;
+        ensure!(macs.is_empty(), "somebody answers for {vip}: {macs:?}");
+        let object = vip::find(lab, *vip)?;
+        ensure!(object.is_none(), "there is still {object:?}");
+    }
+    Ok(())
+}
+
+/// A packet for a VIP that comes to a node whose kube-proxy has no rule for it ends
+/// there: routed back to the LAN it would go round until its TTL ends.
+pub(crate) fn loop_guard(lab: &mut Lab) -> Result<()> {
+    const PACKETS: usize = 10;
+    Served::during(lab, &dual("loop"), |lab, vips| {
+        for vip in vips {
+            for node in &lab.state().nodes {
+                // A port that the Service does not have, sent to the node's own MAC address as
+                // a director would.
+                let capture = Capture::start(
+                    LAB_NETNS,
+                    LAN_BRIDGE,
+                    &format!("dst host {vip} and udp dst port 81"),
+                )?;
+                neighbours::pin(*vip, &node.spec.mac)?;
+                let script =
+                    format!("for i in $(seq {PACKETS}); do echo x > /dev/udp/{vip}/81; done");
+                let sent = lab.client(&["bash", "-c", &script]);
+                thread::sleep(Duration::from_millis(500));
+                neighbours::forget(*vip)?;
+                sent?;
+                let frames = capture.end()?;
+                ensure!(
+                    frames.len() == PACKETS,
+                    "{} frames on the LAN for {PACKETS} sent to {}:\n{}",
+                    frames.len(),
+                    node.spec.name,
+                    frames.join("\n")
+                );
+            }
+        }
+        Ok(())
+    })
+}

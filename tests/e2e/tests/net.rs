@@ -1,0 +1,47 @@
+//! Announcing, membership and failover on nodes that are namespaces of this machine's kernel.
+//!
+//! Where that kernel has no `ip_vs`, the speakers choose mode `Announce` by themselves: the
+//! owner's kube-proxy takes a VIP's traffic. Where it has, they direct, and the same must hold.
+
+mod common;
+#[path = "net/failover.rs"]
+mod failover;
+#[path = "net/modes.rs"]
+mod modes;
+
+use std::process::ExitCode;
+
+use lightship_lab::addressing::Families;
+use lightship_lab::options::{Options, SubstrateKind};
+
+fn main() -> ExitCode {
+    let substrate = Some(SubstrateKind::Netns);
+    let options = match Options::resolve(3, substrate, None, Families::Dual, true) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("these tests cannot run here: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    common::main(
+        &options,
+        &[
+            ("the_mode_is_chosen_and_said", modes::chosen_and_said),
+            ("both_families_are_served", modes::both_families),
+            ("policy_cluster_is_served", modes::cluster),
+            ("a_stopped_speaker_hands_over", failover::planned),
+            ("a_killed_speaker_is_back_unnoticed", failover::killed),
+            (
+                "a_speaker_restarts_without_the_api_server",
+                failover::restart_without_api,
+            ),
+            ("an_unplugged_owner_is_replaced", failover::unplug),
+            ("a_partition_ends_with_one_owner", failover::partition),
+            ("a_crashed_owner_is_replaced", failover::crash),
+            (
+                "a_crash_without_the_api_server",
+                failover::crash_without_api,
+            ),
+        ],
+    )
+}

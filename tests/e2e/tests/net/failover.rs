@@ -1,0 +1,139 @@
+//! What becomes of an address when its owner fails, in each of the ways that a node can.
+
+use std::net::IpAddr;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lightship_e2e::experiment::{self, Outcome, Plan};
+use lightship_e2e::scene::{self, Wish};
+use lightship_e2e::{probe, timeline, vip};
+use lightship_lab::{How, Lab};
+
+use crate::common::{Served, moved_from};
+use crate::modes::one_answers;
+
+/// Longest outage that a test lets pass, in milliseconds: far above what is measured, for
+/// machines that have other work.
+const LIMIT: f64 = 2000.0;
+
+/// Time in which all that was said about a change has been heard.
+const CALM: Duration = Duration::from_secs(3);
+
+fn disturb(lab: &mut Lab, address: IpAddr, how: How, api_stopped: bool) -> Result<Outcome> {
+    let plan = Plan {
+        flows: 50,
+        how,
+        watch: Duration::from_secs(6),
+        api_stopped,
+    };
+    let outcome = experiment::run(lab, address, plan)?;
+    let ms = |ms: Option<f64>| ms.map_or("never".into(), |ms| format!("{ms:.0} ms"));
+    eprintln!(
+        "    {} {how:?}: takeover {}, outage {}, {} of {} failed, {} after the takeover; flows kept {} of {}",
+        outcome.owner,
+        ms(outcome.takeover_ms()),
+        ms(outcome.outage_ms()),
+        outcome.stream.failures,
+        outcome.stream.requests,
+        outcome.later_failures(),
+        outcome.flows.kept,
+        outcome.flows.opened,
+    );
+    Ok(outcome)
+}
+
+/// The owner fails; another node serves soon, alone, and keeps the address when the first is back.
+fn replaced(lab: &mut Lab, name: &str, how: How, api_stopped: bool) -> Result<()> {
+    Served::during(lab, &Wish::local(name), |lab, vips| {
+        let outcome = disturb(lab, vips[0], how, api_stopped)?;
+        ensure!(
+            outcome.takeover_ms().is_some_and(|ms| ms < LIMIT),
+            "new connections failed too long: {:?}",
+            outcome.stream
+        );
+        ensure!(outcome.later_failures() == 0, "{:?}", outcome.stream);
+        lab.start_api()?;
+        let new = moved_from(lab, vips[0], &outcome.owner)?;
+        eprintln!("    {:?} took over: {:?}", new.owner, new.moved);
+        one_answers(lab, vips[0])?;
+        scene::heal_and_settle(lab, vips[0])?;
+        thread::sleep(CALM);
+        let after = vip::owner(lab, vips[0])?;
+        ensure!(
+            Some(&after) == new.owner.as_ref(),
+            "it moved again, to {after}"
+        );
+        one_answers(lab, vips[0])
+    })
+}
+
+/// The owner's kernel and processes are gone.
+pub(crate) fn crash(lab: &mut Lab) -> Result<()> {
+    replaced(lab, "crash", How::Crash, false)
+}
+
+/// The same while there is no API server.
+pub(crate) fn crash_without_api(lab: &mut Lab) -> Result<()> {
+    replaced(lab, "crash-no-api", How::Crash, true)
+}
+
+/// The owner's cable is pulled: it sees its carrier go.
+pub(crate) fn unplug(lab: &mut Lab) -> Result<()> {
+    replaced(lab, "unplug", How::Unplug, false)
+}
+
+/// The owner is cut off from the other nodes, not from the client. Both sides answer then;
+/// when they hear of each other again, one falls silent.
+pub(crate) fn partition(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &Wish::local("partition"), |lab, vips| {
+        let outcome = disturb(lab, vips[0], How::Partition { also_api: false }, false)?;
+        ensure!(
+            outcome.takeover_ms().is_some_and(|ms| ms < LIMIT),
+            "new connections failed too long: {:?}",
+            outcome.stream
+        );
+        lab.heal(&outcome.owner)?;
+        thread::sleep(CALM);
+        scene::heal_and_settle(lab, vips[0])?;
+        one_answers(lab, vips[0])
+    })
+}
+
+/// The owner's speaker ends in an orderly way: it hands over first, and no request fails.
+pub(crate) fn planned(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &Wish::local("planned"), |lab, vips| {
+        let outcome = disturb(lab, vips[0], How::StopSpeaker, false)?;
+        ensure!(outcome.stream.failures == 0, "{:?}", outcome.stream);
+        moved_from(lab, vips[0], &outcome.owner)?;
+        one_answers(lab, vips[0])
+    })
+}
+
+/// The owner's speaker is killed and started again by its node.
+pub(crate) fn killed(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &Wish::local("killed"), |lab, vips| {
+        let outcome = disturb(lab, vips[0], How::KillSpeaker, false)?;
+        ensure!(outcome.stream.failures == 0, "{:?}", outcome.stream);
+        let owner = vip::owner(lab, vips[0])?;
+        eprintln!("    {} owned it, {owner} owns it", outcome.owner);
+        one_answers(lab, vips[0])
+    })
+}
+
+/// A speaker that starts while there is no API server goes on from what it last knew.
+pub(crate) fn restart_without_api(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &Wish::local("restart-no-api"), |lab, vips| {
+        let killed = probe::now_ns();
+        let outcome = disturb(lab, vips[0], How::KillSpeaker, true)?;
+        ensure!(outcome.stream.failures == 0, "{:?}", outcome.stream);
+        for parts in ["last known state read", "speaker starts"] {
+            timeline::wait_line(lab, &outcome.owner, killed, &[parts], CALM)?;
+        }
+        let macs = lightship_e2e::neighbours::who_answers(lab, vips[0])?;
+        ensure!(macs.len() == 1, "{macs:?} answer");
+        lab.start_api()?;
+        thread::sleep(CALM);
+        one_answers(lab, vips[0])
+    })
+}
