@@ -1,5 +1,6 @@
 //! What the kubelet tells the API server about its node and its pods. Pure but for the clock.
 
+use std::fs;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{self, Pod};
@@ -45,7 +46,7 @@ pub(super) fn node_is_current(node: &v1::Node, config: &AgentConfig) -> bool {
         .iter()
         .map(|net| net.addr().to_string())
         .collect();
-    ready && addresses == wanted
+    ready && addresses == wanted && status.node_info.is_some()
 }
 
 /// Status of a node that is well (a strategic merge patch).
@@ -59,6 +60,7 @@ pub(super) fn node_patch(config: &AgentConfig, now: String) -> Value {
     json!({ "status": {
         // Strategic merge would match addresses by type, and there are two InternalIPs.
         "addresses": patch_replacing(addresses),
+        "nodeInfo": node_info(),
         "conditions": [{
             "type": "Ready",
             "status": "True",
@@ -68,6 +70,26 @@ pub(super) fn node_patch(config: &AgentConfig, now: String) -> Value {
             "lastTransitionTime": now,
         }],
     }})
+}
+
+/// What `kubectl get nodes -o wide` shows of a machine.
+fn node_info() -> Value {
+    let kernel = |file: &str| {
+        let text = fs::read_to_string(format!("/proc/sys/kernel/{file}")).unwrap_or_default();
+        text.trim().to_owned()
+    };
+    json!({
+        "kernelVersion": kernel("osrelease"),
+        "bootID": kernel("random/boot_id"),
+        "machineID": "",
+        "systemUUID": "",
+        "osImage": "Lightship lab",
+        "operatingSystem": "linux",
+        "architecture": std::env::consts::ARCH,
+        "containerRuntimeVersion": concat!("lab://", env!("CARGO_PKG_VERSION")),
+        "kubeletVersion": concat!("lab-", env!("CARGO_PKG_VERSION")),
+        "kubeProxyVersion": "",
+    })
 }
 
 fn patch_replacing(mut list: Vec<Value>) -> Vec<Value> {
@@ -146,4 +168,85 @@ pub(super) fn pod_patch(
         ],
         "containerStatuses": containers,
     }})
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn config() -> AgentConfig {
+        AgentConfig {
+            node_name: "node1".into(),
+            addresses: vec![
+                "192.0.2.11/24".parse().unwrap(),
+                "2001:db8:2::11/64".parse().unwrap(),
+            ],
+            gateways: Vec::new(),
+            management: None,
+            pod_cidrs: Vec::new(),
+            peers: Vec::new(),
+            control: None,
+            kubeconfig: PathBuf::new(),
+            kube_proxy: None,
+            speaker: None,
+            log_dir: PathBuf::new(),
+            state_dir: PathBuf::new(),
+        }
+    }
+
+    fn node(ready: &str, addresses: &[&str]) -> v1::Node {
+        let addresses: Vec<Value> = addresses
+            .iter()
+            .map(|address| json!({ "type": "InternalIP", "address": address }))
+            .collect();
+        serde_json::from_value(json!({ "metadata": { "name": "node1" }, "status": {
+            "addresses": addresses,
+            "conditions": [{ "type": "Ready", "status": ready }],
+            "nodeInfo": node_info(),
+        }}))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_node_is_told_again_when_others_changed_its_status() {
+        let both = ["192.0.2.11", "2001:db8:2::11"];
+        assert!(node_is_current(&node("True", &both), &config()));
+        assert!(!node_is_current(&node("Unknown", &both), &config()));
+        assert!(!node_is_current(&node("True", &both[..1]), &config()));
+        assert!(!node_is_current(&v1::Node::default(), &config()));
+    }
+
+    #[test]
+    fn a_pods_status_has_all_that_endpoints_are_made_of() {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": { "name": "web", "labels": { READY_MARK: "false" } },
+            "spec": { "containers": [{ "name": "web", "image": "x" }] },
+        }))
+        .unwrap();
+        assert!(is_held_unready(&pod));
+        let server = Server {
+            ready: false,
+            since: "2026-01-01T00:00:00Z".into(),
+            started: "2026-01-01T00:00:00Z".into(),
+            restarts: 1,
+        };
+        let addresses = ["198.51.100.18".parse().unwrap()];
+        let patch = pod_patch(&pod, &config(), &addresses, &server);
+        // It must also be what the API has fields for.
+        let told: v1::PodStatus = serde_json::from_value(patch["status"].clone()).unwrap();
+        assert_eq!(told.pod_ip.as_deref(), Some("198.51.100.18"));
+        assert_eq!(told.host_ips.unwrap().len(), 2);
+        let ready = |name: &str| {
+            told.conditions
+                .iter()
+                .flatten()
+                .find(|condition| condition.type_ == name)
+                .map(|condition| condition.status.clone())
+        };
+        assert_eq!(ready("Ready").as_deref(), Some("False"));
+        assert_eq!(ready("Initialized").as_deref(), Some("True"));
+        assert_eq!(told.container_statuses.unwrap()[0].restart_count, 1);
+    }
 }
