@@ -61,35 +61,49 @@ async fn apply(uplink: &str, director: bool, vips: &BTreeSet<IpAddr>) -> Result<
         interfaces.push(VETH_HOST);
     }
     for family in [Family::V4, Family::V6] {
-        let wanted: BTreeSet<Route> = vips
-            .iter()
-            .filter(|vip| Family::of(**vip) == family)
-            .map(|vip| Route::blackhole(*vip, TABLE))
-            .collect();
-        let present: BTreeSet<Route> = rtnl.list_routes(TABLE, family).await?.into_iter().collect();
-        for route in wanted.difference(&present) {
-            rtnl.add_route(route).await?;
+        match apply_family(&rtnl, family, &interfaces, vips).await {
+            // A kernel without IPv6 has no IPv6 loops.
+            Err(error) if family == Family::V6 && error.is_not_supported() => {}
+            result => result?,
         }
-        for route in present
-            .difference(&wanted)
-            .filter(|r| r.protocol == PROTOCOL)
-        {
-            rtnl.delete_route(route).await?;
-        }
-        let rules = rtnl.rules(family).await?;
-        let ours: Vec<Rule> = interfaces
-            .iter()
-            .map(|i| Rule::for_iif(family, i, TABLE, TABLE))
-            .collect();
-        for rule in ours.iter().filter(|rule| !rules.contains(rule)) {
-            rtnl.add_rule(rule).await?;
-        }
-        let stale = rules
-            .iter()
-            .filter(|r| r.table == TABLE && r.protocol == PROTOCOL);
-        for rule in stale.filter(|rule| !ours.contains(rule)) {
-            rtnl.delete_rule(rule).await?;
-        }
+    }
+    Ok(())
+}
+
+async fn apply_family(
+    rtnl: &Rtnl,
+    family: Family,
+    interfaces: &[&str],
+    vips: &BTreeSet<IpAddr>,
+) -> Result<()> {
+    let wanted: BTreeSet<Route> = vips
+        .iter()
+        .filter(|vip| Family::of(**vip) == family)
+        .map(|vip| Route::blackhole(*vip, TABLE))
+        .collect();
+    let present: BTreeSet<Route> = rtnl.list_routes(TABLE, family).await?.into_iter().collect();
+    for route in wanted.difference(&present) {
+        rtnl.add_route(route).await?;
+    }
+    for route in present
+        .difference(&wanted)
+        .filter(|r| r.protocol == PROTOCOL)
+    {
+        rtnl.delete_route(route).await?;
+    }
+    let rules = rtnl.rules(family).await?;
+    let ours: Vec<Rule> = interfaces
+        .iter()
+        .map(|i| Rule::for_iif(family, i, TABLE, TABLE))
+        .collect();
+    for rule in ours.iter().filter(|rule| !rules.contains(rule)) {
+        rtnl.add_rule(rule).await?;
+    }
+    let stale = rules
+        .iter()
+        .filter(|r| r.table == TABLE && r.protocol == PROTOCOL);
+    for rule in stale.filter(|rule| !ours.contains(rule)) {
+        rtnl.delete_rule(rule).await?;
     }
     Ok(())
 }

@@ -88,11 +88,13 @@ impl Network {
                 .await?;
         }
         for family in [Family::V4, Family::V6] {
-            let routes: BTreeSet<Route> = wanted
+            let mut routes: BTreeSet<Route> = wanted
                 .iter()
                 .filter(|(_, ip, _)| Family::of(*ip) == family)
                 .map(|(dev, ip, _)| Route::on_link(*ip, *dev))
                 .collect();
+            let answers = self.links.answers.iter().filter(|r| r.family() == family);
+            routes.extend(answers.copied());
             let present = self.rtnl.list_routes(TABLE_MAIN, family).await?;
             let ours: BTreeSet<Route> = present
                 .into_iter()

@@ -1,10 +1,14 @@
 //! The director's namespace, links and settings.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use lightship_frames::Mac;
 use lightship_ipvs::{Client, Timeouts};
-use lightship_netio::{Link, Macvlan, ModuleState, Netns, Rtnl, Scope, Veth, run_in, sysctl};
+use lightship_netio::{
+    Family, Link, Macvlan, ModuleState, Netns, Route, Rtnl, Scope, Veth, run_in, sysctl,
+};
 
 use super::{Error, Plan};
 
@@ -31,6 +35,9 @@ pub(super) struct Links {
     pub(super) veth: u32,
     /// MAC of the host's end of the veth.
     pub(super) host_mac: Mac,
+    /// What the director itself needs to answer clients (ping, ICMP errors): the uplink's
+    /// networks and the host's routers, by way of the macvlan.
+    pub(super) answers: Vec<Route>,
 }
 
 /// Loads what the director needs and says what is missing.
@@ -108,11 +115,34 @@ pub(super) async fn links(plan: &Plan, netns: &Netns) -> Result<Links, Error> {
     follow(&host, &outer, plan.uplink.mtu).await?;
     host.add_address(outer.index, VETH_ADDRESS.into(), 32, Scope::Link)
         .await?;
+    let answers = answers(&host, plan.uplink.index, macvlan.index).await?;
     Ok(Links {
         macvlan: macvlan.index,
         veth: inner.index,
         host_mac,
+        answers,
     })
+}
+
+/// The routes by which the director's own packets reach clients. The kernel resolves these
+/// by ARP with no sender address and by NDP with a link-local one, so no VIP is ever named.
+async fn answers(host: &Rtnl, uplink: u32, macvlan: u32) -> Result<Vec<Route>, Error> {
+    let addresses = host.addresses().await?;
+    let networks = addresses.iter().filter(|a| {
+        let link_local = matches!(a.addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        a.index == uplink && !link_local && a.prefix < Family::of(a.addr).bits()
+    });
+    let mut routes: BTreeSet<Route> = networks
+        .map(|a| Route::on_link_network(a.addr, a.prefix, macvlan))
+        .collect();
+    for family in [Family::V4, Family::V6] {
+        let default = host.default_route(family).await?;
+        let gateway = default
+            .filter(|d| d.ifindex == uplink)
+            .and_then(|d| d.gateway);
+        routes.extend(gateway.map(|gateway| Route::default_via(gateway, macvlan)));
+    }
+    Ok(routes.into_iter().collect())
 }
 
 /// Brings a link up with the uplink's MTU, if it is not so already.

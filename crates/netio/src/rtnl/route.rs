@@ -99,6 +99,26 @@ impl Route {
         }
     }
 
+    /// `NETWORK/PREFIX dev DEV scope link`, of the network that `ip` is in: all of its
+    /// hosts are neighbours on `dev`.
+    pub fn on_link_network(ip: IpAddr, prefix: u8, dev: u32) -> Route {
+        let prefix = prefix.min(Family::of(ip).bits());
+        let dst = match ip {
+            IpAddr::V4(ip) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+                IpAddr::from(Ipv4Addr::from_bits(ip.to_bits() & mask))
+            }
+            IpAddr::V6(ip) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+                IpAddr::from(Ipv6Addr::from_bits(ip.to_bits() & mask))
+            }
+        };
+        Route {
+            prefix,
+            ..Route::on_link(dst, dev)
+        }
+    }
+
     /// `default via GATEWAY dev DEV onlink`: needs no address of ours in the
     /// gateway's network.
     pub fn default_via(gateway: IpAddr, dev: u32) -> Route {
