@@ -44,7 +44,7 @@ pub(super) fn read(frame: &[u8]) -> Result<Heard, FrameError> {
             address: packet.sender_ip.into(),
             mac: packet.sender_mac,
         }),
-        Err(FrameError::OtherProtocol { .. }) => Ok(match ndp::parse(frame)? {
+        Err(FrameError::OtherProtocol) => Ok(match ndp::parse(frame)? {
             Ndp::Solicitation {
                 target,
                 src,

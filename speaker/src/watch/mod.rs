@@ -29,6 +29,7 @@ use crate::world::{NodeName, ServiceRef, World};
 const BATCH: usize = 512;
 
 /// One change of one kind.
+#[expect(clippy::large_enum_variant, reason = "each lives for one call")]
 enum Change {
     Node(Event<core::Node>),
     Service(Event<core::Service>),
@@ -39,6 +40,9 @@ enum Change {
 }
 
 const KINDS: usize = 6;
+
+/// Gives an object's key and value, or no value for an object that is of no interest.
+type Read<K, Key, Value> = fn(&K) -> Option<(Key, Option<Value>)>;
 
 /// Watches until the receiver side of `world` is gone.
 pub async fn run(client: Client, world: watch::Sender<Option<Arc<World>>>) {
@@ -178,14 +182,13 @@ impl State {
         }
     }
 
-    /// Applies one event to the map that `part` picks. `read` gives an object's key and
-    /// value, or no value for an object that is of no interest.
+    /// Applies one event to the map that `part` picks.
     fn fold<K, Key: Ord, Value>(
         &mut self,
         kind: &'static str,
         event: Event<K>,
         part: fn(&mut World) -> &mut BTreeMap<Key, Value>,
-        read: fn(&K) -> Option<(Key, Option<Value>)>,
+        read: Read<K, Key, Value>,
     ) {
         let put = |map: &mut BTreeMap<Key, Value>, object: &K| match read(object) {
             Some((key, Some(value))) => drop(map.insert(key, value)),
