@@ -9,22 +9,28 @@
 //! `net/netfilter/ipvs/ip_vs_ctl.c` (`ip_vs_genl_*`).
 
 mod attr;
+mod command;
 mod constants;
 mod dest;
 mod frame;
 mod message;
 mod nlctrl;
+mod reply;
+mod request;
 mod service;
 mod stats;
 
+pub use command::Command;
 pub use constants::{FAMILY_NAME, FAMILY_VERSION};
 pub use dest::DestAttr;
 pub(crate) use dest::forward_to_kernel;
 pub use frame::{Frame, Payload, encode, frames};
-pub use message::{Attr, Command, IpvsMessage};
+pub use message::{Attr, IpvsMessage};
 pub(crate) use nlctrl::{encode_family_request, parse_family_id};
 pub use service::ServiceAttr;
 pub use stats::{Counter, StatsAttr};
 
+#[cfg(test)]
+mod proptests;
 #[cfg(test)]
 mod tests;

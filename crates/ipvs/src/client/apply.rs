@@ -107,9 +107,12 @@ fn send_batch(link: &mut Link, family_id: u16, ops: &[Op]) -> BTreeMap<usize, Er
     }
     let deadline = link.deadline();
     while !verdicts.complete() {
-        let outcome = link
-            .receive(deadline)
-            .and_then(|datagram| verdicts.take(datagram));
+        let received = if verdicts.overrun {
+            link.receive_queued()
+        } else {
+            link.receive(deadline)
+        };
+        let outcome = received.and_then(|datagram| verdicts.take(datagram));
         match outcome {
             // The kernel had answered all before the send returned: what came
             // through can still be read, and what did not is lost.

@@ -19,6 +19,8 @@ const RECEIVE_LEN: usize = 64 * 1024;
 const SOCKET_BUFFER: usize = 1 << 20;
 /// `MSG_TRUNC`: have `recv` return the datagram's length, not what fitted.
 const MSG_TRUNC: i32 = 0x20;
+/// `MSG_DONTWAIT`: return at once when nothing is queued.
+const MSG_DONTWAIT: i32 = 0x40;
 /// `ENOBUFS`: how the kernel says that replies were lost.
 const ENOBUFS: i32 = 105;
 
@@ -69,6 +71,12 @@ impl Link {
         Ok(())
     }
 
+    /// Down to the least that Linux grants.
+    #[cfg(test)]
+    pub(super) fn shrink_receive_buffer(&self) {
+        SockRef::from(&self.socket).set_recv_buffer_size(1).unwrap();
+    }
+
     pub(super) fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
@@ -95,9 +103,20 @@ impl Link {
     ///
     /// A steady trickle of foreign datagrams cannot hold it past `deadline`.
     pub(super) fn receive(&mut self, deadline: Instant) -> Result<&[u8], Error> {
+        self.receive_with(MSG_TRUNC, deadline)
+    }
+
+    /// Receives one datagram that is queued already; [`Error::Timeout`] when
+    /// none is.
+    pub(super) fn receive_queued(&mut self) -> Result<&[u8], Error> {
+        let deadline = self.deadline();
+        self.receive_with(MSG_TRUNC | MSG_DONTWAIT, deadline)
+    }
+
+    fn receive_with(&mut self, flags: i32, deadline: Instant) -> Result<&[u8], Error> {
         loop {
             self.buffer.clear();
-            match self.socket.recv_from(&mut self.buffer, MSG_TRUNC) {
+            match self.socket.recv_from(&mut self.buffer, flags) {
                 Ok((length, _)) if length > self.buffer.len() => {
                     return Err(Error::Decode(format!(
                         "a datagram of {length} bytes does not fit"
@@ -129,6 +148,30 @@ impl Link {
         parse: impl Fn(&Payload<'_>) -> Result<T, DecodeError>,
     ) -> Result<Reply<T>, Error> {
         self.send(request)?;
+        let reply = self.gather(sequence, parse);
+        if reply.is_err() {
+            self.discard_queued();
+        }
+        reply
+    }
+
+    /// Reads away what is left of a reply: a dump that is not read to its end
+    /// would make the kernel refuse the next one.
+    fn discard_queued(&mut self) {
+        let deadline = self.deadline();
+        while Instant::now() < deadline {
+            match self.receive_queued() {
+                Ok(_) | Err(Error::Overrun | Error::Decode(_)) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn gather<T>(
+        &mut self,
+        sequence: u32,
+        parse: impl Fn(&Payload<'_>) -> Result<T, DecodeError>,
+    ) -> Result<Reply<T>, Error> {
         let mut reply = Reply {
             messages: Vec::new(),
             interrupted: false,

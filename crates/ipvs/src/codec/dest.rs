@@ -146,24 +146,21 @@ pub(super) fn key_attrs(key: SocketAddr) -> Vec<DestAttr> {
 
 /// All attributes of a destination to add or edit, in `ipvsadm`'s order.
 pub(super) fn full_attrs(destination: &Destination) -> Vec<DestAttr> {
+    // Without a tunnel these are zeros. Kernels before 5.3 ignore them.
+    let tunnel = match destination.forward {
+        Forward::Tunnel(tunnel) => tunnel,
+        _ => Tunnel::IPIP,
+    };
     let mut attrs = key_attrs(destination.key());
     attrs.extend([
         DestAttr::FwdMethod(forward_to_kernel(destination.forward).into()),
         DestAttr::Weight(destination.weight),
+        DestAttr::TunType(tunnel_to_kernel(tunnel.kind)),
+        DestAttr::TunPort(tunnel.port),
+        DestAttr::TunFlags(tunnel.flags),
         DestAttr::UpperThreshold(destination.upper_threshold),
         DestAttr::LowerThreshold(destination.lower_threshold),
     ]);
-    // The kernel reads missing ones as plain IP in IP, and kernels before 5.3
-    // know none of them.
-    if let Forward::Tunnel(tunnel) = destination.forward
-        && tunnel != Tunnel::IPIP
-    {
-        attrs.extend([
-            DestAttr::TunType(tunnel_to_kernel(tunnel.kind)),
-            DestAttr::TunPort(tunnel.port),
-            DestAttr::TunFlags(tunnel.flags),
-        ]);
-    }
     attrs
 }
 
