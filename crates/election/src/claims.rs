@@ -1,6 +1,6 @@
 //! What each peer claims, put together from the pages of its heartbeats.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::Claim;
@@ -10,7 +10,7 @@ use crate::Claim;
 /// A claim counts as soon as any page shows it. That a claim is *gone* is
 /// harder to know, since pages get lost and claims move between pages: with one
 /// page its absence says so; with several, only after it was absent from
-/// [`SWEEPS_TO_FORGET`] unbroken runs over all pages. Nothing urgent waits for that: who takes a
+/// [`SWEEPS_TO_FORGET`] runs over all pages in a row. Nothing urgent waits for that: who takes a
 /// VIP over raises the epoch, and that counts at once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PeerClaims {
@@ -18,10 +18,10 @@ pub(crate) struct PeerClaims {
     claims: BTreeMap<IpAddr, (u64, u64)>,
     /// Number of the current run over the pages.
     sweep: u64,
-    /// The page that continues the run, and of how many.
-    expect: (u16, u16),
-    /// The run started at page 0 and missed none so far.
-    unbroken: bool,
+    /// The pages that the run has seen, and of how many. They may come in any order; one
+    /// that comes again begins the next run.
+    seen: BTreeSet<u16>,
+    pages: u16,
     /// All claims were seen at least once.
     complete: bool,
 }
@@ -31,19 +31,18 @@ const SWEEPS_TO_FORGET: u64 = 2;
 impl PeerClaims {
     /// Takes one page in. True if it changed what the peer claims.
     pub(crate) fn page(&mut self, page: u16, pages: u16, claims: &[Claim]) -> bool {
-        if page == 0 {
+        if self.pages != pages || self.seen.contains(&page) || self.sweep == 0 {
             self.sweep += 1;
-            self.unbroken = true;
-        } else if self.expect != (page, pages) {
-            self.unbroken = false;
+            self.pages = pages;
+            self.seen.clear();
         }
-        self.expect = (page.saturating_add(1), pages);
+        self.seen.insert(page);
         let mut changed = false;
         for claim in claims {
             let before = self.claims.insert(claim.vip, (claim.epoch, self.sweep));
             changed |= before.is_none_or(|(epoch, _)| epoch != claim.epoch);
         }
-        if self.unbroken && page.saturating_add(1) >= pages {
+        if self.seen.len() >= usize::from(pages) {
             changed |= self.finish_sweep(pages);
         }
         changed
@@ -54,6 +53,8 @@ impl PeerClaims {
         let oldest = (self.sweep + 1).saturating_sub(patience);
         let before = self.claims.len();
         self.claims.retain(|_, (_, seen)| *seen >= oldest);
+        // The next page, whichever it is, belongs to the next run.
+        self.pages = 0;
         let first = !std::mem::replace(&mut self.complete, true);
         first || self.claims.len() != before
     }

@@ -19,10 +19,10 @@
 //! 2. at [`detector::Detector::next_deadline`]: [`detector::Detector::on_tick`];
 //! 3. for each [`detector::Event::Probe`]: an ARP request or neighbour solicitation
 //!    to the node's address, **and** a heartbeat with `solicit` set to that node;
-//! 4. at its start: a first heartbeat with `solicit` to every peer, so that it knows all claims
-//!    after one round trip;
-//! 5. each [`detector::Config::interval`], and at once when its claims change: a heartbeat
+//! 4. each [`detector::Config::interval`], and at once when its claims change: a heartbeat
 //!    with the next counter to every peer;
+//! 5. those of the first interval after its start with `solicit`, so that it knows all claims
+//!    after one round trip;
 //! 6. before each step of the election: [`detector::Detector::woken_at`]; for a
 //!    [`detector::Config::timeout`] from then on the election takes nothing new.
 

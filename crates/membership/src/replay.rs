@@ -1,13 +1,17 @@
 //! Refuses heartbeats that are not newer than the newest one of their sender.
 //!
-//! Order is `(boot_id, counter, page)`, strictly rising. No window of late
-//! datagrams is kept: a heartbeat is overtaken by the next one within an interval, and
-//! an older claim list applied over a newer one would undo a move.
+//! A heartbeat is newer if its `(boot_id, counter)` is greater. Pages of the newest heartbeat
+//! are accepted in any order, each once: they are sent in a burst that the network may
+//! reorder. Of older heartbeats nothing is accepted, not even late: each is overtaken by the
+//! next within an interval, and an older claim list applied over a newer one would
+//! undo a move.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use thiserror::Error;
 
+use crate::heartbeat::MAX_PAGES;
 use crate::{Heartbeat, NodeName};
 
 #[cfg(test)]
@@ -32,7 +36,7 @@ pub enum ReplayError {
         /// Page of the datagram.
         page: u16,
     },
-    /// Older than the newest one: replayed, or reordered on the way.
+    /// Older than the newest one: replayed, or late on the way.
     #[error("heartbeat {counter} page {page} is older than the newest")]
     Stale {
         /// Counter of the datagram.
@@ -56,7 +60,28 @@ impl ReplayError {
 /// The newest heartbeat of each sender.
 #[derive(Debug, Clone, Default)]
 pub struct ReplayGuard {
-    newest: BTreeMap<NodeName, (u64, u64, u16)>,
+    newest: BTreeMap<NodeName, Newest>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Newest {
+    boot_id: u64,
+    counter: u64,
+    /// A bit for each page that was accepted.
+    pages: [u64; MAX_PAGES as usize / 64],
+}
+
+impl Newest {
+    /// Marks a page; false if it was marked before or cannot exist.
+    fn mark(&mut self, page: u16) -> bool {
+        let Some(bits) = self.pages.get_mut(usize::from(page / 64)) else {
+            return false;
+        };
+        let bit = 1 << (page % 64);
+        let new = *bits & bit == 0;
+        *bits |= bit;
+        new
+    }
 }
 
 impl ReplayGuard {
@@ -79,24 +104,28 @@ impl ReplayGuard {
             page,
             ..
         } = *heartbeat;
-        let Some(newest) = self.newest.get_mut(&heartbeat.sender) else {
-            self.newest
-                .insert(heartbeat.sender.clone(), (boot_id, counter, page));
-            return Ok(());
+        let fresh = Newest {
+            boot_id,
+            counter,
+            pages: Default::default(),
         };
-        if boot_id < newest.0 {
+        let newest = self.newest.entry(heartbeat.sender.clone()).or_insert(fresh);
+        if boot_id < newest.boot_id {
+            let newest = newest.boot_id;
             return Err(ReplayError::OldBoot {
                 got: boot_id,
-                newest: newest.0,
+                newest,
             });
         }
-        match (boot_id, counter, page).cmp(newest) {
-            std::cmp::Ordering::Greater => {
-                *newest = (boot_id, counter, page);
-                Ok(())
-            }
-            std::cmp::Ordering::Equal => Err(ReplayError::Replayed { counter, page }),
-            std::cmp::Ordering::Less => Err(ReplayError::Stale { counter, page }),
+        match (boot_id, counter).cmp(&(newest.boot_id, newest.counter)) {
+            Ordering::Less => return Err(ReplayError::Stale { counter, page }),
+            Ordering::Equal => {}
+            Ordering::Greater => *newest = fresh,
+        }
+        if newest.mark(page) {
+            Ok(())
+        } else {
+            Err(ReplayError::Replayed { counter, page })
         }
     }
 

@@ -9,9 +9,11 @@
 //! * [`world`]: the event queue, the nodes, their faults;
 //! * [`watch`]: what is observed from outside: who answers, outages, accusations;
 //! * [`schedule`]: random fault schedules and what must hold after each.
+//! * [`measure`]: figures from many runs.
 
 use std::time::Duration;
 
+pub mod measure;
 pub mod net;
 pub mod rng;
 pub mod schedule;

@@ -1,9 +1,11 @@
-//! `cargo run -p lightship-sim -- run --seeds 100000`: many schedules; `replay SEED`: one, told.
+//! `cargo run -p lightship-sim -- run --seeds 100000`: many schedules; `replay SEED`: one, told;
+//! `takeover` and `loss`: figures.
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use lightship_sim::schedule;
+use clap::{Args, Parser, Subcommand};
+use lightship_sim::world::Setup;
+use lightship_sim::{measure, ms, schedule};
 
 /// Simulates membership and election under faults.
 #[derive(Parser)]
@@ -23,6 +25,25 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         first: u64,
     },
+    /// Crashes owners and prints how long their VIPs had nobody who answers.
+    Takeover {
+        /// Crashes.
+        #[arg(long, default_value_t = 500)]
+        seeds: u64,
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+    /// Lets a healthy cluster run and prints how often a speaker was given up wrongly.
+    Loss {
+        /// Virtual time in minutes.
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+        /// Decides all chance.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        #[command(flatten)]
+        cluster: Cluster,
+    },
     /// Runs one schedule and prints its timeline.
     Replay {
         /// Its number.
@@ -30,11 +51,68 @@ enum Command {
     },
 }
 
+#[derive(Args)]
+struct Cluster {
+    /// Nodes.
+    #[arg(long, default_value_t = 10)]
+    nodes: usize,
+    /// VIPs.
+    #[arg(long, default_value_t = 20)]
+    vips: usize,
+    /// Frames lost at random, in 1,000.
+    #[arg(long, default_value_t = 0)]
+    loss: u32,
+    /// Heartbeat interval in ms.
+    #[arg(long, default_value_t = 100)]
+    interval: u64,
+    /// Intervals of silence that make a speaker gone.
+    #[arg(long, default_value_t = 4)]
+    misses: u32,
+    /// Time between two probes of a late node in ms.
+    #[arg(long, default_value_t = 25)]
+    probe_interval: u64,
+    /// Probe the kernel only: the late speaker is not asked for a heartbeat.
+    #[arg(long)]
+    no_solicit: bool,
+}
+
+impl Cluster {
+    fn setup(&self, seed: u64) -> Setup {
+        let mut setup = Setup {
+            seed,
+            nodes: self.nodes,
+            vips: self.vips,
+            ..Setup::default()
+        };
+        setup.quality.loss = self.loss;
+        setup.solicit = !self.no_solicit;
+        setup.config.interval = ms(self.interval);
+        setup.config.misses = self.misses;
+        setup.config.probe_interval = ms(self.probe_interval);
+        setup.config.leave_linger = ms(self.interval * 2);
+        setup
+    }
+}
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run { seeds, first } => (first..first + seeds)
             .try_for_each(|seed| schedule::run(seed).map(|_| ()))
             .map(|()| format!("{seeds} schedules held")),
+        Command::Takeover { seeds, cluster } => {
+            Ok(measure::takeovers(&cluster.setup(0), 0..seeds).to_string())
+        }
+        Command::Loss {
+            minutes,
+            seed,
+            cluster,
+        } => {
+            let time = ms(minutes * 60_000);
+            Ok(format!(
+                "{:?}",
+                measure::under_loss(&cluster.setup(seed), time)
+            ))
+        }
         Command::Replay { seed } => schedule::run(seed).map(|world| world.watch.timeline()),
     };
     match outcome {

@@ -55,6 +55,8 @@ pub struct Start {
     pub keys: Keys,
     /// Carrier and director are fine.
     pub can_own: bool,
+    /// Asks late speakers for a heartbeat.
+    pub solicit: bool,
 }
 
 /// How long a leaving speaker waits for others to take its VIPs.
@@ -69,8 +71,11 @@ pub struct Speaker {
     boot_id: u64,
     counter: u64,
     next_beat: Duration,
+    /// Until then all heartbeats ask for an answer, so a start is settled after a round trip.
+    asking_until: Duration,
     leaving_since: Option<Duration>,
     can_own: bool,
+    solicit: bool,
     fit_peers: BTreeSet<NodeName>,
     guard: ReplayGuard,
     /// The real detector.
@@ -97,8 +102,10 @@ impl Speaker {
             boot_id: start.boot_id,
             counter: 0,
             next_beat: now,
+            asking_until: now + start.config.interval,
             leaving_since: None,
             can_own: start.can_own,
+            solicit: start.solicit,
             fit_peers: BTreeSet::new(),
             guard: ReplayGuard::new(),
             detector,
@@ -134,7 +141,7 @@ impl Speaker {
         self.election.heard(&beat.sender);
         self.election
             .on_claims(&beat.sender, beat.page, beat.pages, &claims);
-        self.digest(events, now, &mut out);
+        self.digest(events, &mut out);
         if beat.flags.solicit {
             for datagram in self.beat(false) {
                 out.push(Out::Send(beat.sender.clone(), datagram));
@@ -148,7 +155,7 @@ impl Speaker {
     pub fn on_probe_reply(&mut self, node: &NodeName, now: Duration) -> Vec<Out> {
         let mut out = Vec::new();
         let events = self.detector.on_probe_reply(node, now);
-        self.digest(events, now, &mut out);
+        self.digest(events, &mut out);
         self.decide(now, &mut out);
         out
     }
@@ -157,12 +164,10 @@ impl Speaker {
     pub fn on_timer(&mut self, now: Duration) -> Vec<Out> {
         let mut out = Vec::new();
         let events = self.detector.on_tick(now);
-        self.digest(events, now, &mut out);
+        self.digest(events, &mut out);
         if now >= self.next_beat {
             self.next_beat = (self.next_beat + self.interval).max(now);
-            // The first one asks everybody to answer, so a start is settled after a round trip.
-            let first = self.counter == 0;
-            out.extend(self.beat(first).into_iter().map(Out::Broadcast));
+            out.extend(self.beat(self.asking(now)).into_iter().map(Out::Broadcast));
         }
         self.decide(now, &mut out);
         out
@@ -182,7 +187,7 @@ impl Speaker {
         let mut out = Vec::new();
         self.leaving_since = Some(now);
         self.election.leave();
-        out.extend(self.beat(false).into_iter().map(Out::Broadcast));
+        out.extend(self.beat(self.asking(now)).into_iter().map(Out::Broadcast));
         self.decide(now, &mut out);
         out
     }
@@ -191,7 +196,7 @@ impl Speaker {
     pub fn set_can_own(&mut self, can_own: bool, now: Duration) -> Vec<Out> {
         let mut out = Vec::new();
         self.can_own = can_own;
-        out.extend(self.beat(false).into_iter().map(Out::Broadcast));
+        out.extend(self.beat(self.asking(now)).into_iter().map(Out::Broadcast));
         self.decide(now, &mut out);
         out
     }
@@ -204,12 +209,19 @@ impl Speaker {
         out
     }
 
-    fn digest(&mut self, events: Vec<Event>, _now: Duration, out: &mut Vec<Out>) {
+    fn asking(&self, now: Duration) -> bool {
+        now < self.asking_until
+    }
+
+    fn digest(&mut self, events: Vec<Event>, out: &mut Vec<Out>) {
         for event in events {
             match event {
                 Event::Changed { node, from, to, .. } => out.push(Out::Changed { node, from, to }),
                 Event::Probe(node) => {
                     out.push(Out::Probe(node.clone()));
+                    if !self.solicit {
+                        continue;
+                    }
                     for datagram in self.beat(true) {
                         out.push(Out::Send(node.clone(), datagram));
                     }
@@ -242,7 +254,7 @@ impl Speaker {
         let actions = self.election.step(now);
         if !actions.is_empty() {
             out.extend(actions.into_iter().map(Out::Act));
-            out.extend(self.beat(false).into_iter().map(Out::Broadcast));
+            out.extend(self.beat(self.asking(now)).into_iter().map(Out::Broadcast));
         }
         let drained = self
             .leaving_since

@@ -39,6 +39,8 @@ pub struct Setup {
     pub quality: Quality,
     /// Nodes start within this time of each other.
     pub stagger: Duration,
+    /// A late speaker is asked for a heartbeat, beside the probe of its kernel.
+    pub solicit: bool,
 }
 
 impl Default for Setup {
@@ -51,6 +53,7 @@ impl Default for Setup {
             settle: Duration::from_secs(1),
             quality: Quality::default(),
             stagger: Duration::from_millis(200),
+            solicit: true,
         }
     }
 }
@@ -469,6 +472,7 @@ impl World {
             },
             keys: self.keys.clone(),
             can_own: machine.can_own,
+            solicit: self.setup.solicit,
         }
     }
 }
