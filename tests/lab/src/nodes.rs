@@ -177,23 +177,23 @@ pub(crate) fn wait_ready(lab: &Lab, name: &str) -> Result<()> {
     )
 }
 
-/// Waits until kube-proxy on a node has written its rules once.
+/// Waits until kube-proxy on a node has written its rules: until the API server
+/// answers the node under its ClusterIP. (kube-proxy's own health check says yes before that.)
 pub(crate) fn wait_proxy(lab: &Lab, name: &str) -> Result<()> {
-    let spec = &lab.state.node(name)?.spec;
-    let url = match spec.addresses[0].addr() {
-        IpAddr::V4(address) => format!("http://{address}:10256/healthz"),
-        IpAddr::V6(address) => format!("http://[{address}]:10256/healthz"),
+    let services = addressing::service_cidrs(lab.state.options.families)[0];
+    let address = services.hosts().next().context("no ClusterIP")?;
+    // Plain HTTP to a TLS port: an answer of four hundred something is an answer.
+    let url = match address {
+        IpAddr::V4(address) => format!("http://{address}:443/"),
+        IpAddr::V6(address) => format!("http://[{address}]:443/"),
     };
     sh::wait_for(
-        &format!("kube-proxy on {name} is healthy"),
+        &format!("kube-proxy on {name} has its rules"),
         Duration::from_secs(120),
         Duration::from_millis(200),
         || {
-            let probe = crate::net::command_in(
-                crate::substrate::LAB_NETNS,
-                &["curl", "-fsS", "-m", "2", "-o", "/dev/null", &url],
-            );
-            Ok(sh::output(probe, None)?.status.success().then_some(()))
+            let probe = lab.exec(name, &["curl", "-s", "-m", "1", "-o", "/dev/null", &url])?;
+            Ok(probe.status.success().then_some(()))
         },
     )
 }
