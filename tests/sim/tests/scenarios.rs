@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lightship_election::MoveReason;
 use lightship_membership::PeerState;
-use lightship_sim::measure::takeovers;
+use lightship_sim::measure::{takeovers, under_loss};
 use lightship_sim::ms;
 use lightship_sim::schedule::one_owner_each;
 use lightship_sim::world::{Fault, Setup, World, vip};
@@ -307,4 +307,32 @@ fn a_thousand_vips_of_one_node_move_at_once() {
     let load = world.load();
     assert!(spread(&world, |node| node > 0) <= 30, "{load:?}");
     one_owner_each(&world).unwrap();
+}
+
+#[test]
+fn losing_every_tenth_frame_accuses_nobody_because_late_speakers_are_asked() {
+    let mut setup = Setup {
+        nodes: 10,
+        vips: 20,
+        ..Setup::default()
+    };
+    setup.quality.loss = 100;
+    let asked = under_loss(&setup, Duration::from_secs(600));
+    println!("asking late speakers: {asked:?}");
+    assert_eq!((asked.wrong_accusations, asked.moves), (0, 0));
+    // Counting misses alone cannot do that.
+    setup.solicit = false;
+    let counted = under_loss(&setup, Duration::from_secs(300));
+    println!("counting misses only: {counted:?}");
+    assert!(counted.wrong_accusations > 10);
+}
+
+#[test]
+fn a_crash_is_answered_as_fast_on_a_network_that_loses_every_tenth_frame() {
+    let mut setup = Setup::default();
+    setup.quality.loss = 100;
+    let samples = takeovers(&setup, 0..100);
+    println!("takeover under loss: {samples}");
+    // An announcement of the plan may be lost too, but nobody waits for it.
+    assert!(samples.max() <= ms(405), "{samples}");
 }
