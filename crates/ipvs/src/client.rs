@@ -4,6 +4,10 @@
 //! namespace in which that socket was opened; it keeps no other state. No call
 //! waits longer than the client's timeout for a reply. Calls block the thread:
 //! from async code, use a thread of its own.
+//!
+//! In a namespace whose `lo` was never up, the kernel refuses IPv4 destinations
+//! with `EINVAL`: there is no local routing table yet, without which it takes
+//! every address for a broadcast one (`inet_addr_type`).
 
 mod apply;
 mod link;

@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::model::{Destination, Service, ServiceKey, ServiceSpec, ServiceState};
+use crate::model::{Destination, Service, ServiceKey, ServiceSpec, ServiceState, Stats};
 
 /// The weight with which a new destination enters when it is wanted with
 /// weight 0: the weight of every live destination in Lightship, so the table
@@ -106,6 +106,21 @@ pub fn plan(desired: &[ServiceSpec], actual: &[ServiceState]) -> Vec<Op> {
         plan.delete.push(Op::DelService(*key));
     }
     plan.into_ops()
+}
+
+/// The table that [`crate::Client::dump`] would read (counters aside) once the
+/// plan for `desired` has been applied without an error. It spares a caller who
+/// alone writes to the table the reading after each change.
+#[must_use]
+pub fn outcome(desired: &[ServiceSpec]) -> Vec<ServiceState> {
+    canonical(desired)
+        .into_values()
+        .map(|wanted| ServiceState {
+            service: wanted.service,
+            stats: Stats::default(),
+            destinations: wanted.destinations.into_iter().map(Into::into).collect(),
+        })
+        .collect()
 }
 
 /// A spec without duplicates.

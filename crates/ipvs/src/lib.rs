@@ -5,6 +5,7 @@
 //! - [`diff`]: [`plan`] turns a desired and an actual table into the fewest
 //!   [`Op`]s; pure. Keeps the destination order alike on all nodes, which the
 //!   `mh` scheduler needs.
+//! - [`outcome`]: the table that a plan leaves, for callers who write alone.
 //! - [`digest()`]: one number for a desired table, for nodes to compare.
 //! - [`client`]: a blocking [`Client`] over a socket of the caller's, which
 //!   reads the table and applies ops.
@@ -38,7 +39,7 @@ mod error;
 pub mod model;
 
 pub use client::{ApplyError, Client, OpError};
-pub use diff::{Op, plan};
+pub use diff::{Op, outcome, plan};
 pub use digest::digest;
 pub use error::Error;
 pub use model::{

@@ -16,12 +16,16 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use lightship_ipvs::{
     ApplyError, Client, Destination, Family, Op, Protocol, Scheduler, Service, ServiceFlags,
     ServiceKey, ServiceSpec, Timeouts, plan,
 };
+
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_GENERIC;
 
 const ENOENT: i32 = 2;
 const ESRCH: i32 = 3;
@@ -72,7 +76,8 @@ fn ipvsadm(args: &[&str]) -> String {
 /// nothing), the destinations as the kernel has them, and spaces squeezed.
 fn sorted_services(text: &str) -> String {
     let mut services: Vec<String> = Vec::new();
-    for line in text.lines().skip(3) {
+    let heading = |line: &&str| !line.contains("-> RemoteAddress:Port");
+    for line in text.lines().skip_while(heading).skip(1) {
         let words = line.split_whitespace().collect::<Vec<_>>().join(" ");
         if words.starts_with("->") {
             let service = services.last_mut().expect("a service first");
@@ -414,6 +419,77 @@ fn slots(vip: &str) -> BTreeMap<u16, SocketAddr> {
         .collect()
 }
 
+/// Counters of a service that has had 400 connections of one packet each.
+fn counters_agree_with_ipvsadm(table: &mut Table, vip: &str) {
+    let key = ServiceKey::new(vip.parse().unwrap(), Protocol::Udp, 53);
+    let counted = |table: &mut Table| {
+        let (_, stats) = table.0.service(key).unwrap();
+        let destinations = table.0.dump_destinations(key).unwrap();
+        let mut lines = vec![format!(
+            "UDP {vip}:53 {} {} 0 {} 0",
+            stats.connections, stats.in_packets, stats.in_bytes
+        )];
+        lines.extend(destinations.iter().rev().map(|state| {
+            let (addr, stats) = (state.destination.key(), state.stats);
+            format!(
+                "-> {addr} {} {} 0 {} 0",
+                stats.connections, stats.in_packets, stats.in_bytes
+            )
+        }));
+        let service = format!("{vip}:53");
+        let args = ["-L", "-n", "-u", &service, "--stats", "--exact", "--nosort"];
+        assert_eq!(ipvsadm(&args), lines.join("\n"));
+        (stats.connections, stats.in_packets, stats.in_bytes)
+    };
+    // 20 bytes of IPv4, 8 of UDP, 1 of ours. The kernel's estimator brings the
+    // counters up to date every 2 s.
+    let expected = (400, 400, 400 * 29);
+    let patience = Instant::now() + Duration::from_secs(10);
+    let counters = |table: &mut Table| {
+        let (_, stats) = table.0.service(key).unwrap();
+        (stats.connections, stats.in_packets, stats.in_bytes)
+    };
+    while counters(table) != expected && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(counted(table), expected);
+    table.0.zero(Some(key)).unwrap();
+    assert_eq!(counted(table), (0, 0, 0));
+}
+
+/// A client stays in the namespace of its socket, whoever uses it.
+#[test]
+#[ignore = "needs a kernel with ip_vs: run tests/uml/live.sh"]
+fn a_socket_carries_its_namespace_along() {
+    let mut here = Table::open();
+    let (ours, theirs) = (
+        [spec("192.0.2.200", Protocol::Tcp, 80, &[(11, 1)])],
+        [spec("192.0.2.200", Protocol::Tcp, 443, &[(12, 1)])],
+    );
+    // The thread stays in its new namespace until it is told to look.
+    let (look, told) = mpsc::channel::<()>();
+    let (send_socket, socket) = mpsc::channel();
+    let there = std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let status = Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status();
+        assert!(status.unwrap().success());
+        send_socket
+            .send(Socket::new(NETLINK_GENERIC).unwrap())
+            .unwrap();
+        told.recv().unwrap();
+        ipvsadm(&["-L", "-n", "--nosort"])
+    });
+    let mut client = Client::new(socket.recv().unwrap()).unwrap();
+    here.become_(&ours);
+    assert_eq!(client.dump().unwrap(), []);
+    client.apply(&plan(&theirs, &[])).unwrap();
+    assert_eq!(ipvsadm(&["-L", "-n", "--nosort"]), listing(&ours));
+    look.send(()).unwrap();
+    assert_eq!(there.join().unwrap(), listing(&theirs));
+}
+
 /// The reason for the order and for adding drained destinations alive: tables
 /// with different histories send every client to the same node.
 #[test]
@@ -464,6 +540,8 @@ fn different_histories_give_the_same_mh_table() {
         .count();
     println!("of 400 clients, {moved} would be elsewhere without the detour over weight 1");
     assert!(moved > 0);
+
+    counters_agree_with_ipvsadm(&mut table, "192.0.2.210");
 
     let status = Command::new("ip").args(["link", "del", "vips"]).status();
     assert!(status.unwrap().success());

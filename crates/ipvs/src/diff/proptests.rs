@@ -102,6 +102,7 @@ proptest! {
         kernel.apply_all(&plan(&after, &kernel.dump()));
         assert_holds(&kernel, &after);
         prop_assert_eq!(plan(&after, &kernel.dump()), vec![]);
+        prop_assert_eq!(kernel.dump(), outcome(&after));
     }
 
     /// Which history led to a table does not matter: with live weights of 1,

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 /// Counters of a service or destination. Rates are estimates per second.
+///
+/// The kernel's estimator brings all of them up to date every 2 s, so they lag
+/// by as much, and stand still where `net.ipv4.vs.run_estimation` is 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Connections scheduled.
