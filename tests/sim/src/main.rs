@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use lightship_membership::Config;
 use lightship_sim::world::Setup;
 use lightship_sim::{measure, ms, schedule};
 
@@ -68,9 +69,12 @@ struct Cluster {
     /// Intervals of silence that make a speaker gone.
     #[arg(long, default_value_t = 4)]
     misses: u32,
+    /// Silence after which a node is probed, in ms.
+    #[arg(long)]
+    probe_after: Option<u64>,
     /// Time between two probes of a late node in ms.
-    #[arg(long, default_value_t = 25)]
-    probe_interval: u64,
+    #[arg(long)]
+    probe_interval: Option<u64>,
     /// Probe the kernel only: the late speaker is not asked for a heartbeat.
     #[arg(long)]
     no_solicit: bool,
@@ -86,10 +90,13 @@ impl Cluster {
         };
         setup.quality.loss = self.loss;
         setup.solicit = !self.no_solicit;
-        setup.config.interval = ms(self.interval);
-        setup.config.misses = self.misses;
-        setup.config.probe_interval = ms(self.probe_interval);
-        setup.config.leave_linger = ms(self.interval * 2);
+        setup.config = Config::new(ms(self.interval), self.misses);
+        if let Some(after) = self.probe_after {
+            setup.config.probe_after = ms(after);
+        }
+        if let Some(interval) = self.probe_interval {
+            setup.config.probe_interval = ms(interval);
+        }
         setup
     }
 }

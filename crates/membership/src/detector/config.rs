@@ -12,8 +12,9 @@ pub struct Config {
     /// Intervals of silence after which a speaker is gone. 2 to 100. At 100 ms and 4, a
     /// crash is seen 300 to 400 ms after it happened.
     pub misses: u32,
-    /// Intervals of silence after which the node is probed. At least 1, below `misses`.
-    pub probe_after_misses: u32,
+    /// Silence after which the node is probed. At least one interval, less than the timeout.
+    /// Shorter leaves time for more probes, but asks nodes whose heartbeat is only a little late.
+    pub probe_after: Duration,
     /// Time between two probes of a node that is late. From 1 ms up to `interval`. Shorter makes
     /// packet loss harmless: each probe is another chance for a life sign. A node that is already given up is
     /// probed once per interval, a dead one ever more rarely.
@@ -24,14 +25,9 @@ pub struct Config {
 }
 
 impl Default for Config {
+    /// 100 ms and 4 misses.
     fn default() -> Self {
-        Self {
-            interval: Duration::from_millis(100),
-            misses: 4,
-            probe_after_misses: 2,
-            probe_interval: Duration::from_millis(25),
-            leave_linger: Duration::from_millis(200),
-        }
+        Self::new(Duration::from_millis(100), 4)
     }
 }
 
@@ -45,12 +41,14 @@ pub enum ConfigError {
     #[error("misses must be 2 to 100, not {0}")]
     Misses(u32),
     /// See [`Config::probe_after_misses`].
-    #[error("probes must start after 1 to {max} misses, not {got}")]
+    #[error("probes must start after {min:?} or later but before {timeout:?}, not {got:?}")]
     ProbeAfter {
         /// What was given.
-        got: u32,
-        /// One less than `misses`.
-        max: u32,
+        got: Duration,
+        /// The heartbeat interval.
+        min: Duration,
+        /// The interval times the misses.
+        timeout: Duration,
     },
     /// See [`Config::probe_interval`].
     #[error("probe interval must be 1 ms up to the heartbeat interval, not {0:?}")]
@@ -61,14 +59,20 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// This pace, and all else in proportion to it.
+    pub fn new(interval: Duration, misses: u32) -> Self {
+        Self {
+            interval,
+            misses,
+            probe_after: (interval * misses / 2).min(interval * 2),
+            probe_interval: interval / 4,
+            leave_linger: interval * 2,
+        }
+    }
+
     /// Silence after which a speaker, or a node that is probed, is gone.
     pub fn timeout(&self) -> Duration {
         self.interval * self.misses
-    }
-
-    /// Silence after which a node is probed.
-    pub fn probe_after(&self) -> Duration {
-        self.interval * self.probe_after_misses
     }
 
     /// Checks that the values make sense, also together.
@@ -83,9 +87,10 @@ impl Config {
         if !(2..=100).contains(&self.misses) {
             return Err(ConfigError::Misses(self.misses));
         }
-        if !(1..self.misses).contains(&self.probe_after_misses) {
-            let (got, max) = (self.probe_after_misses, self.misses - 1);
-            return Err(ConfigError::ProbeAfter { got, max });
+        let (min, timeout) = (self.interval, self.timeout());
+        if !(min..timeout).contains(&self.probe_after) {
+            let got = self.probe_after;
+            return Err(ConfigError::ProbeAfter { got, min, timeout });
         }
         if !(Duration::from_millis(1)..=self.interval).contains(&self.probe_interval) {
             return Err(ConfigError::ProbeInterval(self.probe_interval));

@@ -156,7 +156,7 @@ impl Peer {
     /// When `tick` has something to do.
     pub(super) fn deadline(&self, config: &Config) -> Duration {
         let change = match self.state {
-            PeerState::Alive => self.speaker_silent_since + config.probe_after(),
+            PeerState::Alive => self.speaker_silent_since + config.probe_after,
             PeerState::Unknown | PeerState::Suspect => self.speaker_silent_since + config.timeout(),
             PeerState::Leaving => self.speaker_silent_since + config.leave_linger,
             PeerState::SpeakerLost | PeerState::Left => self.node_silent_since + config.timeout(),
@@ -170,7 +170,7 @@ impl Peer {
         let speaker = now.saturating_sub(self.speaker_silent_since);
         let node = now.saturating_sub(self.node_silent_since);
         match self.state {
-            PeerState::Alive if speaker >= config.probe_after() => Some(PeerState::Suspect),
+            PeerState::Alive if speaker >= config.probe_after => Some(PeerState::Suspect),
             PeerState::Unknown | PeerState::Suspect if speaker >= config.timeout() => {
                 if self.answered && node < config.timeout() {
                     Some(PeerState::SpeakerLost)
@@ -189,7 +189,7 @@ impl Peer {
     fn probe_due(&self, config: &Config) -> Duration {
         self.next_probe.unwrap_or_else(|| match self.state {
             PeerState::Dead => Duration::ZERO,
-            _ => self.speaker_silent_since + config.probe_after(),
+            _ => self.speaker_silent_since + config.probe_after,
         })
     }
 

@@ -329,11 +329,15 @@ fn refuses_timing_that_cannot_work() {
     };
     assert_eq!(with(|c| c.interval = ms(9)), ConfigError::Interval(ms(9)));
     assert_eq!(with(|c| c.misses = 1), ConfigError::Misses(1));
-    let probe_after = ConfigError::ProbeAfter { got: 4, max: 3 };
-    assert_eq!(with(|c| c.probe_after_misses = 4), probe_after);
+    let probe_after = ConfigError::ProbeAfter {
+        got: ms(400),
+        min: ms(100),
+        timeout: ms(400),
+    };
+    assert_eq!(with(|c| c.probe_after = ms(400)), probe_after);
     assert_eq!(
         probe_after.to_string(),
-        "probes must start after 1 to 3 misses, not 4"
+        "probes must start after 100ms or later but before 400ms, not 400ms"
     );
     assert_eq!(
         with(|c| c.probe_interval = ms(101)),
