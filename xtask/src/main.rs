@@ -1,7 +1,9 @@
-//! The project's front door: `cargo xtask lab | test | gen`.
+//! The project's front door: `cargo xtask demo | lab | test | bench | gen`.
 //!
 //! It depends on little, so that it compiles quickly on a clean machine.
 
+mod bench;
+mod demo;
 mod r#gen;
 mod lab;
 mod test;
@@ -19,19 +21,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// See it work: an address, three nodes, a crash, and what the client notices.
+    Demo(demo::Args),
     /// A real Kubernetes cluster on this machine.
     #[command(subcommand)]
     Lab(lab::Command),
     /// Run the tests, by tier.
     Test(test::Args),
+    /// Measure failover, latency and moves, and write docs/performance.md.
+    Bench(bench::Args),
     /// Write the files that are generated from code, or check that they are up to date.
     Gen(r#gen::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
         Command::Lab(command) => lab::run(command),
         Command::Test(args) => test::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Gen(args) => r#gen::run(&args),
     };
     outcome.unwrap_or_else(|error| {

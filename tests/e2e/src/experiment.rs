@@ -1,6 +1,7 @@
 //! One disturbance of the node that owns an address, while many connections stand and new
 //! ones are opened every 20 ms; and what that cost, as the client saw it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
@@ -54,25 +55,68 @@ pub fn run(lab: &mut Lab, address: IpAddr, plan: Plan) -> Result<Outcome> {
     if plan.api_stopped {
         lab.stop_api()?;
     }
-    let mut flows = Probe::flows(lab, address, plan.flows)?;
-    let mut stream = Probe::stream(lab, address, PACE, false)?;
+    let traffic = Traffic::start(lab, address, plan.flows)?;
     thread::sleep(BEFORE);
-    let at_ns = now_ns();
-    lab.fail(&owner, plan.how)
-        .with_context(|| format!("cannot cause {:?} on {owner}", plan.how))?;
-    thread::sleep(plan.watch);
-    let lost = flows.events("lost");
-    let lost_after_ms = lost
-        .iter()
-        .filter_map(|event| Some(ms_between(at_ns, event["at_ns"].as_u64()?)))
-        .collect();
-    Ok(Outcome {
-        owner,
-        at_ns,
-        stream: stream.end()?,
-        flows: flows.end()?,
-        lost_after_ms,
-    })
+    traffic.disturb(lab, &owner, plan.how, plan.watch)
+}
+
+/// Connections that stand and connections that come, until it is disturbed.
+#[derive(Debug)]
+pub struct Traffic {
+    flows: Probe,
+    stream: Probe,
+}
+
+impl Traffic {
+    /// Opens `count` connections and starts to open new ones.
+    ///
+    /// # Errors
+    /// When a probe cannot be started.
+    pub fn start(lab: &Lab, address: IpAddr, count: usize) -> Result<Self> {
+        let flows = Probe::flows(lab, address, count)?;
+        let stream = Probe::stream(lab, address, PACE, false)?;
+        Ok(Self { flows, stream })
+    }
+
+    /// The connections that stand, by node.
+    pub fn by_node(&mut self) -> BTreeMap<String, u64> {
+        let opened = self.flows.events("all-open");
+        let nodes = opened.first().and_then(|event| event["nodes"].as_object());
+        nodes
+            .into_iter()
+            .flatten()
+            .filter_map(|(node, count)| Some((node.clone(), count.as_u64()?)))
+            .collect()
+    }
+
+    /// Causes the fault, watches for `span` and sums up.
+    ///
+    /// # Errors
+    /// When the fault cannot be caused, or a probe fails.
+    pub fn disturb(
+        mut self,
+        lab: &mut Lab,
+        owner: &str,
+        how: How,
+        span: Duration,
+    ) -> Result<Outcome> {
+        let at_ns = now_ns();
+        lab.fail(owner, how)
+            .with_context(|| format!("cannot cause {how:?} on {owner}"))?;
+        thread::sleep(span);
+        let lost = self.flows.events("lost");
+        let lost_after_ms = lost
+            .iter()
+            .filter_map(|event| Some(ms_between(at_ns, event["at_ns"].as_u64()?)))
+            .collect();
+        Ok(Outcome {
+            owner: owner.to_owned(),
+            at_ns,
+            stream: self.stream.end()?,
+            flows: self.flows.end()?,
+            lost_after_ms,
+        })
+    }
 }
 
 impl Outcome {

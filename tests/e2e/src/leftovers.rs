@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use anyhow::Result;
+use lightship_lab::state::LabDir;
 use lightship_lab::{process, sh};
 
-/// Namespaces, links, mounts and lab processes of this machine.
+/// Namespaces, links and mounts of this machine, and the lab's processes and folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot(BTreeSet<String>);
 
@@ -26,8 +27,13 @@ impl Snapshot {
         let mounts = fs::read_to_string("/proc/self/mounts")?;
         let points = mounts.lines().filter_map(|l| l.split(' ').nth(1));
         found.extend(points.map(|point| format!("mount {point}")));
+        let folder = LabDir::from_environment();
         let processes = process::marked().into_iter();
-        found.extend(processes.map(|(pid, lab)| format!("process {pid} of {}", lab.display())));
+        let own = processes.filter(|(_, lab)| lab == folder.root());
+        found.extend(own.map(|(pid, _)| format!("process {pid}")));
+        if folder.root().exists() {
+            found.insert(format!("folder {}", folder.root().display()));
+        }
         Ok(Self(found))
     }
 

@@ -1,0 +1,119 @@
+//! The controller and the CRDs against a real kube-apiserver and etcd, with the objects,
+//! roles and service accounts of `deploy/`.
+//!
+//! Needs what the lab needs to get Kubernetes (see `docs/lab.md`), but neither root nor nodes:
+//! the control plane listens on loopback. It can run beside a lab.
+
+#[path = "api/addresses.rs"]
+mod addresses;
+#[path = "api/cluster.rs"]
+mod cluster;
+#[path = "api/install.rs"]
+mod install;
+#[path = "api/kube.rs"]
+mod kube;
+#[path = "api/lifecycle.rs"]
+mod lifecycle;
+#[path = "api/pools.rs"]
+mod pools;
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use cluster::Cluster;
+
+type Test = fn(&mut Cluster) -> Result<()>;
+
+const TESTS: &[(&str, Test)] = &[
+    (
+        "deploy_installs_and_roles_grant_no_more_than_needed",
+        install::roles,
+    ),
+    ("the_heartbeat_key_is_made_once", install::heartbeat_key),
+    ("samples_apply_and_work", install::samples),
+    (
+        "malformed_objects_are_refused_with_the_fix",
+        pools::refusals,
+    ),
+    ("a_reversed_range_becomes_a_condition", pools::reversed),
+    (
+        "an_overlapping_pool_is_flagged_and_disturbs_nobody",
+        pools::overlap,
+    ),
+    (
+        "restricted_pools_follow_namespace_labels",
+        pools::restricted,
+    ),
+    ("pools_that_shrink_or_go_keep_their_holders", pools::shrink),
+    ("kubectl_shows_usage_and_users", pools::columns),
+    (
+        "a_service_gets_an_address_a_virtual_ip_and_an_event",
+        addresses::plain,
+    ),
+    (
+        "dual_stack_in_the_order_asked_from_one_pool",
+        addresses::dual_stack,
+    ),
+    ("a_named_pool_and_no_other", addresses::named_pool),
+    ("an_address_asked_for_and_no_other", addresses::explicit),
+    ("two_services_asking_for_one_address", addresses::contested),
+    ("an_exhausted_pool_says_why", addresses::exhausted),
+    ("no_pool_says_so", addresses::no_pool),
+    ("classes_ours_foreign_and_none", addresses::classes),
+    ("deletion_releases", lifecycle::deletion),
+    ("a_type_change_releases", lifecycle::type_change),
+    ("edits_by_hand_are_undone", lifecycle::forged),
+    ("events_come_on_change_only", lifecycle::quiet),
+    ("a_killed_controller_adopts_everything", lifecycle::adoption),
+    (
+        "what_happened_while_the_controller_was_down",
+        lifecycle::while_down,
+    ),
+    ("an_api_server_that_restarts", lifecycle::api_restart),
+    ("a_hundred_services_at_once", lifecycle::burst),
+    ("the_roles_were_enough", install::nothing_forbidden),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // They share one API server, and clear it between them.
+    arguments.test_threads = Some(1);
+    if arguments.list {
+        return run(&arguments, None);
+    }
+    match Cluster::start() {
+        Ok(cluster) => run(&arguments, Some(cluster)),
+        Err(error) => {
+            eprintln!("these tests cannot run here: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments, cluster: Option<Cluster>) -> ExitCode {
+    let cluster = Arc::new(Mutex::new(cluster));
+    let trials = TESTS.iter().map(|(name, test)| {
+        let cluster = cluster.clone();
+        Trial::test(*name, move || {
+            // A test that panicked has left nothing half done that clearing does not mend.
+            let mut cluster = cluster
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            let cluster = cluster.as_mut().ok_or("no control plane")?;
+            let outcome = cluster.clear().and_then(|()| test(cluster));
+            outcome.map_err(|error| Failed::from(format!("{error:#}\n{}", cluster.log_tail())))
+        })
+    });
+    let conclusion = libtest_mimic::run(arguments, trials.collect());
+    if let Some(cluster) = cluster
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+        .take()
+    {
+        cluster.stop(conclusion.has_failed());
+    }
+    conclusion.exit_code()
+}

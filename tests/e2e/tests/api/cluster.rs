@@ -1,0 +1,343 @@
+//! A control plane on loopback and the controller beside it.
+
+use std::fs::{self, File, OpenOptions};
+use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use lightship_lab::k8s_build::{self, Kubernetes};
+use lightship_lab::progress::Progress;
+use lightship_lab::{binaries, sh};
+use serde_json::json;
+
+use crate::kube::Kubectl;
+
+/// Namespace of `deploy/`.
+pub(crate) const SYSTEM: &str = "lightship-system";
+
+/// A running control plane, ended when dropped.
+pub(crate) struct Cluster {
+    dir: PathBuf,
+    programs: Kubernetes,
+    controller_program: PathBuf,
+    ports: Ports,
+    etcd: Daemon,
+    api: Daemon,
+    controller: Option<Daemon>,
+    /// `kubectl` with all rights.
+    pub(crate) kubectl: Kubectl,
+}
+
+#[derive(Clone, Copy)]
+struct Ports {
+    api: u16,
+    etcd: u16,
+    etcd_peer: u16,
+}
+
+impl Cluster {
+    /// Brings everything up, the controller included.
+    pub(crate) fn start() -> Result<Self> {
+        let progress = Progress::on_stderr();
+        let programs =
+            k8s_build::kubernetes(&binaries::checkout().join("tests/lab/k8s"), progress)?;
+        let controller_program =
+            progress.step("lightship-controller compiled", build_controller)?;
+        let dir = std::env::temp_dir().join(format!("lightship-api-{}", std::process::id()));
+        fs::create_dir_all(&dir)?;
+        write_credentials(&dir)?;
+        let ports = Ports {
+            api: free_port()?,
+            etcd: free_port()?,
+            etcd_peer: free_port()?,
+        };
+        let etcd = start_etcd(&programs, &dir, ports)?;
+        let api = start_api(&programs, &dir, ports)?;
+        let admin = kubeconfig(&dir, "admin", ADMIN_TOKEN, ports)?;
+        let mut cluster = Self {
+            kubectl: Kubectl::new(&programs.kubectl, &admin),
+            dir,
+            programs,
+            controller_program,
+            ports,
+            etcd,
+            api,
+            controller: None,
+        };
+        progress.step("kube-apiserver serves", || cluster.wait_api())?;
+        progress.step("deploy/ applied", || cluster.install())?;
+        cluster.start_controller()?;
+        Ok(cluster)
+    }
+
+    /// Ends everything; `keep` leaves the logs and says where they are.
+    pub(crate) fn stop(mut self, keep: bool) {
+        self.kill_controller();
+        self.api.kill();
+        self.etcd.kill();
+        if keep {
+            eprintln!("logs: {}", self.dir.display());
+        } else if let Err(error) = fs::remove_dir_all(&self.dir) {
+            eprintln!("cannot remove {}: {error}", self.dir.display());
+        }
+    }
+
+    fn wait_api(&mut self) -> Result<()> {
+        let start = Instant::now();
+        while self.kubectl.run(&["get", "--raw", "/readyz"]).is_err() {
+            for (name, daemon) in [("etcd", &mut self.etcd), ("kube-apiserver", &mut self.api)] {
+                if let Some(status) = daemon.0.try_wait()? {
+                    bail!("{name} ended ({status}): see {}", self.dir.display());
+                }
+            }
+            if start.elapsed() > Duration::from_secs(60) {
+                bail!("kube-apiserver is not ready: see {}", self.dir.display());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    fn install(&self) -> Result<()> {
+        let deploy = binaries::checkout().join("deploy");
+        let deploy = deploy.to_str().context("odd path")?;
+        self.kubectl
+            .run(&["apply", "--server-side", "-k", deploy])?;
+        let wait = [
+            "wait",
+            "--for=condition=Established",
+            "--timeout=30s",
+            "crd",
+            "--all",
+        ];
+        self.kubectl.run(&wait)?;
+        Ok(())
+    }
+
+    /// Starts the controller with the token of its service account, and waits until it has
+    /// listed everything.
+    pub(crate) fn start_controller(&mut self) -> Result<()> {
+        self.start_controller_with(&[])
+    }
+
+    /// The same with more flags.
+    pub(crate) fn start_controller_with(&mut self, flags: &[&str]) -> Result<()> {
+        let account = "lightship-controller";
+        let token =
+            self.kubectl
+                .run(&["create", "token", account, "-n", SYSTEM, "--duration=2h"])?;
+        let config = kubeconfig(&self.dir, account, token.trim(), self.ports)?;
+        let before = self.controller_log().matches(" ready ").count();
+        let mut command = Command::new(&self.controller_program);
+        command
+            .args(flags)
+            .env("KUBECONFIG", config)
+            .env("LIGHTSHIP_LOG", "info,lightship_controller=debug");
+        self.controller = Some(Daemon::spawn(command, &self.dir.join("controller.log"))?);
+        let ready =
+            || Ok((self.controller_log().matches(" ready ").count() > before).then_some(()));
+        sh::wait_for(
+            "the controller is ready",
+            Duration::from_secs(20),
+            Duration::from_millis(20),
+            ready,
+        )
+    }
+
+    /// SIGKILL, as a crash would.
+    pub(crate) fn kill_controller(&mut self) {
+        self.controller = None;
+    }
+
+    /// Kills the API server and starts it again on the same data.
+    pub(crate) fn restart_api(&mut self) -> Result<()> {
+        self.api.kill();
+        self.api = start_api(&self.programs, &self.dir, self.ports)?;
+        self.wait_api()
+    }
+
+    /// All that the controllers of this run have logged.
+    pub(crate) fn controller_log(&self) -> String {
+        fs::read_to_string(self.dir.join("controller.log")).unwrap_or_default()
+    }
+
+    /// The end of it, for a failure's message.
+    pub(crate) fn log_tail(&self) -> String {
+        let log = self.controller_log();
+        let lines: Vec<_> = log.lines().collect();
+        let from = lines.len().saturating_sub(25);
+        format!("the controller's last lines:\n{}", lines[from..].join("\n"))
+    }
+
+    /// Makes sure that a controller runs and that there are no Services, pools, VirtualIPs or
+    /// events of an earlier test.
+    pub(crate) fn clear(&mut self) -> Result<()> {
+        if self
+            .controller
+            .as_mut()
+            .is_none_or(|running| running.0.try_wait().is_ok_and(|end| end.is_some()))
+        {
+            self.start_controller()?;
+        }
+        for namespace in ["default", "gold"] {
+            let keep = "--field-selector=metadata.name!=kubernetes";
+            let _ =
+                self.kubectl
+                    .run(&["delete", "services", keep, "-n", namespace, "--wait=false"])?;
+            let _ =
+                self.kubectl
+                    .run(&["delete", "events.events.k8s.io", "--all", "-n", namespace])?;
+        }
+        self.kubectl
+            .run(&["delete", "addresspools,l2announcements", "--all"])?;
+        self.kubectl.wait("no VirtualIPs are left", |kubectl| {
+            Ok(kubectl.items(&["get", "virtualips"])?.is_empty())
+        })?;
+        self.kubectl
+            .run(&["delete", "events.events.k8s.io", "--all", "-n", "default"])?;
+        Ok(())
+    }
+}
+
+/// A process that is killed when dropped, and by the kernel should this program die first.
+struct Daemon(Child);
+
+impl Daemon {
+    fn spawn(command: Command, log: &Path) -> Result<Self> {
+        let output = OpenOptions::new().create(true).append(true).open(log)?;
+        let mut wrapped = Command::new("setpriv");
+        wrapped
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(command.get_program())
+            .args(command.get_args());
+        for (name, value) in command.get_envs() {
+            if let Some(value) = value {
+                wrapped.env(name, value);
+            }
+        }
+        wrapped
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        let child = wrapped
+            .spawn()
+            .with_context(|| format!("cannot start {}", sh::show(&command)))?;
+        Ok(Self(child))
+    }
+
+    fn kill(&mut self) {
+        let _ = self.0.kill();
+        if let Ok(status) = self.0.wait()
+            && status.signal().is_none()
+        {
+            eprintln!("process {} had ended before: {status}", self.0.id());
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const ADMIN_TOKEN: &str = "admin-of-a-throw-away-cluster";
+
+/// The administrator's token, and the key that signs service accounts' tokens.
+fn write_credentials(dir: &Path) -> Result<()> {
+    fs::write(
+        dir.join("tokens.csv"),
+        format!("{ADMIN_TOKEN},admin,admin,system:masters\n"),
+    )?;
+    let key = rcgen::KeyPair::generate()?;
+    fs::write(dir.join("sa.key"), key.serialize_pem())?;
+    fs::write(dir.join("sa.pub"), key.public_key_pem())?;
+    Ok(())
+}
+
+fn start_etcd(programs: &Kubernetes, dir: &Path, ports: Ports) -> Result<Daemon> {
+    let client = format!("http://127.0.0.1:{}", ports.etcd);
+    let peer = format!("http://127.0.0.1:{}", ports.etcd_peer);
+    let mut command = Command::new(&programs.etcd);
+    command
+        .arg("--data-dir")
+        .arg(dir.join("etcd"))
+        .args([
+            "--listen-client-urls",
+            &client,
+            "--advertise-client-urls",
+            &client,
+        ])
+        .args([
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+        ])
+        .args([
+            "--initial-cluster",
+            &format!("default={peer}"),
+            "--unsafe-no-fsync",
+        ]);
+    Daemon::spawn(command, &dir.join("etcd.log"))
+}
+
+fn start_api(programs: &Kubernetes, dir: &Path, ports: Ports) -> Result<Daemon> {
+    let file = |flag: &str, name: &str| format!("--{flag}={}", dir.join(name).display());
+    let mut command = Command::new(&programs.apiserver);
+    command
+        .arg(format!("--etcd-servers=http://127.0.0.1:{}", ports.etcd))
+        .arg(format!("--secure-port={}", ports.api))
+        .args(["--bind-address=127.0.0.1", "--authorization-mode=Node,RBAC"])
+        // Speakers are privileged; deploy/ must be accepted as a real cluster would.
+        .arg("--allow-privileged=true")
+        .args(["--service-cluster-ip-range=203.0.113.0/25,2001:db8:113::/112"])
+        .arg(file("token-auth-file", "tokens.csv"))
+        .args([
+            file("service-account-key-file", "sa.pub"),
+            file("service-account-signing-key-file", "sa.key"),
+        ])
+        .arg("--service-account-issuer=https://kubernetes.default.svc")
+        .arg(file("cert-dir", "certs"));
+    Daemon::spawn(command, &dir.join("apiserver.log"))
+}
+
+/// Writes a kubeconfig and returns its path. The server's certificate is its own and made at
+/// start, so it is not checked; nothing leaves loopback.
+fn kubeconfig(dir: &Path, user: &str, token: &str, ports: Ports) -> Result<PathBuf> {
+    let server = format!("https://127.0.0.1:{}", ports.api);
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{ "name": "c", "cluster": { "server": server, "insecure-skip-tls-verify": true } }],
+        "users": [{ "name": user, "user": { "token": token } }],
+        "contexts": [{ "name": "c", "context": { "cluster": "c", "user": user } }],
+    });
+    let path = dir.join(format!("{user}.kubeconfig"));
+    serde_json::to_writer(File::create(&path)?, &config)?;
+    Ok(path)
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn build_controller() -> Result<PathBuf> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(binaries::checkout()).args([
+        "build",
+        "--quiet",
+        "--profile=lab",
+        "--package=lightship-controller",
+        "--message-format=json-render-diagnostics",
+    ]);
+    let output = sh::run(command).context("the controller does not compile")?;
+    let programs = output.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    programs.last().context("cargo built no controller")
+}

@@ -1,0 +1,101 @@
+//! What `deploy/` installs.
+
+use anyhow::{Result, ensure};
+use lightship_lab::binaries;
+use serde_json::Value;
+
+use crate::cluster::{Cluster, SYSTEM};
+
+/// The workloads are accepted, and the roles grant what is needed and no more.
+pub(crate) fn roles(cluster: &mut Cluster) -> Result<()> {
+    let kubectl = &cluster.kubectl;
+    kubectl.run(&["get", "deployment", "lightship-controller", "-n", SYSTEM])?;
+    kubectl.run(&["get", "daemonset", "lightship-speaker", "-n", SYSTEM])?;
+    let key = "secret/lightship-heartbeat";
+    for (account, verb, what, namespace, expected) in [
+        ("controller", "patch", "services/status", "default", true),
+        ("controller", "delete", "virtualips", "default", true),
+        ("controller", "get", key, SYSTEM, true),
+        ("controller", "create", "secrets", SYSTEM, true),
+        ("controller", "create", "secrets", "default", false),
+        ("controller", "get", "secret/other", SYSTEM, false),
+        ("controller", "list", "secrets", SYSTEM, false),
+        ("controller", "update", "services", "default", false),
+        ("controller", "patch", "services", "default", false),
+        ("controller", "delete", "addresspools", "default", false),
+        ("controller", "patch", "addresspools", "default", false),
+        ("controller", "patch", "virtualips/status", "default", false),
+        ("controller", "list", "pods", "default", false),
+        ("speaker", "patch", "virtualips/status", "default", true),
+        (
+            "speaker",
+            "watch",
+            "endpointslices.discovery.k8s.io",
+            "default",
+            true,
+        ),
+        ("speaker", "watch", "nodes", "default", true),
+        ("speaker", "watch", key, SYSTEM, true),
+        ("speaker", "create", "events.events.k8s.io", "default", true),
+        ("speaker", "get", "secret/other", SYSTEM, false),
+        ("speaker", "create", "secrets", SYSTEM, false),
+        ("speaker", "patch", "virtualips", "default", false),
+        ("speaker", "delete", "virtualips", "default", false),
+        ("speaker", "patch", "services/status", "default", false),
+        ("speaker", "patch", "nodes", "default", false),
+    ] {
+        let user = format!("--as=system:serviceaccount:{SYSTEM}:lightship-{account}");
+        // Refused means exit code 1, so the answer is read from either.
+        let answer = kubectl.run(&["auth", "can-i", verb, what, "-n", namespace, &user]);
+        ensure!(
+            answer.is_ok() == expected,
+            "may {account} {verb} {what} in {namespace}? {answer:?}"
+        );
+    }
+    Ok(())
+}
+
+/// 32 random bytes, which a restart leaves as they are.
+pub(crate) fn heartbeat_key(cluster: &mut Cluster) -> Result<()> {
+    let read = |cluster: &Cluster| -> Result<Value> {
+        cluster
+            .kubectl
+            .json(&["get", "secret", "lightship-heartbeat", "-n", SYSTEM])
+    };
+    cluster.kubectl.wait("the Secret is there", |kubectl| {
+        Ok(kubectl
+            .run(&["get", "secret", "lightship-heartbeat", "-n", SYSTEM])
+            .is_ok())
+    })?;
+    let before = read(cluster)?;
+    let key = before["data"]["key"].as_str().unwrap_or_default();
+    // 32 bytes are 44 characters in base64, the last of them padding.
+    ensure!(key.len() == 44 && key.ends_with('='), "key: {key}");
+    cluster.kill_controller();
+    cluster.start_controller()?;
+    ensure!(before == read(cluster)?, "a restart changed the Secret");
+    Ok(())
+}
+
+/// The samples are valid and do what they say.
+pub(crate) fn samples(cluster: &mut Cluster) -> Result<()> {
+    let kubectl = &cluster.kubectl;
+    let folder = binaries::checkout().join("deploy/samples");
+    for file in ["pool.yaml", "service.yaml"] {
+        kubectl.run(&["apply", "-f", &folder.join(file).display().to_string()])?;
+    }
+    kubectl.ready("lan", "True", &[])?;
+    kubectl.has("web", &["192.0.2.200", "2001:db8:2::200"])
+}
+
+/// Comes last: nothing that the controller did in all the tests before was forbidden.
+pub(crate) fn nothing_forbidden(cluster: &mut Cluster) -> Result<()> {
+    let log = cluster.controller_log();
+    ensure!(log.contains(" ready "), "there is no log");
+    let bad: Vec<_> = log
+        .lines()
+        .filter(|line| line.to_lowercase().contains("forbidden"))
+        .collect();
+    ensure!(bad.is_empty(), "{}", bad.join("\n"));
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! `cargo xtask bench`: what failover, moves and new Services cost, in figures.
+
+mod failover;
+mod latency;
+mod moves;
+mod report;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use lightship_e2e::scene;
+use lightship_lab::Lab;
+use lightship_lab::addressing::Families;
+use lightship_lab::options::{Options, SubstrateKind};
+use lightship_lab::progress::{self, Progress};
+
+use report::Section;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What is measured.
+    #[arg(default_value = "all")]
+    what: What,
+    /// How often. Default: 10 for latency, 5 for the others.
+    #[arg(long)]
+    runs: Option<usize>,
+    /// What nodes are made of. Default: what this machine's kernel can do; `latency` and
+    /// `all` measure new Services on namespaces, too.
+    #[arg(long)]
+    substrate: Option<Substrate>,
+    /// Print the figures, but leave docs/performance.md as it is.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// The crash of the announcing node.
+    Failover,
+    /// From a new Service to the first reply.
+    Latency,
+    /// Speakers that end, orderly or not.
+    Move,
+    /// All of it.
+    All,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Substrate {
+    Netns,
+    Uml,
+}
+
+impl Args {
+    fn wants(&self, what: What) -> bool {
+        self.what == What::All || self.what == what
+    }
+
+    fn runs(&self, default: usize) -> usize {
+        self.runs.unwrap_or(default).max(1)
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    progress::watch_signals()?;
+    if Lab::open().is_ok() {
+        bail!("a lab is up, and others may use it: `cargo xtask lab down` ends it");
+    }
+    let substrate = args.substrate.map(|substrate| match substrate {
+        Substrate::Netns => SubstrateKind::Netns,
+        Substrate::Uml => SubstrateKind::Uml,
+    });
+    let options = |kind| Options::resolve(3, kind, None, Families::Dual, true);
+    let main = options(substrate)?;
+    on_lab(&main, args, |lab, sections| {
+        if args.wants(What::Latency) {
+            sections.push(latency::measure(lab, args.runs(10))?);
+        }
+        if args.wants(What::Move) {
+            sections.push(moves::measure(lab, args.runs(5))?);
+        }
+        if args.wants(What::Failover) {
+            for variant in failover::VARIANTS {
+                sections.push(failover::measure(lab, &variant, args.runs(5))?);
+            }
+        }
+        Ok(())
+    })?;
+    let netns = options(Some(SubstrateKind::Netns))?;
+    if args.wants(What::Latency) && substrate.is_none() && main != netns {
+        on_lab(&netns, args, |lab, sections| {
+            sections.push(latency::measure(lab, args.runs(10))?);
+            Ok(())
+        })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Measures on a lab made for it, and reports also what was measured before a failure.
+fn on_lab(
+    options: &Options,
+    args: &Args,
+    measure: impl FnOnce(&mut Lab, &mut Vec<Section>) -> Result<()>,
+) -> Result<()> {
+    let steps = Progress::on_stderr();
+    steps.say(&format!("Lab: {options}"));
+    let mut lab = lightship_lab::up(options, steps)?;
+    let mut sections = Vec::new();
+    let measured = steps
+        .step("pool and pods", || scene::prepare(&lab))
+        .and_then(|()| measure(&mut lab, &mut sections));
+    let reported = report::publish(&lab, &sections, args.dry_run);
+    progress::forget_interrupt();
+    let ended = lightship_lab::down(measured.is_err(), steps);
+    measured.and(reported).and(ended)
+}

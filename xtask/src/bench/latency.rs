@@ -1,0 +1,235 @@
+//! From a new Service to the first reply through its address, step by step.
+
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use lightship_e2e::figures::{median_ms, table};
+use lightship_e2e::probe::{Probe, ms_between, now_ns};
+use lightship_e2e::scene::{self, Wish};
+use lightship_e2e::{director, timeline, vip};
+use lightship_lab::Lab;
+use lightship_lab::progress::Progress;
+use serde_json::json;
+
+use super::report::Section;
+
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// Milliseconds after the Service was created.
+struct Run {
+    address: f64,
+    /// On the last of the nodes; none in mode Announce.
+    directors: Option<f64>,
+    announced: f64,
+    first_reply: f64,
+    /// The last of the nodes' first replies; none in mode Announce.
+    all_reply: Option<f64>,
+}
+
+impl Run {
+    /// Created to announced and programmed everywhere: what Lightship itself takes.
+    fn own(&self) -> f64 {
+        self.announced.max(self.directors.unwrap_or(0.0))
+    }
+}
+
+/// Measures it.
+pub(super) fn measure(lab: &mut Lab, runs: usize) -> Result<Section> {
+    let steps = Progress::on_stderr();
+    let substrate = lab.substrate().name();
+    let title = format!("A new Service, nodes of kind {substrate}");
+    steps.say(&title);
+    let mut measured = Vec::new();
+    for run in 1..=runs {
+        let outcome = steps.step(&format!("run {run} of {runs}"), || once(lab, run))?;
+        steps.say(&format!(
+            "           address {:.0} ms, own part {:.0} ms, first reply {:.0} ms",
+            outcome.address,
+            outcome.own(),
+            outcome.first_reply
+        ));
+        measured.push(outcome);
+    }
+    Ok(Section {
+        id: format!("latency-{substrate}"),
+        title,
+        command: "cargo xtask bench latency".to_owned(),
+        text: text(&measured),
+    })
+}
+
+fn once(lab: &Lab, run: usize) -> Result<Run> {
+    // An address that the client has never asked for.
+    let number = 239 - u8::try_from(run % 30)?;
+    let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, number));
+    let name = format!("latency-{run}");
+    let mut object = Wish::local(&name).object();
+    object["metadata"]["annotations"] = json!({ "lightship.dev/addresses": address });
+    let object = object.to_string();
+
+    let watch = ServiceWatch::start(lab, &name)?;
+    let first = Probe::wait(lab, address)?;
+    let mut stream = Probe::stream(lab, address, 20, false)?;
+    let before = now_ns();
+    lab.apply(&object)?;
+    let created = watch.wait(|line| line.starts_with(&name))?;
+    let assigned = watch.wait(|line| line.ends_with(&address.to_string()))?;
+    let answer = first.first_answer(LIMIT)?;
+    let nodes = lab.node_names();
+    let vip = vip::wait_settled(lab, address, nodes.len(), LIMIT)?;
+    let directs = vip.mode == "DirectRouting";
+    if directs {
+        scene::wait_served(lab, address, nodes.len())?;
+    }
+    stream.end::<lightship_e2e::probe::Stream>()?;
+    let text = address.to_string();
+    let owner = vip.owner.context("the address has no owner")?;
+    let words = ["VIP announced", text.as_str()];
+    let announced = timeline::wait_line(lab, &owner, before, &words, LIMIT)?;
+    let directors = directs
+        .then(|| programmed(lab, &nodes, before))
+        .transpose()?;
+    let all_reply = directs.then(|| last_first_reply(&mut stream)).flatten();
+    scene::delete_service(lab, &name)?;
+    if directs {
+        director::wait_gone(lab, address, LIMIT)?;
+    }
+    let since = |moment| ms_between(created, moment);
+    Ok(Run {
+        address: since(assigned),
+        directors: directors.map(since),
+        announced: since(announced),
+        first_reply: since(answer.at_ns),
+        all_reply: all_reply.map(since),
+    })
+}
+
+/// When the last node's director held the address.
+fn programmed(lab: &Lab, nodes: &[String], since: u64) -> Result<u64> {
+    let words = ["director programmed"];
+    let moments = nodes
+        .iter()
+        .map(|node| timeline::wait_line(lab, node, since, &words, LIMIT))
+        .collect::<Result<Vec<u64>>>()?;
+    Ok(moments.into_iter().max().unwrap_or(0))
+}
+
+/// When the last of the nodes answered for the first time: kube-proxy had its rules everywhere.
+fn last_first_reply(stream: &mut Probe) -> Option<u64> {
+    let mut first = std::collections::BTreeMap::new();
+    for record in stream.events("request") {
+        let Some(node) = record["node"].as_str() else {
+            continue;
+        };
+        let at = record["start_ns"].as_u64()? + record["took_ns"].as_u64()?;
+        let entry = first.entry(node.to_owned()).or_insert(at);
+        *entry = at.min(*entry);
+    }
+    first.into_values().max()
+}
+
+/// The Service as a watcher sees it: when it appears, when it gets its address.
+struct ServiceWatch {
+    child: Child,
+    lines: Receiver<(u64, String)>,
+}
+
+impl ServiceWatch {
+    fn start(lab: &Lab, name: &str) -> Result<Self> {
+        let selector = format!("metadata.name={name}");
+        let output = r#"jsonpath={.metadata.name} {.status.loadBalancer.ingress[0].ip}{"\n"}"#;
+        let arguments = ["get", "service", "--field-selector", &selector, "--watch"];
+        let mut child = lab
+            .kubectl_command(&[&arguments[..], &["-o", output]].concat())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let stdout = child.stdout.take().context("kubectl has no output")?;
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send((now_ns(), line)).is_err() {
+                    return;
+                }
+            }
+        });
+        // It says nothing while there is nothing to see.
+        thread::sleep(Duration::from_secs(1));
+        Ok(Self { child, lines })
+    }
+
+    fn wait(&self, wanted: impl Fn(&str) -> bool) -> Result<u64> {
+        let start = Instant::now();
+        while start.elapsed() < LIMIT {
+            let (at, line) = self.lines.recv_timeout(LIMIT).context("the watch ended")?;
+            if wanted(line.trim()) {
+                return Ok(at);
+            }
+        }
+        bail!("the Service did not become what was expected")
+    }
+}
+
+impl Drop for ServiceWatch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn text(runs: &[Run]) -> String {
+    let optional = |value: Option<f64>| value.map_or("-".into(), |ms| format!("{ms:.0}"));
+    let mut rows: Vec<Vec<String>> = runs
+        .iter()
+        .enumerate()
+        .map(|(index, run)| {
+            vec![
+                (index + 1).to_string(),
+                format!("{:.0}", run.address),
+                optional(run.directors),
+                format!("{:.0}", run.announced),
+                format!("{:.0}", run.own()),
+                format!("{:.0}", run.first_reply),
+                optional(run.all_reply),
+            ]
+        })
+        .collect();
+    let median = |value: fn(&Run) -> Option<f64>| {
+        median_ms(&runs.iter().filter_map(value).collect::<Vec<f64>>())
+    };
+    let own = median(|run| Some(run.own()));
+    let first = median(|run| Some(run.first_reply));
+    rows.push(vec![
+        "median".into(),
+        median(|run| Some(run.address)),
+        median(|run| run.directors),
+        median(|run| Some(run.announced)),
+        own.clone(),
+        first.clone(),
+        median(|run| run.all_reply),
+    ]);
+    format!(
+        "Milliseconds after the Service appeared in the API server, for a Service with a ready pod on \
+         every node. **Lightship's own part (announced, and every director programmed): median \
+         {own} ms; first reply: median {first} ms.** The rest is kube-proxy writing its rules; `all \
+         nodes reply` is when the last node's kube-proxy had them.\n\n{}",
+        table(
+            &[
+                "run",
+                "address in status",
+                "all directors programmed",
+                "announced",
+                "own part",
+                "first reply",
+                "all nodes reply"
+            ],
+            &rows
+        )
+    )
+}
