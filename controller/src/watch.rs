@@ -20,8 +20,8 @@ const QUEUE: usize = 1024;
 /// Starts all watchers; they end when the receiver is dropped.
 pub fn start(client: &Client, classes: Classes) -> mpsc::Receiver<Input> {
     let (inputs, receiver) = mpsc::channel(QUEUE);
-    // The first list is of any age the API server's cache has, which spares etcd; the watch
-    // that follows brings it up to date.
+    // The default lists what is newest, not what a cache of the API server has: an address
+    // must not be given away because its holder is not in the cache yet.
     let config = Config::default;
 
     let services: Api<Service> = Api::all(client.clone());

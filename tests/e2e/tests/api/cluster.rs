@@ -335,9 +335,9 @@ fn build_controller() -> Result<PathBuf> {
         "--message-format=json-render-diagnostics",
     ]);
     let output = sh::run(command).context("the controller does not compile")?;
-    let programs = output.lines().filter_map(|line| {
+    let mut programs = output.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         message["executable"].as_str().map(PathBuf::from)
     });
-    programs.last().context("cargo built no controller")
+    programs.next_back().context("cargo built no controller")
 }
