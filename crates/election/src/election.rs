@@ -9,6 +9,7 @@ use crate::claims::PeerClaims;
 use crate::rank::rank;
 use crate::{Action, Candidates, Claim, NodeName};
 
+mod balance;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,14 @@ pub struct Election {
     waits: BTreeMap<IpAddr, Wait>,
     /// When our claim for a VIP may be raised again over that of an unfit node.
     raise_again: BTreeMap<IpAddr, Duration>,
+    /// Pause between moves that even the spread out; None: no such moves.
+    rebalance_pause: Option<Duration>,
+    /// When owners or live nodes last changed.
+    calm_since: Duration,
+    last_owners: Vec<(IpAddr, Option<NodeName>)>,
+    live_changed: bool,
+    /// When our next move that evens the spread is due.
+    balance_at: Option<Duration>,
     /// Something changed since the last step.
     dirty: bool,
     /// When there is something to do even if nothing changes.
@@ -78,6 +87,11 @@ impl Election {
             highest: BTreeMap::new(),
             waits: BTreeMap::new(),
             raise_again: BTreeMap::new(),
+            rebalance_pause: None,
+            calm_since: now,
+            last_owners: Vec::new(),
+            live_changed: false,
+            balance_at: None,
             dirty: true,
             next_wake: None,
         }
@@ -87,6 +101,15 @@ impl Election {
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Turns slow rebalancing on: while owners and live nodes have not changed for
+    /// `pause`, one VIP moves from the node with most to the node with least, as long as
+    /// that makes the spread more even. Off by default; turn it on on all nodes or on none.
+    #[must_use]
+    pub fn with_rebalancing(mut self, pause: Duration) -> Self {
+        self.rebalance_pause = Some(pause);
         self
     }
 
@@ -104,6 +127,7 @@ impl Election {
     pub fn set_live(&mut self, live: BTreeSet<NodeName>) {
         if self.live.as_ref() != Some(&live) {
             self.live = Some(live);
+            self.live_changed = true;
             self.dirty = true;
         }
     }
@@ -213,6 +237,7 @@ impl Election {
         waits
             .chain(self.raise_again.values().copied())
             .chain(settle)
+            .chain(self.balance_at)
             .min()
     }
 

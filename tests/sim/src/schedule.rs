@@ -6,7 +6,8 @@
 //! 1. after the quiet time every VIP with a fit node has exactly one owner, all running
 //!    speakers name the same one, and nothing has moved for a second;
 //! 2. no accusation is wrong, on a third of the networks although they lose every 50th or 10th frame;
-//! 3. nobody takes anything in the first instant after having been stopped.
+//! 3. with rebalancing the spread is even within one;
+//! 4. nobody takes anything in the first instant after having been stopped.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -23,6 +24,8 @@ const CALM: Duration = ms(2_500);
 const STORM: Duration = ms(6_000);
 /// How long the cluster has to recover.
 const QUIET: Duration = ms(4_000);
+/// More of it for each VIP that may move to even the spread out.
+const QUIET_PER_MOVE: Duration = ms(160);
 /// The last part of the quiet time, in which nothing may move.
 const STILL: Duration = ms(1_000);
 
@@ -40,6 +43,7 @@ pub fn setup(seed: u64) -> Setup {
             jitter,
             ..Quality::default()
         },
+        rebalance: [None, None, Some(ms(150))][rng.index(3)],
         stagger: [ms(20), ms(300), ms(1_500)][rng.index(3)],
         ..Setup::default()
     }
@@ -52,7 +56,7 @@ pub fn setup(seed: u64) -> Setup {
 pub fn run(seed: u64) -> Result<World, String> {
     let mut world = World::new(setup(seed));
     storm(&mut world, &mut Rng::new(seed.wrapping_mul(0x9e37_79b9)));
-    world.run_until(CALM + STORM + QUIET);
+    world.run_until(CALM + STORM + quiet(&world));
     match check(&world) {
         Ok(()) => Ok(world),
         Err(what) => Err(format!(
@@ -60,6 +64,15 @@ pub fn run(seed: u64) -> Result<World, String> {
             world.watch.timeline()
         )),
     }
+}
+
+fn quiet(world: &World) -> Duration {
+    let moves = if world.rebalances() {
+        world.vips.len() as u32
+    } else {
+        0
+    };
+    QUIET + QUIET_PER_MOVE * moves
 }
 
 /// Plans faults, each with its end before the storm is over.
@@ -137,6 +150,13 @@ fn check(world: &World) -> Result<(), String> {
         && last.at + STILL > world.now
     {
         return Err(format!("{} still moves at {:?}", last.vip, last.at));
+    }
+    let running = |(node, _): &(usize, usize)| world.nodes[*node].speaker.is_some();
+    let load = world.load().into_iter().enumerate().filter(running);
+    let load: Vec<usize> = load.map(|(_, load)| load).collect();
+    let (most, least) = (load.iter().max(), load.iter().min());
+    if world.rebalances() && most > least.map(|least| least + 1).as_ref() {
+        return Err(format!("not balanced: {load:?}"));
     }
     if let Some(wrong) = world.watch.accusations.iter().find(|a| a.wrong) {
         return Err(format!("wrong accusation: {wrong:?}"));

@@ -57,6 +57,8 @@ pub struct Start {
     pub can_own: bool,
     /// Asks late speakers for a heartbeat.
     pub solicit: bool,
+    /// Pause between moves that even the spread out.
+    pub rebalance: Option<Duration>,
 }
 
 /// How long a leaving speaker waits for others to take its VIPs.
@@ -93,6 +95,9 @@ impl Speaker {
         let mut detector = Detector::new(start.config, start.me.clone()).expect("valid timing");
         detector.set_peers(&start.nodes, now);
         let mut election = Election::new(start.me.clone(), start.settle, now);
+        if let Some(pause) = start.rebalance {
+            election = election.with_rebalancing(pause);
+        }
         election.resume(&start.resume);
         election.set_vips(start.vips);
         Self {

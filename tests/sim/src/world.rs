@@ -41,6 +41,8 @@ pub struct Setup {
     pub stagger: Duration,
     /// A late speaker is asked for a heartbeat, beside the probe of its kernel.
     pub solicit: bool,
+    /// Pause between moves that even the spread out, if there are to be any.
+    pub rebalance: Option<Duration>,
 }
 
 impl Default for Setup {
@@ -54,6 +56,7 @@ impl Default for Setup {
             quality: Quality::default(),
             stagger: Duration::from_millis(200),
             solicit: true,
+            rebalance: None,
         }
     }
 }
@@ -115,7 +118,9 @@ pub struct Node {
     pub can_own: bool,
     /// Since when it has been running undisturbed.
     steady_since: Duration,
-    continued_at: Duration,
+    paused_at: Duration,
+    /// When the process last went on after it had been stopped for long.
+    woken_at: Duration,
     inbox: Vec<Happening>,
     generation: u64,
     boots: u64,
@@ -142,7 +147,7 @@ pub struct World {
     pub watch: Watch,
     /// VIPs as the API has them.
     pub vips: BTreeMap<IpAddr, Candidates>,
-    /// A node took a VIP in the instant in which its process was continued.
+    /// A node took a VIP in the instant in which its process went on after a long stop.
     pub hasty: Option<String>,
     setup: Setup,
     names: BTreeMap<NodeName, usize>,
@@ -165,7 +170,8 @@ impl World {
             paused: false,
             can_own: true,
             steady_since: Duration::ZERO,
-            continued_at: Duration::ZERO,
+            paused_at: Duration::ZERO,
+            woken_at: Duration::ZERO,
             inbox: Vec::new(),
             generation: 0,
             boots: 0,
@@ -231,6 +237,11 @@ impl World {
         };
         let all: Vec<usize> = (0..self.nodes.len()).collect();
         all.iter().filter(claims).copied().collect()
+    }
+
+    /// Do nodes even the spread out?
+    pub fn rebalances(&self) -> bool {
+        self.setup.rebalance.is_some()
     }
 
     /// VIPs held per node.
@@ -395,7 +406,7 @@ impl World {
                     reason: *reason,
                 });
                 let from = from.as_deref().unwrap_or("nobody");
-                if now > Duration::ZERO && now == self.nodes[node].continued_at {
+                if now > Duration::ZERO && now == self.nodes[node].woken_at {
                     self.hasty = Some(format!("{name} takes {vip}"));
                 }
                 self.watch.say(
@@ -473,6 +484,7 @@ impl World {
             keys: self.keys.clone(),
             can_own: machine.can_own,
             solicit: self.setup.solicit,
+            rebalance: self.setup.rebalance,
         }
     }
 }

@@ -336,3 +336,52 @@ fn a_crash_is_answered_as_fast_on_a_network_that_loses_every_tenth_frame() {
     // An announcement of the plan may be lost too, but nobody waits for it.
     assert!(samples.max() <= ms(405), "{samples}");
 }
+
+#[test]
+fn rebalancing_fills_a_node_that_returned_one_vip_at_a_time() {
+    for seed in 0..20 {
+        let pause = ms(5000);
+        let setup = Setup {
+            seed,
+            nodes: 4,
+            vips: 24,
+            rebalance: Some(pause),
+            ..Setup::default()
+        };
+        let mut world = settled(setup);
+        world.befall(Fault::Crash { node: 0 });
+        after(&mut world, 2000);
+        let start = world.now;
+        world.befall(Fault::Boot { node: 0 });
+        after(&mut world, 60_000);
+        assert_eq!(world.load(), [6; 4], "seed {seed}");
+        let moves: Vec<_> = world.watch.moves.iter().filter(|m| m.at > start).collect();
+        assert_eq!(moves.len(), 6);
+        assert!(
+            moves
+                .iter()
+                .all(|m| m.node == 0 && m.reason == MoveReason::Rebalanced)
+        );
+        assert!(moves.windows(2).all(|two| two[1].at - two[0].at >= pause));
+        assert_eq!(worst_outage(&world, start), Duration::ZERO);
+    }
+}
+
+#[test]
+fn a_node_that_flaps_gets_nothing() {
+    let pause = ms(5000);
+    let mut world = settled(Setup {
+        rebalance: Some(pause),
+        ..Setup::default()
+    });
+    world.befall(Fault::Crash { node: 0 });
+    after(&mut world, 2000);
+    let moves = world.watch.moves.len();
+    for _ in 0..20 {
+        world.befall(Fault::Boot { node: 0 });
+        after(&mut world, 3000);
+        world.befall(Fault::Crash { node: 0 });
+        after(&mut world, 1000);
+    }
+    assert_eq!(world.watch.moves.len(), moves);
+}

@@ -20,8 +20,8 @@ fn hold(seeds: std::ops::Range<u64>) {
 }
 
 #[test]
-fn three_thousand_schedules_hold() {
-    hold(0..3000);
+fn two_thousand_schedules_hold() {
+    hold(0..2000);
 }
 
 #[test]

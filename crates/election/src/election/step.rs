@@ -9,12 +9,12 @@ use crate::plan::{Load, choose};
 use crate::{Action, Away, MoveReason, NodeName};
 
 /// How one VIP stands before we decide.
-struct Standing {
-    vip: IpAddr,
+pub(super) struct Standing {
+    pub(super) vip: IpAddr,
     /// The best claim of a node that can own it now.
-    winner: Option<(u64, NodeName)>,
+    pub(super) winner: Option<(u64, NodeName)>,
     /// The highest claim ever heard, of whomever.
-    top: Option<(u64, NodeName)>,
+    pub(super) top: Option<(u64, NodeName)>,
 }
 
 impl Election {
@@ -22,11 +22,12 @@ impl Election {
         let mut actions = Vec::new();
         self.raise_again.retain(|_, at| *at > now);
         self.release_removed(&mut actions);
-        let mut ownerless = Vec::new();
+        let mut ownerless: Vec<&Standing> = Vec::new();
         let mut load = Load::default();
-        for standing in self.standings() {
+        let standings = self.standings();
+        for standing in &standings {
             if self.mine.contains_key(&standing.vip) {
-                self.review_own(&standing, now, &mut actions);
+                self.review_own(standing, now, &mut actions);
             }
             match &standing.winner {
                 Some((_, node)) => {
@@ -37,6 +38,7 @@ impl Election {
             }
         }
         self.announce_resumed(&mut actions);
+        self.rebalance(&standings, &load, now, &mut actions);
         self.deal_out(ownerless, load, now, &mut actions);
         actions
     }
@@ -172,7 +174,7 @@ impl Election {
     /// Deals VIPs without owner out over the fit nodes and takes our own share.
     fn deal_out(
         &mut self,
-        ownerless: Vec<Standing>,
+        ownerless: Vec<&Standing>,
         mut load: Load,
         now: Duration,
         actions: &mut Vec<Action>,
@@ -188,7 +190,7 @@ impl Election {
                 continue;
             }
             self.waits.remove(&vip);
-            let top = standing.top.filter(|(_, node)| *node != self.me);
+            let top = standing.top.clone().filter(|(_, node)| *node != self.me);
             let highest = self.highest.get(&vip).map_or(0, |(epoch, _)| *epoch);
             match top {
                 Some((epoch, node)) => {
@@ -283,7 +285,7 @@ impl Election {
     }
 
     /// Claims `vip` above `epoch`.
-    fn take(
+    pub(super) fn take(
         &mut self,
         vip: IpAddr,
         above: u64,

@@ -421,3 +421,49 @@ fn an_unchanged_world_costs_nothing() {
     assert!(!election.dirty);
     assert_eq!(election.next_deadline(ms(2000)), None);
 }
+
+#[test]
+fn rebalancing_waits_for_calm_and_stops_when_even() {
+    let pause = ms(30_000);
+    let mut election = settled(&[200, 201, 202]).with_rebalancing(pause);
+    let b_has = [claim(200, 5), claim(201, 5), claim(202, 5)];
+    election.on_claims(&name("b"), 0, 1, &b_has);
+    election.set_live(names(&["a", "b"]));
+    assert_eq!(election.step(ms(0)), []);
+    // A change of the live nodes begins the pause anew.
+    election.set_live(names(&["a", "b", "d"]));
+    assert_eq!(election.step(ms(20_000)), []);
+    assert_eq!(election.step(ms(49_999)), []);
+    assert_eq!(election.next_deadline(ms(49_999)), Some(ms(50_000)));
+    let moved = election.step(ms(50_000));
+    let [
+        Action::Take {
+            vip: got,
+            epoch: 6,
+            from: Some(from),
+            reason,
+        },
+    ] = &moved[..]
+    else {
+        panic!("{moved:?}");
+    };
+    assert_eq!((&**from, *reason), ("b", MoveReason::Rebalanced));
+    // b yields, and two to one is as even as it gets.
+    let kept: Vec<Claim> = b_has
+        .into_iter()
+        .filter(|claim| claim.vip != *got)
+        .collect();
+    election.on_claims(&name("b"), 0, 1, &kept);
+    assert_eq!(election.step(ms(60_000)), []);
+    assert_eq!(election.next_deadline(ms(60_000)), None);
+    assert_eq!(election.step(ms(600_000)), []);
+}
+
+#[test]
+fn without_rebalancing_nothing_moves_however_uneven() {
+    let mut election = settled(&[200, 201, 202]);
+    let b_has = [claim(200, 5), claim(201, 5), claim(202, 5)];
+    election.on_claims(&name("b"), 0, 1, &b_has);
+    assert_eq!(election.step(ms(0)), []);
+    assert_eq!(election.step(ms(3_600_000)), []);
+}

@@ -112,7 +112,10 @@ impl World {
             }
             Fault::Pause { node } => {
                 let machine = &mut self.nodes[node];
-                machine.paused = machine.speaker.is_some();
+                if machine.speaker.is_some() && !machine.paused {
+                    machine.paused = true;
+                    machine.paused_at = self.now;
+                }
             }
             Fault::Continue { node } => self.continue_speaker(node),
             Fault::CanOwn { node, can_own } => {
@@ -177,7 +180,10 @@ impl World {
             return;
         }
         machine.steady_since = now;
-        machine.continued_at = now;
+        // Shorter than that, and what it knows is as fresh as anybody's.
+        if now - machine.paused_at >= self.setup.config.interval * 2 {
+            machine.woken_at = now;
+        }
         let inbox = std::mem::take(&mut machine.inbox);
         if timer_first {
             let out = self.with(node, Speaker::on_timer);
