@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lightship_frames::Mac;
-use lightship_ipvs::{Client, Op, ServiceState, digest, plan};
+use lightship_ipvs::{Client, Op, ServiceState, digest, outcome, plan};
 use lightship_netio::{Netns, spawn_thread_in};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -174,17 +174,16 @@ impl Director {
         self.change(&early)?;
         let programmed = self.network.set_vips(&wanted.vips).await?;
         self.change(&late)?;
-        let changed = !early.is_empty() || !late.is_empty();
-        let now = if changed { self.ipvs.dump()? } else { actual };
-        if changed {
+        if !early.is_empty() || !late.is_empty() {
             tracing::info!(
-                services = now.len(),
+                services = specs.len(),
                 changes = early.len() + late.len(),
                 vips = programmed.len(),
                 "director programmed"
             );
         }
-        self.known = Some(now);
+        // What was asked for was done, so the table need not be read back.
+        self.known = Some(outcome(&specs));
         Ok(DirectorReport {
             healthy: true,
             programmed,
