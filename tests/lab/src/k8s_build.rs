@@ -6,11 +6,8 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -132,9 +129,7 @@ fn build(
         );
         let temporary = folder.join(format!(".{name}.{}", std::process::id()));
         let outcome = progress.step(&title, || {
-            with_heartbeat(name, || {
-                sh::run(go_build(sources, package, version, &temporary))
-            })
+            sh::run(go_build(sources, package, version, &temporary))
         });
         if let Err(error) = outcome {
             let _ = fs::remove_file(&temporary);
@@ -173,27 +168,6 @@ fn go_build(sources: &Path, package: &str, version: &str, output: &Path) -> Comm
         .arg(output)
         .arg(package);
     command
-}
-
-/// Says every half minute that `name` is still at work, where no terminal shows a waiting line.
-fn with_heartbeat<T>(name: &str, work: impl FnOnce() -> T) -> T {
-    if stderr().is_terminal() {
-        return work();
-    }
-    let start = Instant::now();
-    let (done, wait) = std::sync::mpsc::channel::<()>();
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            while let Err(std::sync::mpsc::RecvTimeoutError::Timeout) =
-                wait.recv_timeout(Duration::from_secs(30))
-            {
-                eprintln!("           {name}: {} s", start.elapsed().as_secs());
-            }
-        });
-        let outcome = work();
-        drop(done);
-        outcome
-    })
 }
 
 /// The version of `k8s.io/kubernetes` in a go.mod, with its `v`.

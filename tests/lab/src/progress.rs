@@ -2,8 +2,9 @@
 
 use std::io::{IsTerminal, Write, stderr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -60,24 +61,26 @@ impl Progress {
         Self { silent: true }
     }
 
-    /// Runs `work` as one step named `title`: a line that ends with its duration.
+    /// Runs `work` as one step named `title`: a line that ends with its duration, and signs of
+    /// life while it takes long.
     ///
     /// # Errors
     /// What `work` returned, or "interrupted".
     pub fn step<T>(&self, title: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         check()?;
+        if self.silent {
+            return work();
+        }
         let start = Instant::now();
-        if !self.silent && stderr().is_terminal() {
-            eprint!("  {title} …");
-            let _ = stderr().flush();
-        }
-        let outcome = work();
-        if !self.silent {
-            let seconds = start.elapsed().as_secs_f64();
-            let back = if stderr().is_terminal() { "\r" } else { "" };
-            let end = if outcome.is_ok() { "" } else { "  FAILED" };
-            eprintln!("{back}  {seconds:6.1} s  {title}{end}");
-        }
+        let outcome = thread::scope(|scope| {
+            let (done, waiting) = mpsc::channel::<()>();
+            scope.spawn(move || signs_of_life(title, start, &waiting));
+            let outcome = work();
+            drop(done);
+            outcome
+        });
+        let end = if outcome.is_ok() { "" } else { "  FAILED" };
+        line(title, start, &format!("{end}\n"));
         let value = outcome?;
         check()?;
         Ok(value)
@@ -88,5 +91,34 @@ impl Progress {
         if !self.silent {
             eprintln!("{line}");
         }
+    }
+}
+
+/// Writes the line of a step, over what a terminal shows of it already.
+fn line(title: &str, start: Instant, end: &str) {
+    // Back to the start and clear the line (ECMA-48 EL).
+    let back = if stderr().is_terminal() {
+        "\r\x1b[K"
+    } else {
+        ""
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    eprint!("{back}  {seconds:6.1} s  {title}{end}");
+    let _ = stderr().flush();
+}
+
+/// Counts the seconds on a terminal, and says every half minute elsewhere that a step is
+/// still at work, until the other end of `done` is dropped.
+fn signs_of_life(title: &str, start: Instant, done: &mpsc::Receiver<()>) {
+    let (pause, end) = if stderr().is_terminal() {
+        (Duration::from_secs(1), " …")
+    } else {
+        (Duration::from_secs(30), " …\n")
+    };
+    if stderr().is_terminal() {
+        line(title, start, end);
+    }
+    while done.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
+        line(title, start, end);
     }
 }
