@@ -89,11 +89,14 @@ pub(crate) fn create(families: Families) -> Result<()> {
     sh::ip(&format!("netns add {LAB_NETNS}"))?;
     let in_lab = |line: String| sh::ip(&format!("-n {LAB_NETNS} {line}"));
     in_lab("link set lo up".into())?;
-    for bridge in [LAN_BRIDGE, MANAGEMENT_BRIDGE] {
+    for (number, bridge) in [LAN_BRIDGE, MANAGEMENT_BRIDGE].into_iter().enumerate() {
         // No spanning tree and no snooping: a port forwards from its first moment, and
-        // nothing keeps a node's multicast from the others.
+        // nothing keeps a node's multicast from the others. An address of its own: else the
+        // bridge takes one of its ports', and changes it when that node is gone, so
+        // that nobody finds the API server until their caches have aged.
         in_lab(format!(
-            "link add {bridge} type bridge forward_delay 0 mcast_snooping 0"
+            "link add {bridge} address 02:1a:b0:00:ff:{number:02x} type bridge forward_delay 0 \
+             mcast_snooping 0"
         ))?;
         in_lab(format!("link set {bridge} up"))?;
     }
