@@ -156,9 +156,13 @@ pub fn heal(lab: &mut Lab) -> Result<()> {
     }
     let ready = "--for=condition=Ready";
     lab.kubectl(&["wait", ready, "node", "--all", "--timeout=120s"])?;
-    let selector = format!("app={APP}");
-    let pods = ["wait", ready, "pod", "--selector", &selector];
-    lab.kubectl(&[&pods[..], &["--timeout=120s"]].concat())?;
+    let pods = lab.kubectl_json(&["get", "pods"])?;
+    if pods["items"]
+        .as_array()
+        .is_some_and(|items| !items.is_empty())
+    {
+        lab.kubectl(&["wait", ready, "pod", "--all", "--timeout=120s"])?;
+    }
     Ok(())
 }
 

@@ -72,9 +72,9 @@ const TESTS: &[(&str, Test)] = &[
         "what_happened_while_the_controller_was_down",
         lifecycle::while_down,
     ),
-    ("an_api_server_that_restarts", lifecycle::api_restart),
     ("a_hundred_services_at_once", lifecycle::burst),
     ("the_roles_were_enough", install::nothing_forbidden),
+    ("an_api_server_that_restarts", lifecycle::api_restart),
 ];
 
 fn main() -> ExitCode {
