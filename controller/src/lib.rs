@@ -11,6 +11,7 @@
 //! only: Services and VirtualIPs say who holds what, so a restart adopts it from there.
 
 pub mod adapter;
+mod backoff;
 pub mod core;
 pub mod heartbeat_key;
 pub mod model;

@@ -1,10 +1,12 @@
 //! Watchers: one task per kind, each feeding the run loop.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::core::PartialObjectMeta;
+use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::watcher::{Config, Error, Event};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
@@ -12,6 +14,7 @@ use lightship_crds::{AddressPool, VirtualIP};
 use tokio::sync::mpsc;
 
 use crate::adapter::{self, Classes};
+use crate::backoff::WatchPauses;
 use crate::model::{Change, Input};
 
 /// Changes on their way to the run loop at most; beyond that the watchers wait.
@@ -25,7 +28,7 @@ pub fn start(client: &Client, classes: Classes) -> mpsc::Receiver<Input> {
     let config = Config::default;
 
     let services: Api<Service> = Api::all(client.clone());
-    let stream = watcher(services, config()).default_backoff();
+    let stream = watcher(services, config()).backoff(pauses());
     let view = move |object| adapter::service(object, &classes);
     tokio::spawn(feed(
         "services",
@@ -36,7 +39,7 @@ pub fn start(client: &Client, classes: Classes) -> mpsc::Receiver<Input> {
     ));
 
     let pools: Api<AddressPool> = Api::all(client.clone());
-    let stream = watcher(pools, config()).default_backoff();
+    let stream = watcher(pools, config()).backoff(pauses());
     tokio::spawn(feed(
         "addresspools",
         stream,
@@ -46,7 +49,7 @@ pub fn start(client: &Client, classes: Classes) -> mpsc::Receiver<Input> {
     ));
 
     let vips: Api<VirtualIP> = Api::all(client.clone());
-    let stream = watcher(vips, config()).default_backoff();
+    let stream = watcher(vips, config()).backoff(pauses());
     tokio::spawn(feed(
         "virtualips",
         stream,
@@ -57,7 +60,7 @@ pub fn start(client: &Client, classes: Classes) -> mpsc::Receiver<Input> {
 
     // Only their metadata crosses the wire.
     let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
-    let stream = watcher(namespaces, config()).default_backoff();
+    let stream = watcher(namespaces, config()).backoff(pauses());
     tokio::spawn(feed(
         "namespaces",
         stream,
@@ -66,6 +69,12 @@ pub fn start(client: &Client, classes: Classes) -> mpsc::Receiver<Input> {
         inputs,
     ));
     receiver
+}
+
+/// Every list begins with a success of its own, so only a while without failure starts the
+/// pauses over.
+fn pauses() -> impl Backoff {
+    ResetTimerBackoff::new(WatchPauses::new(), Duration::from_secs(10))
 }
 
 async fn feed<K, T>(

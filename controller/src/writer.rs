@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::backoff::pause;
 use crate::model::{Key, Write};
 
 /// Where writes go.
@@ -25,8 +26,8 @@ pub trait Sink: Send + Sync + 'static {
 const CONCURRENT: usize = 64;
 /// A request without an answer by then is given up and tried again.
 const ATTEMPT: Duration = Duration::from_secs(10);
-/// Delays before the second attempt and between late ones.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// Longest pause between attempts.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// What goes on with one object.
 #[derive(Debug)]
@@ -165,7 +166,7 @@ impl<S: Sink> Writer<S> {
         self.wakes += 1;
         let wake = self.wakes;
         let reporter = self.reporter.clone();
-        let delay = backoff(attempt, rand::random_range(0.5..1.0));
+        let delay = pause(attempt, LONGEST);
         let slot = Slot::Pausing {
             write,
             attempt,
@@ -191,14 +192,6 @@ impl<S: Sink> Writer<S> {
             None => {}
         }
     }
-}
-
-/// The pause after the `attempt`th failure; `jitter` from 0.5 to 1 keeps objects that failed
-/// together from coming back together.
-fn backoff(attempt: u32, jitter: f64) -> Duration {
-    let (first, most) = BACKOFF;
-    let doubled = first.saturating_mul(2u32.saturating_pow(attempt.saturating_sub(1).min(20)));
-    doubled.min(most).mul_f64(jitter)
 }
 
 #[cfg(test)]
