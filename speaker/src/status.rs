@@ -246,7 +246,7 @@ mod tests {
             moved: Some(Move {
                 epoch: 3,
                 from: Some("node2".into()),
-                reason: "owner died".into(),
+                reason: "OwnerDied".into(),
                 at: Duration::from_micros(1_500),
             }),
         }

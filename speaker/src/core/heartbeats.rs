@@ -149,7 +149,9 @@ impl Core {
     /// comes back should learn at once who is there.
     pub(super) fn send_heartbeats(&mut self, now: Duration) {
         self.next_beat = now + self.setup.interval;
-        let datagrams = self.heartbeat(false);
+        // While this speaker is new, everybody is asked to answer at once: it then knows all
+        // claims after a round trip instead of an interval.
+        let datagrams = self.heartbeat(!self.settled);
         for (name, node) in &self.world.nodes {
             if *name != self.setup.me
                 && let Some(address) = node.heartbeat_address()

@@ -154,15 +154,11 @@ impl Core {
         director: DirectorReport,
         now: Duration,
     ) -> Result<Self, ConfigError> {
-        let gone_after = setup.interval * setup.misses;
+        let config = lightship_membership::Config::new(setup.interval, setup.misses);
+        let gone_after = config.timeout();
         // Every live peer is heard within one interval; one more forgives a loss. After that
         // the silent ones count as dead, and this node may act.
         let settle = gone_after + setup.interval;
-        let config = lightship_membership::Config {
-            interval: setup.interval,
-            misses: setup.misses,
-            ..Default::default()
-        };
         let mut core = Core {
             detector: Detector::new(config, setup.me.clone())?,
             election: Election::new(setup.me.clone(), settle, now),

@@ -19,7 +19,7 @@ pub struct Move {
     pub epoch: u64,
     /// The owner before, if there was one.
     pub from: Option<NodeName>,
-    /// Why.
+    /// Why, in one word (`MoveReason::as_str`).
     pub reason: String,
     /// When, since the speaker's start.
     pub at: Duration,
@@ -169,6 +169,12 @@ impl Core {
     }
 
     pub(super) fn step_election(&mut self, now: Duration) {
+        // A process that was stopped wakes with stale news: it listens for a full timeout
+        // before it takes anything.
+        if let Some(at) = self.detector.woken_at(now) {
+            self.election
+                .listen_until(at + self.detector.config().timeout());
+        }
         let actions = self.election.step(now);
         if actions.is_empty() {
             return;
@@ -198,7 +204,7 @@ impl Core {
                     let moved = Move {
                         epoch,
                         from,
-                        reason: reason.to_string(),
+                        reason: reason.as_str().to_owned(),
                         at: now,
                     };
                     self.moves.insert(vip, moved);
