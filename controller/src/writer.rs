@@ -29,6 +29,23 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 /// Longest pause between attempts.
 const LONGEST: Duration = Duration::from_secs(30);
 
+/// Restoring an object to the same state more often than [`FREE`] times within [`CALM`] of each
+/// other means that somebody else keeps changing it. Then pauses grow: two controllers that
+/// both think an object theirs must not fight at full speed.
+const CALM: Duration = Duration::from_secs(60);
+const FREE: u32 = 5;
+/// Completed writes between two looks for [`Recent`] entries that are too old to matter.
+const SWEEP: u32 = 1024;
+
+/// A write that succeeded not long ago.
+#[derive(Debug)]
+struct Recent {
+    write: Write,
+    at: Instant,
+    /// How often it has been repeated.
+    repeats: u32,
+}
+
 /// What goes on with one object.
 #[derive(Debug)]
 enum Slot {
@@ -64,6 +81,8 @@ pub struct Writer<S> {
     reports: mpsc::UnboundedReceiver<Report>,
     reporter: mpsc::UnboundedSender<Report>,
     wakes: u64,
+    recent: HashMap<Key, Recent>,
+    since_sweep: u32,
 }
 
 impl<S: Sink> Writer<S> {
@@ -78,6 +97,8 @@ impl<S: Sink> Writer<S> {
             reports,
             reporter,
             wakes: 0,
+            recent: HashMap::new(),
+            since_sweep: 0,
         }
     }
 
@@ -91,8 +112,46 @@ impl<S: Sink> Writer<S> {
         let key = write.key();
         match self.slots.get_mut(&key) {
             Some(Slot::Running { next }) => *next = Some(write),
+            // The same state again is no reason to end the pause.
+            Some(Slot::Pausing { write: paused, .. }) if *paused == write => {}
             // A new state deserves a new attempt at once; the pause ends unnoticed.
-            Some(Slot::Pausing { .. }) | None => self.start(key, write, 1),
+            Some(Slot::Pausing { .. }) | None => self.begin(key, write),
+        }
+    }
+
+    /// Starts a first attempt, after a pause if the object has been restored too often.
+    fn begin(&mut self, key: Key, write: Write) {
+        let repeats = self
+            .recent
+            .get(&key)
+            .filter(|recent| recent.write == write && recent.at.elapsed() < CALM)
+            .map_or(0, |recent| recent.repeats);
+        match repeats.checked_sub(FREE) {
+            None | Some(0) => self.start(key, write, 1),
+            Some(excess) => {
+                tracing::warn!(%key, repeats, "somebody else keeps changing this object; restoring it more slowly");
+                self.pause(key, write, 0, excess);
+            }
+        }
+    }
+
+    /// Remembers a success.
+    fn remember(&mut self, key: Key, write: Write) {
+        let now = Instant::now();
+        let known = self.recent.get(&key);
+        let repeats = known
+            .filter(|recent| recent.write == write && now - recent.at < CALM)
+            .map_or(0, |recent| recent.repeats + 1);
+        let recent = Recent {
+            write,
+            at: now,
+            repeats,
+        };
+        self.recent.insert(key, recent);
+        self.since_sweep += 1;
+        if self.since_sweep >= SWEEP {
+            self.since_sweep = 0;
+            self.recent.retain(|_, recent| now - recent.at < CALM);
         }
     }
 
@@ -142,7 +201,10 @@ impl<S: Sink> Writer<S> {
         };
         let millis = took.as_millis();
         match failure {
-            None => tracing::debug!(%key, millis, attempt, "written"),
+            None => {
+                tracing::debug!(%key, millis, attempt, "written");
+                self.remember(key.clone(), write);
+            }
             Some(error) => {
                 tracing::warn!(
                     ?key,
@@ -152,21 +214,22 @@ impl<S: Sink> Writer<S> {
                     "write failed, will be tried again"
                 );
                 if next.is_none() {
-                    self.pause(key, write, attempt);
+                    self.pause(key, write, attempt, attempt);
                     return;
                 }
             }
         }
         if let Some(next) = next {
-            self.start(key, next, 1);
+            self.begin(key, next);
         }
     }
 
-    fn pause(&mut self, key: Key, write: Write, attempt: u32) {
+    /// Waits before attempt number `attempt + 1`, as long as befits `failures` failures.
+    fn pause(&mut self, key: Key, write: Write, attempt: u32, failures: u32) {
         self.wakes += 1;
         let wake = self.wakes;
         let reporter = self.reporter.clone();
-        let delay = pause(attempt, LONGEST);
+        let delay = pause(failures, LONGEST);
         let slot = Slot::Pausing {
             write,
             attempt,

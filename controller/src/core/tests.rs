@@ -9,6 +9,7 @@ use lightship_ipam::{Family, Policy, PoolSpec};
 
 use super::*;
 use crate::model::Ingress;
+use crate::model::VipView;
 
 mod property;
 

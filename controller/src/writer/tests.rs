@@ -162,3 +162,33 @@ async fn a_request_without_an_answer_is_given_up() {
     let arrived = sink.arrived.lock().unwrap();
     assert!(arrived[1].1 - arrived[0].1 < ATTEMPT + Duration::from_secs(1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_fight_over_an_object_slows_down_and_ends_with_another_state() {
+    let sink = Arc::new(Scripted::default());
+    let mut writer = Writer::new(sink.clone());
+    let start = Instant::now();
+    for _ in 0..=FREE {
+        writer.submit(ingress(1));
+        settle(&mut writer).await;
+    }
+    assert!(start.elapsed() < Duration::from_millis(1));
+    for _ in 0..12 {
+        writer.submit(ingress(1));
+        settle(&mut writer).await;
+    }
+    let fight = start.elapsed();
+    assert!(fight > Duration::from_secs(60), "{fight:?}");
+    // Another wish is not held up by it.
+    writer.submit(ingress(1));
+    let before = Instant::now();
+    writer.submit(ingress(2));
+    settle(&mut writer).await;
+    assert!(before.elapsed() < Duration::from_millis(1));
+    // And after a calm minute all is forgotten.
+    sleep(CALM).await;
+    writer.submit(ingress(2));
+    let before = Instant::now();
+    settle(&mut writer).await;
+    assert!(before.elapsed() < Duration::from_millis(1));
+}
