@@ -1,6 +1,5 @@
 //! A lab that runs: what the demo, the tests and every command hold.
 
-use std::fs::File;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use crate::net;
 use crate::pki;
 use crate::process::Process;
 use crate::sh;
-use crate::state::{LabDir, Phase, State};
+use crate::state::{LabDir, Lock, Phase, State};
 use crate::substrate::{self, CLIENT_NETNS, LAB_NETNS, Substrate};
 
 /// A lab and what is known about it. Methods that change it take its lock, so
@@ -164,7 +163,7 @@ impl Lab {
     }
 
     /// Takes the lock and reads the state again, as it may have changed meanwhile.
-    pub(crate) fn lock(&mut self) -> Result<File> {
+    pub(crate) fn lock(&mut self) -> Result<Lock> {
         let lock = self.dir.lock()?;
         self.state = State::load(&self.dir)?.context("the lab is gone")?;
         Ok(lock)

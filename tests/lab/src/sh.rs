@@ -60,6 +60,15 @@ pub fn run_with_input(command: Command, input: Option<&str>) -> Result<String> {
 /// # Errors
 /// When it cannot be started, or the user interrupts.
 pub fn output(mut command: Command, input: Option<&str>) -> Result<Output> {
+    command.stderr(Stdio::piped());
+    output_telling(command, input)
+}
+
+/// [`output`], but what the command says on standard error is shown as it comes.
+///
+/// # Errors
+/// As [`output`].
+pub fn output_telling(mut command: Command, input: Option<&str>) -> Result<Output> {
     let shown = show(&command);
     // In a process group of its own, so that Ctrl-C reaches us first and we decide.
     let mut child = command
@@ -70,7 +79,6 @@ pub fn output(mut command: Command, input: Option<&str>) -> Result<Output> {
             Stdio::null()
         })
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run `{shown}`"))?;
     let group = Pid::from_raw(i32::try_from(child.id())?);

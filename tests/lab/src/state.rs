@@ -86,14 +86,17 @@ impl LabDir {
     ///
     /// # Errors
     /// When another command holds it, or the folder cannot be written.
-    pub fn lock(&self) -> Result<File> {
+    pub fn lock(&self) -> Result<Lock> {
         fs::create_dir_all(&self.root)
             .with_context(|| format!("cannot make {}", self.root.display()))?;
         let path = self.root.join("lock");
         let file =
             File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
         match file.try_lock() {
-            Ok(()) => Ok(file),
+            Ok(()) => Ok(Lock {
+                dir: self.clone(),
+                _file: file,
+            }),
             Err(TryLockError::WouldBlock) => bail!(
                 "another command is changing the lab in {} right now; wait for it to end",
                 self.root.display()
@@ -101,6 +104,24 @@ impl LabDir {
             Err(TryLockError::Error(error)) => {
                 Err(error).with_context(|| format!("cannot lock {}", path.display()))
             }
+        }
+    }
+}
+
+/// The right to change a lab, while it lives.
+#[derive(Debug)]
+pub struct Lock {
+    dir: LabDir,
+    _file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Where there is no lab, nothing stays of having asked.
+        let root = &self.dir.root;
+        let others = fs::read_dir(root).map_or(0, Iterator::count);
+        if others == 1 && fs::remove_file(root.join("lock")).is_ok() {
+            let _ = fs::remove_dir(root);
         }
     }
 }
@@ -244,7 +265,9 @@ mod tests {
         let first = dir.lock().unwrap();
         let refused = dir.lock().unwrap_err().to_string();
         assert!(refused.contains("another command"), "{refused}");
+        fs::write(folder.path().join("lab.json"), "").unwrap();
         drop(first);
         dir.lock().unwrap();
+        assert!(folder.path().join("lock").exists());
     }
 }

@@ -60,7 +60,7 @@ pub fn up(options: &Options, progress: Progress) -> Result<Lab> {
 
     let sources = binaries::checkout().join("tests/lab/k8s");
     let kubernetes = k8s_build::kubernetes(&sources, progress)?;
-    let ours = compile(options, progress)?;
+    let ours = compile(progress)?;
     let mut lab = Lab {
         state: State {
             boot: state::boot_id()?,
@@ -116,12 +116,12 @@ fn start(lab: &mut Lab, ours: &Binaries, progress: Progress) -> Result<()> {
         pki::create(&lab.dir, options.families)
     })?;
     start_control_plane(lab, progress)?;
-    if let Some(daemons) = &ours.lightship {
+    if options.lightship {
         progress.step("Lightship's CRDs, roles and service accounts", || {
             lightship::install(lab)
         })?;
         progress.step("lightship-controller", || {
-            lightship::start_controller(lab, &daemons.controller)
+            lightship::start_controller(lab, &ours.controller)
         })?;
     }
     let names = lab.node_names();
@@ -129,8 +129,8 @@ fn start(lab: &mut Lab, ours: &Binaries, progress: Progress) -> Result<()> {
         let objects = nodes::objects(&lab.state.nodes, &options);
         lab.apply(&objects.to_string())?;
         nodes::write_configs(lab, |node| {
-            let daemons = ours.lightship.as_ref()?;
-            Some(lightship::speaker(lab, &daemons.speaker, node))
+            let lightship = options.lightship;
+            lightship.then(|| lightship::speaker(lab, &ours.speaker, node))
         })?;
         let substrate = lab.substrate();
         for name in &names {
@@ -191,13 +191,11 @@ fn start_controller_manager(lab: &mut Lab) -> Result<()> {
     lab.spawn(controller_manager::NAME, &command)
 }
 
-fn compile(options: &Options, progress: Progress) -> Result<Binaries> {
-    let what = if options.lightship {
-        "controller, speaker and lab agent compiled"
-    } else {
-        "lab agent compiled"
-    };
-    progress.step(what, || binaries::build(options.lightship))
+fn compile(progress: Progress) -> Result<Binaries> {
+    progress.step(
+        "controller, speaker and lab agent compiled",
+        binaries::build,
+    )
 }
 
 /// Starts again what ended by itself, in a lab that is otherwise up.
@@ -213,16 +211,13 @@ fn repair(lab: &mut Lab, progress: Progress) -> Result<()> {
         progress.say("The lab is up already.");
         return Ok(());
     }
-    let ours = compile(&lab.state.options.clone(), progress)?;
+    let ours = compile(progress)?;
     for name in dead {
         progress.step(&format!("{name} started again"), || match name.as_str() {
             etcd::NAME => start_etcd(lab),
             apiserver::NAME => start_api(lab),
             controller_manager::NAME => start_controller_manager(lab),
-            lightship::CONTROLLER => match &ours.lightship {
-                Some(daemons) => lightship::start_controller(lab, &daemons.controller),
-                None => Ok(()),
-            },
+            lightship::CONTROLLER => lightship::start_controller(lab, &ours.controller),
             node => restart_node(lab, node),
         })?;
     }

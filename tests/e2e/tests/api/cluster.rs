@@ -44,8 +44,9 @@ impl Cluster {
         let progress = Progress::on_stderr();
         let programs =
             k8s_build::kubernetes(&binaries::checkout().join("tests/lab/k8s"), progress)?;
-        let controller_program =
-            progress.step("lightship-controller compiled", build_controller)?;
+        let controller_program = progress.step("lightship-controller compiled", || {
+            Ok(binaries::build()?.controller)
+        })?;
         let dir = std::env::temp_dir().join(format!("lightship-api-{}", std::process::id()));
         fs::create_dir_all(&dir)?;
         write_credentials(&dir)?;
@@ -323,21 +324,4 @@ fn kubeconfig(dir: &Path, user: &str, token: &str, ports: Ports) -> Result<PathB
 
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-fn build_controller() -> Result<PathBuf> {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(binaries::checkout()).args([
-        "build",
-        "--quiet",
-        "--profile=lab",
-        "--package=lightship-controller",
-        "--message-format=json-render-diagnostics",
-    ]);
-    let output = sh::run(command).context("the controller does not compile")?;
-    let mut programs = output.lines().filter_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        message["executable"].as_str().map(PathBuf::from)
-    });
-    programs.next_back().context("cargo built no controller")
 }
