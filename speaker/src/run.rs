@@ -84,11 +84,17 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         error: None,
     };
     let now = origin.elapsed();
-    let mut core = Core::new(setup, keys, first, &saved, report, now)?;
+    let mut core = Core::new(setup, keys, first.clone(), &saved, report, now)?;
     core.adopt(found.destinations, now);
 
     let (ownership_tx, ownership) = watch::channel(Arc::<Ownership>::default());
-    let (saved_tx, saved_rx) = watch::channel(saved);
+    let (saved_tx, saved_rx) = watch::channel(Saved {
+        world: (*first).clone(),
+        secrets: secrets.borrow().clone(),
+        ..saved
+    });
+    // The state file should hold what this start was made from, whatever comes next.
+    saved_tx.send_modify(|_| ());
     let identity = status::Identity {
         node: me,
         interface: link.name.clone(),
