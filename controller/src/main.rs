@@ -32,8 +32,13 @@ struct Flags {
     #[arg(long, env = "LIGHTSHIP_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
 
-    /// Log level, or a filter such as info,lightship_controller=debug.
-    #[arg(long, env = "LIGHTSHIP_LOG", default_value = "info")]
+    /// Log level, or a filter such as info,lightship_controller=debug. The default hides the
+    /// client library's lines about every failed attempt, as the controller has its own.
+    #[arg(
+        long,
+        env = "LIGHTSHIP_LOG",
+        default_value = "info,kube_client=off,kube_runtime=off"
+    )]
     log_level: String,
 }
 
