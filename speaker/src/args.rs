@@ -53,7 +53,13 @@ pub struct Args {
     pub log_format: LogFormat,
 
     /// What is logged: a level or a filter such as `info,lightship_speaker=debug`.
-    #[arg(long, env = "LIGHTSHIP_LOG", default_value = "info")]
+    /// The client's own lines are left out by default: it logs every attempt of an outage,
+    /// which the speaker reports once.
+    #[arg(
+        long,
+        env = "LIGHTSHIP_LOG",
+        default_value = "info,kube_client=off,kube_runtime=off"
+    )]
     pub log: String,
 }
 

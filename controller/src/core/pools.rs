@@ -146,7 +146,11 @@ fn fault(status: &AddressPoolStatus) -> Option<String> {
 
 fn verdict(problems: &[PoolProblem]) -> (&'static str, &'static str, String) {
     if problems.is_empty() {
-        return ("True", "AllRangesInUse", "all ranges are in use".into());
+        return (
+            "True",
+            "RangesAccepted",
+            "every range is given out from".into(),
+        );
     }
     let reason = match problems[0] {
         PoolProblem::Invalid(_) => "InvalidRange",
