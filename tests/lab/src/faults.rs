@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::control_plane::apiserver;
+use crate::control_plane::{apiserver, controller_manager};
 use crate::lab::Lab;
 use crate::net;
 use crate::sh;
@@ -147,7 +147,13 @@ impl Lab {
         if running.is_some_and(crate::process::Process::is_alive) {
             return Ok(());
         }
-        up::start_api(self)
+        up::start_api(self)?;
+        // Started anew, for it comes back to a restarted API server with pauses of up to
+        // half a minute, and would take nodes that are well for dead meanwhile.
+        if let Some(process) = self.state.processes.remove(controller_manager::NAME) {
+            process.stop(Duration::ZERO)?;
+        }
+        up::start_controller_manager(self)
     }
 }
 

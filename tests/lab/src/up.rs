@@ -185,7 +185,8 @@ pub(crate) fn start_api(lab: &mut Lab) -> Result<()> {
     lab.wait_serving(apiserver::NAME, |lab| apiserver::serves(&lab.dir))
 }
 
-fn start_controller_manager(lab: &mut Lab) -> Result<()> {
+/// Starts the controller manager, which comes to serve by itself.
+pub(crate) fn start_controller_manager(lab: &mut Lab) -> Result<()> {
     let program = &lab.state.kubernetes.controller_manager;
     let command = controller_manager::command(program, &lab.dir);
     lab.spawn(controller_manager::NAME, &command)
