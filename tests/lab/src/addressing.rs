@@ -106,6 +106,14 @@ pub fn service_cidrs(families: Families) -> Vec<IpNet> {
     )
 }
 
+/// The API server's own ClusterIPs: the first of each Service network.
+pub fn api_cluster_ips(families: Families) -> Vec<IpAddr> {
+    families.pick(
+        IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)),
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 1)),
+    )
+}
+
 /// The ranges that tests and the demo give to address pools.
 pub fn vip_ranges(families: Families) -> Vec<&'static str> {
     families.pick("192.0.2.200-192.0.2.239", "2001:db8:2::200-2001:db8:2::2ff")

@@ -180,8 +180,7 @@ pub(crate) fn wait_ready(lab: &Lab, name: &str) -> Result<()> {
 /// Waits until kube-proxy on a node has written its rules: until the API server
 /// answers the node under its ClusterIP. (kube-proxy's own health check says yes before that.)
 pub(crate) fn wait_proxy(lab: &Lab, name: &str) -> Result<()> {
-    let services = addressing::service_cidrs(lab.state.options.families)[0];
-    let address = services.hosts().next().context("no ClusterIP")?;
+    let address = addressing::api_cluster_ips(lab.state.options.families)[0];
     // Plain HTTP to a TLS port: an answer of four hundred something is an answer.
     let url = match address {
         IpAddr::V4(address) => format!("http://{address}:443/"),

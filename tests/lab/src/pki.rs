@@ -84,11 +84,10 @@ pub(crate) fn create(dir: &LabDir, families: Families) -> Result<Pki> {
             .iter()
             .map(|net| net.addr().to_string()),
     );
-    // The API server's own ClusterIP is the first of each Service network.
     names.extend(
-        addressing::service_cidrs(families)
+        addressing::api_cluster_ips(families)
             .iter()
-            .filter_map(|net| Some(net.hosts().next()?.to_string())),
+            .map(ToString::to_string),
     );
     let mut server = CertificateParams::new(names)?;
     server
