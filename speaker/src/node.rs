@@ -81,6 +81,8 @@ pub async fn run(
                 at.address, at.port
             )
         })?;
+    // A socket that the runtime has not seen yet refuses `try_send_to` without a word.
+    udp.writable().await?;
     let packets = PacketSocket::open(at.uplink, Filter::ArpAndNdp)?;
     let mut groups = MulticastGroups::open()?;
     let mut datagram = vec![0; 2048];
@@ -98,7 +100,8 @@ pub async fn run(
                     let _ = udp.try_send_to(&bytes, SocketAddr::new(to, at.port));
                 }
                 Output::Frame(bytes) => {
-                    if let Err(error) = packets.send(&bytes).await {
+                    // As with heartbeats: a frame that does not fit is lost, and repeated.
+                    if let Err(error) = packets.try_send(&bytes) {
                         tracing::debug!(%error, "frame not sent");
                     }
                 }
@@ -121,7 +124,6 @@ pub async fn run(
         }
         let deadline = origin + core.next_deadline(now);
         tokio::select! {
-            biased;
             received = udp.recv_from(&mut datagram) => {
                 let mut next = received.ok();
                 for _ in 0..BURST {

@@ -79,6 +79,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     let found = found.unwrap_or_default();
     let report = DirectorReport {
         healthy: true,
+        applied: 0,
         programmed: found.vips,
         digest: 0,
         error: None,

@@ -52,6 +52,8 @@ pub struct Setup {
 /// What the director should hold, as far as the core decides it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DirectorIntent {
+    /// Grows by one with every change, from 1; see [`DirectorReport::applied`].
+    pub revision: u64,
     /// The own node's addresses: its share leaves by the veth pair.
     pub own: BTreeSet<IpAddr>,
     /// The other nodes' addresses and where to send frames for them.
@@ -67,6 +69,8 @@ pub struct DirectorIntent {
 pub struct DirectorReport {
     /// It did all that it was asked for.
     pub healthy: bool,
+    /// The [`DirectorIntent::revision`] that it holds; 0 before the first.
+    pub applied: u64,
     /// VIPs whose services and local route are in place, so that they may be announced.
     pub programmed: BTreeSet<IpAddr>,
     /// The digest of the table it holds, for comparison among nodes.
@@ -104,11 +108,16 @@ struct Peer {
 #[derive(Debug)]
 struct Owned {
     epoch: u64,
+    /// When it was taken.
+    since: Duration,
     /// It has been said on the LAN (or is known there since before a restart).
     announced: bool,
     /// Taken over from before a restart: the LAN knows it.
     resumed: bool,
 }
+
+/// How long an announcement waits for the director to hold the latest intent.
+const DIRECTOR_WAIT: Duration = Duration::from_millis(100);
 
 /// See the module.
 pub struct Core {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lightship_election::{Action, Away, Candidates, Claim, MoveReason};
 use lightship_membership::PeerState;
 
-use super::{Core, DirectorIntent, Output, Owned, neighbours};
+use super::{Core, DIRECTOR_WAIT, DirectorIntent, Output, Owned, neighbours};
 use crate::intent;
 use crate::world::NodeName;
 
@@ -134,7 +134,9 @@ impl Core {
             (*key, v)
         });
         let vips = self.intent.vips.iter().filter(|(_, v)| !v.announce_only);
-        let intent = DirectorIntent {
+        let revision = self.sent_director.as_ref().map_or(0, |sent| sent.revision);
+        let mut intent = DirectorIntent {
+            revision,
             own: addresses(&self.setup.me).collect(),
             peers: peers
                 .flat_map(|(name, told)| {
@@ -146,6 +148,7 @@ impl Core {
             virtuals: virtuals.collect(),
         };
         if self.sent_director.as_deref() != Some(&intent) {
+            intent.revision += 1;
             let intent = Arc::new(intent);
             self.sent_director = Some(intent.clone());
             self.out.push(Output::Director(intent));
@@ -194,6 +197,7 @@ impl Core {
                         vip,
                         Owned {
                             epoch,
+                            since: now,
                             announced: false,
                             resumed,
                         },
@@ -233,8 +237,16 @@ impl Core {
             .map(|(vip, _)| *vip)
             .collect();
         for vip in silent {
-            // Services and destinations come first, then the route, then the word.
-            let in_place = !self.directed(vip) || self.director.programmed.contains(&vip);
+            // Services and destinations come first, then the route, then the word. The table
+            // must know by then which nodes are gone: a packet that comes before
+            // it does makes an entry that sends its whole connection to a dead node. A
+            // director that is slow to change is better than none, though.
+            let sent = self.sent_director.as_ref().map_or(0, |sent| sent.revision);
+            let up_to_date = self.director.applied >= sent;
+            let waited = |o: &Owned| now >= o.since + DIRECTOR_WAIT;
+            let in_place = !self.directed(vip)
+                || (self.director.programmed.contains(&vip)
+                    && (up_to_date || self.owned.get(&vip).is_some_and(waited)));
             if !in_place || !self.settled || !self.intent.vips.contains_key(&vip) {
                 continue;
             }

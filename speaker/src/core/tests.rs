@@ -105,6 +105,8 @@ struct Lan {
     frames: Vec<(u8, Duration, Vec<u8>)>,
     directors: BTreeMap<u8, Arc<DirectorIntent>>,
     reports: BTreeMap<u8, Arc<Ownership>>,
+    /// Directors do not say that they have done what they were asked for.
+    slow_directors: bool,
 }
 
 impl Lan {
@@ -144,11 +146,14 @@ impl Lan {
                 Output::Director(intent) => {
                     let report = DirectorReport {
                         healthy: true,
+                        applied: intent.revision,
                         programmed: intent.vips.clone(),
                         digest: intent.virtuals.len() as u64,
                         error: None,
                     };
-                    self.cores.get_mut(&from).unwrap().on_director(report);
+                    if !self.slow_directors {
+                        self.cores.get_mut(&from).unwrap().on_director(report);
+                    }
                     self.directors.insert(from, intent);
                 }
                 Output::Report(report) => drop(self.reports.insert(from, report)),
@@ -227,6 +232,24 @@ fn each_vip_gets_one_owner_and_the_vips_are_spread() {
     assert_eq!(lan.weights(1), [1, 1, 1]);
     let report = &lan.reports[&lan.owner(vip(1))];
     assert_eq!((report.directors_agreeing, report.directors), (3, 3));
+}
+
+#[test]
+fn a_takeover_waits_for_the_director_to_know_who_is_dead_but_not_for_ever() {
+    let mut lan = Lan::with(1);
+    lan.run(1_000 * MS);
+    let dead = lan.owner(vip(1));
+    lan.cores.remove(&dead);
+    lan.slow_directors = true;
+    let since = lan.now;
+    let announced = |lan: &Lan| (1..=3).map(|n| lan.announced(n, since)).sum::<usize>();
+    while !lan.cores.values().any(|core| !core.owned.is_empty()) {
+        lan.run(5 * MS);
+    }
+    lan.run(90 * MS);
+    assert_eq!(announced(&lan), 0);
+    lan.run(20 * MS);
+    assert!(announced(&lan) > 0);
 }
 
 #[test]

@@ -186,6 +186,7 @@ impl Director {
         self.known = Some(outcome(&specs));
         Ok(DirectorReport {
             healthy: true,
+            applied: wanted.revision,
             programmed,
             digest: digest(&specs),
             error: None,
