@@ -1,6 +1,6 @@
 //! What the kernels of the nodes hold in their director's namespace.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -84,24 +84,28 @@ fn parse(text: &str) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Connections that each service of a node's table has seen since it was made: a table
-/// that was made anew starts at 0.
+/// The connections that a node's director knows, as `protocol client virtual destination`. They are
+/// gone when a destination is removed or the namespace is made anew.
 ///
 /// # Errors
 /// When `ipvsadm` does not run there.
-pub fn connections(lab: &Lab, node: &str) -> Result<BTreeMap<String, u64>> {
-    let text = run(lab, node, &["ipvsadm", "-Ln", "--stats", "--exact"])?;
-    let services = text.lines().filter_map(|line| {
+pub fn connections(lab: &Lab, node: &str) -> Result<BTreeSet<String>> {
+    let text = run(lab, node, &["ipvsadm", "-Lnc"])?;
+    let lines = text.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
-            ["TCP" | "UDP", address, connections, ..] => {
-                let name = format!("{} {address}", words[0]);
-                Some((name, connections.parse().ok()?))
-            }
+            [
+                protocol @ ("TCP" | "UDP"),
+                _,
+                _,
+                client,
+                service,
+                destination,
+            ] => Some(format!("{protocol} {client} {service} {destination}")),
             _ => None,
         }
     });
-    Ok(services.collect())
+    Ok(lines.collect())
 }
 
 /// The addresses that a node's director takes in: its local routes, but for the kernel's own.

@@ -60,7 +60,8 @@ impl Capture {
             stdout.read_to_string(&mut text)?;
         }
         self.0.wait()?;
-        Ok(text.lines().map(str::to_owned).collect())
+        let frames = text.lines().filter(|line| !line.is_empty());
+        Ok(frames.map(str::to_owned).collect())
     }
 }
 

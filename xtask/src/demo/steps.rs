@@ -50,7 +50,7 @@ pub(super) fn tell(lab: &mut Lab, story: &mut Story) -> Result<()> {
     let (_, to, reason) = moved.moved.context("the move is not recorded")?;
     let takeover = outcome.takeover_ms().context("nobody took over")?;
     story.say(&format!(
-        "{to} took over {takeover:.0} ms after the crash, because {reason}.\n\
+        "{to} took over {takeover:.0} ms after the crash; the reason on record is {reason}.\n\
          No API server was asked: the nodes settled it among themselves.\n\
          Kubernetes will notice the dead node after about 40 s."
     ));

@@ -30,7 +30,11 @@ pub(crate) fn adoption(lab: &mut Lab) -> Result<()> {
         // Entries that a table made anew would have forgotten.
         probe::stream_for(lab, vips[0], 10, Duration::from_secs(1), false)?;
         let before = state(lab, &owner)?;
-        let counters = director::connections(lab, &owner)?;
+        let known = director::connections(lab, &owner)?;
+        ensure!(
+            known.len() > 50,
+            "the director of {owner} knows few: {known:?}"
+        );
         let killed = probe::now_ns();
         lab.fail(&owner, How::KillSpeaker)?;
         let parts = ["speaker starts"];
@@ -40,18 +44,9 @@ pub(crate) fn adoption(lab: &mut Lab) -> Result<()> {
         let after = state(lab, &owner)?;
         ensure!(before == after, "changed:\n{before:#?}\n{after:#?}");
         let later = director::connections(lab, &owner)?;
-        for (service, count) in &counters {
-            let now = later.get(service).copied().unwrap_or(0);
-            ensure!(
-                now >= *count,
-                "{service} was made anew: {count} connections, then {now}"
-            );
-        }
-        let total: u64 = counters.values().sum();
-        ensure!(
-            total > 0,
-            "the director of {owner} saw no connection at all"
-        );
+        let forgotten: Vec<&String> = known.difference(&later).collect();
+        ensure!(forgotten.is_empty(), "forgotten: {forgotten:?}");
+        eprintln!("    {} connections known as before", known.len());
         Ok(())
     })
 }
