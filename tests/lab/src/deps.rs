@@ -30,6 +30,7 @@ pub const LAB: &[Need] = &[
     need("nft", "nftables"),
     need("iptables", "iptables"),
     need("conntrack", "conntrack"),
+    need("ipset", "ipset"),
     need("ipvsadm", "ipvsadm"),
     need("modprobe", "kmod"),
     need("curl", "curl"),
