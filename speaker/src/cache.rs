@@ -11,6 +11,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -23,13 +24,16 @@ const HEADER: &str = "lightship-state 1 ";
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
     /// The world as last read from the API server.
-    pub world: World,
+    pub world: Arc<World>,
     /// What each peer said of itself in its last heartbeat.
     pub peers: BTreeMap<NodeName, SavedPeer>,
     /// The VIPs this node owns, with their epochs.
     pub claims: BTreeMap<IpAddr, u64>,
     /// The heartbeat secrets, newest first.
     pub secrets: Vec<Vec<u8>>,
+    /// The boot id of the last start: the next one is greater even if the clock went back.
+    #[serde(default)]
+    pub boot_id: u64,
 }
 
 /// What a peer last said of itself.
@@ -129,8 +133,7 @@ mod tests {
 
     fn sample() -> Saved {
         let mut saved = Saved::default();
-        saved
-            .world
+        Arc::make_mut(&mut saved.world)
             .services
             .insert(ServiceRef::new("shop", "web"), Default::default());
         saved.peers.insert("node2".into(), SavedPeer::default());

@@ -18,19 +18,24 @@ pub const GRACE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Grace<K> {
     services: BTreeMap<K, BTreeMap<IpAddr, Option<Duration>>>,
+    /// When the next destination is due to be removed.
+    next: Option<Duration>,
 }
 
 impl<K: Ord + Clone> Default for Grace<K> {
     fn default() -> Self {
         Grace {
             services: BTreeMap::new(),
+            next: None,
         }
     }
 }
 
 impl<K: Ord + Clone> Grace<K> {
     /// Counts a destination that was found in the kernel at start as wanted until now,
-    /// so that a restarted speaker removes it at the same pace as its peers.
+    /// so that a restarted
+    /// speaker keeps it for a while too (up to a full grace time, where its peers may have
+    /// begun to count earlier).
     pub fn adopt(&mut self, key: K, destination: IpAddr, now: Duration) {
         self.services
             .entry(key)
@@ -64,11 +69,16 @@ impl<K: Ord + Clone> Grace<K> {
                 list.entry(*destination).or_insert(0);
             }
         }
+        self.next = self.earliest();
         result
     }
 
     /// When the next destination is due to be removed.
     pub fn next_deadline(&self) -> Option<Duration> {
+        self.next
+    }
+
+    fn earliest(&self) -> Option<Duration> {
         let gone = self.services.values().flat_map(BTreeMap::values).flatten();
         gone.min().map(|since| *since + GRACE)
     }

@@ -63,8 +63,6 @@ pub struct Intent {
 pub struct NodeHealth {
     /// Its kernel lives: it can serve as a real server.
     pub alive: bool,
-    /// Its uplink's MAC is known, so frames can be sent to it.
-    pub reachable: bool,
     /// It has a director (else it only announces).
     pub direct_routing: bool,
 }
@@ -149,8 +147,8 @@ fn real_servers(
     let usable = |name: &NodeName| {
         let node = world.nodes.get(name)?;
         let health = health.get(name)?;
-        let on_link = node.address_like(vip).is_some() && health.reachable;
-        (on_link && health.alive && !node.network_unavailable).then(|| name.clone())
+        let barred = node.excluded || node.network_unavailable;
+        (node.address_like(vip).is_some() && health.alive && !barred).then(|| name.clone())
     };
     if !service.local {
         // Without any endpoint no node can serve. The director then has no real server and
@@ -158,9 +156,10 @@ fn real_servers(
         if !world.has_endpoints(reference, vip.is_ipv6()) {
             return BTreeMap::new();
         }
-        let nodes = world.nodes.iter().filter(|(_, n)| !n.excluded);
-        return nodes
-            .filter_map(|(name, _)| Some((usable(name)?, 1)))
+        return world
+            .nodes
+            .keys()
+            .filter_map(|name| Some((usable(name)?, 1)))
             .collect();
     }
     let (ready, draining) = world.endpoint_nodes(reference, vip.is_ipv6());

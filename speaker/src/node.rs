@@ -10,10 +10,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use lightship_frames::ndp::solicited_node;
 use lightship_membership::Keys;
-use lightship_netio::{Filter, MulticastGroups, PacketSocket};
+use lightship_netio::{Filter, Monitor, MulticastGroups, Notice, PacketSocket};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 
@@ -84,6 +84,7 @@ pub async fn run(
     // A socket that the runtime has not seen yet refuses `try_send_to` without a word.
     udp.writable().await?;
     let packets = PacketSocket::open(at.uplink, Filter::ArpAndNdp)?;
+    let mut monitor = Monitor::open()?;
     let mut groups = MulticastGroups::open()?;
     let mut datagram = vec![0; 2048];
     let mut frame = vec![0; 2048];
@@ -133,7 +134,14 @@ pub async fn run(
                 }
             }
             received = packets.recv(&mut frame) => match received {
-                Ok((length, _)) => core.on_frame(&frame[..length.min(frame.len())], origin.elapsed()),
+                Ok((length, _)) => {
+                    let mut next = Some(length);
+                    for _ in 0..BURST {
+                        let Some(length) = next else { break };
+                        core.on_frame(&frame[..length.min(frame.len())], origin.elapsed());
+                        next = packets.try_recv(&mut frame).ok().flatten().map(|(l, _)| l);
+                    }
+                }
                 Err(error) if error.is_retryable() => {
                     tracing::warn!(%error, "the uplink is away");
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -144,8 +152,11 @@ pub async fn run(
             Ok(()) = links.world.changed() => {
                 let world = links.world.borrow_and_update().clone();
                 if let Some(world) = world {
-                    links.saved.send_modify(|saved| saved.world = (*world).clone());
+                    links.saved.send_modify(|saved| saved.world = world.clone());
                     core.on_world(world, origin.elapsed());
+                    if core.own_address().is_some_and(|now| now != at.address) {
+                        bail!("the node's InternalIP changed; starting anew with it");
+                    }
                 }
             }
             Ok(()) = links.secrets.changed() => {
@@ -153,6 +164,11 @@ pub async fn run(
                 if let Some(keys) = keys(&secrets) {
                     links.saved.send_modify(|saved| saved.secrets = secrets);
                     core.on_keys(keys);
+                }
+            }
+            Ok(Notice::Link { index, gone: true }) = monitor.next() => {
+                if index == at.uplink {
+                    bail!("the uplink is gone; starting anew");
                 }
             }
             Ok(()) = links.stop.changed(), if leaving.is_none() => {

@@ -26,8 +26,9 @@ use tokio::sync::{mpsc, watch};
 use crate::args::{Args, Mode};
 use crate::cache::{self, LoadError, Saved};
 use crate::core::{Core, DirectorReport, Ownership, Setup};
+use crate::uplink::{self, Uplink};
 use crate::world::{Node, NodeName, World};
-use crate::{director, guard, node, status, uplink};
+use crate::{director, guard, node, status};
 
 /// Runs a speaker until it is told to stop.
 ///
@@ -45,13 +46,12 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     tokio::spawn(async move { crate::watch::keys(keys_client, &namespace, secrets_tx).await });
 
     let me = NodeName::from(args.node_name.as_str());
-    let Some((first, own)) = first_world(&me, &mut world, stop.clone()).await else {
+    let Some((first, own, link)) = first_world(&args, &me, &mut world, stop.clone()).await else {
         return Ok(());
     };
     let Some(keys) = first_keys(&args, &mut secrets, stop.clone()).await else {
         return Ok(());
     };
-    let link = uplink::find(args.uplink.as_deref(), &own).await?;
     // The uplink's MAC is unique on the LAN, so what is derived from it is too.
     let director_mac = Mac::derive_director_mac(&link.mac.to_string());
     let plan = director::Plan {
@@ -63,11 +63,14 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     let found = start_director(args.mode, plan, director_rx.clone(), reports_tx).await?;
     tokio::spawn(guard::run(link.clone(), found.is_some(), world.clone()));
 
+    // Greater than at the last start, also if the clock went back meanwhile.
+    let clock = started
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |t| t.as_nanos() as u64);
+    let boot_id = clock.max(saved.boot_id + 1);
     let setup = Setup {
         me: me.clone(),
-        boot_id: started
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |t| t.as_nanos() as u64),
+        boot_id,
         interval: args.heartbeat_interval,
         misses: args.heartbeat_misses,
         uplink_mac: link.mac,
@@ -90,7 +93,8 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
 
     let (ownership_tx, ownership) = watch::channel(Arc::<Ownership>::default());
     let (saved_tx, saved_rx) = watch::channel(Saved {
-        world: (*first).clone(),
+        world: first.clone(),
+        boot_id,
         secrets: secrets.borrow().clone(),
         ..saved
     });
@@ -134,10 +138,9 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         },
     )?;
     let ended = tokio::task::spawn_blocking(move || core.join()).await?;
-    ended.map_err(|_| anyhow::anyhow!("the core thread panicked"))??;
     // The senders are gone now, so the keeper writes the last state and ends.
     keeper.await?;
-    Ok(())
+    ended.map_err(|_| anyhow::anyhow!("the core thread panicked"))?
 }
 
 fn load(args: &Args) -> Saved {
@@ -160,32 +163,37 @@ fn load(args: &Args) -> Saved {
 
 /// The saved world, unless it is empty.
 fn known(saved: &Saved) -> Option<Arc<World>> {
-    (!saved.world.nodes.is_empty()).then(|| Arc::new(saved.world.clone()))
+    (!saved.world.nodes.is_empty()).then(|| saved.world.clone())
 }
 
-/// Waits for a world in which the own node has an address.
+/// Waits for a world in which the own node has an address that one of this machine's
+/// interfaces carries. The saved world may be out of date; then the API server's word counts.
 async fn first_world(
+    args: &Args,
     me: &NodeName,
     world: &mut watch::Receiver<Option<Arc<World>>>,
     mut stop: watch::Receiver<bool>,
-) -> Option<(Arc<World>, Node)> {
-    let mut said = false;
+) -> Option<(Arc<World>, Node, Uplink)> {
+    let mut said = String::new();
     loop {
         let latest = world.borrow_and_update().clone();
         let own = latest.as_ref().and_then(|w| w.nodes.get(me)).cloned();
-        match (latest, own) {
-            (Some(world), Some(own)) if own.heartbeat_address().is_some() => {
-                return Some((world, own));
-            }
-            (Some(_), _) if !said => {
-                tracing::warn!(node = %me, "the cluster has no such Node with an InternalIP yet; \
-                    waiting (is --node-name right?)");
-                said = true;
-            }
-            _ => {}
+        let trouble = match (latest, own) {
+            (Some(world), Some(own)) => match uplink::find(args.uplink.as_deref(), &own).await {
+                Ok(link) => return Some((world, own, link)),
+                Err(error) => format!("{error:#}"),
+            },
+            (Some(_), None) => format!("the cluster has no Node {me}; is --node-name right?"),
+            (None, _) => String::new(),
+        };
+        if trouble != said {
+            tracing::warn!("waiting for a change: {trouble}");
+            said = trouble;
         }
         tokio::select! {
             changed = world.changed() => changed.ok()?,
+            // An interface may come up without any news from the API server.
+            () = tokio::time::sleep(Duration::from_secs(2)) => {}
             _ = stop.changed() => return None,
         }
     }

@@ -23,11 +23,15 @@ use crate::world::{NodeName, World};
 /// At most this many writes are on their way at once.
 const PARALLEL: usize = 8;
 
+/// How long one write may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// How long to wait before a failed write is tried again; doubled up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
 /// How long a write may take to come back through the watch before another owner's name
-/// in the status counts as an overwrite.
+/// in the status counts as an overwrite, and how long the directors' agreement must have
+/// held to be written.
 const ECHO: Duration = Duration::from_secs(3);
 
 /// What is the same in every status this node writes.
@@ -71,6 +75,7 @@ pub async fn run(
         written.retain(|vip, _| owned.vips.contains_key(vip) && known.vips.contains_key(vip));
         failed.retain(|vip, _| owned.vips.contains_key(vip) && known.vips.contains_key(vip));
         let now = Instant::now();
+        let mut later = false;
         let todo: Vec<_> = owned
             .vips
             .iter()
@@ -79,11 +84,16 @@ pub async fn run(
                 let object = known.vips.get(vip)?;
                 let last = written.get(vip);
                 let status = status(&identity, report, &owned, last.map(|w| &w.status));
+                // The table changes on all nodes within moments; the count of those that agree
+                // is worth a write only when it has held, like another owner's name.
+                let young = last.is_some_and(|w| now - w.at <= ECHO);
                 let foreign = object.recorded_owner.as_ref() != Some(&identity.node)
-                    && object.recorded_epoch <= report.epoch
-                    && last.is_none_or(|w| now - w.at > ECHO);
-                let differs = last.is_none_or(|w| w.status != status);
-                (differs || foreign).then(|| (*vip, object.object.clone(), status))
+                    && object.recorded_epoch <= report.epoch;
+                let agreement = last.is_some_and(|w| w.status != status);
+                let differs = last.is_none_or(|w| steady(&w.status) != steady(&status));
+                later |= young && (foreign || agreement) && !differs;
+                let write = differs || (!young && (foreign || agreement));
+                write.then(|| (*vip, object.object.clone(), status))
             })
             .collect();
         let results = stream::iter(todo).map(|(vip, object, status)| {
@@ -94,12 +104,12 @@ pub async fn run(
                     ..Default::default()
                 };
                 let patch = Patch::Merge(json!({ "status": status }));
-                (
-                    vip,
-                    api.patch_status(&object, &params, &patch)
-                        .await
-                        .map(|_| status),
-                )
+                let write = api.patch_status(&object, &params, &patch);
+                let result = match tokio::time::timeout(PATIENCE, write).await {
+                    Ok(result) => result.map(|_| status).map_err(|e| e.to_string()),
+                    Err(_) => Err("the API server does not answer".to_owned()),
+                };
+                (vip, result)
             }
         });
         let results: Vec<_> = results.buffer_unordered(PARALLEL).collect().await;
@@ -134,7 +144,8 @@ pub async fn run(
                 }
             }
         }
-        let retry = failed.values().map(|f| f.until).min();
+        let retry = failed.values().map(|f| f.until);
+        let retry = retry.chain(later.then(|| now + ECHO)).min();
         let retry = async {
             match retry {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -149,7 +160,16 @@ pub async fn run(
     }
 }
 
-/// The status of one VIP as JSON, so that fields this version does not write are left alone.
+/// A status without what changes for all VIPs at every change of any.
+fn steady(status: &Value) -> Value {
+    let mut status = status.clone();
+    if let Some(fields) = status.as_object_mut() {
+        fields.remove("directors");
+    }
+    status
+}
+
+/// The status of one VIP as JSON, so that fields this version does not know are left alone.
 fn status(id: &Identity, report: &VipReport, all: &Ownership, last: Option<&Value>) -> Value {
     let mode = if report.direct_routing {
         "DirectRouting"

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lightship_election::Claim;
 use lightship_membership::heartbeat::{MODE_ANNOUNCE, MODE_DIRECT_ROUTING};
-use lightship_membership::{Event, Flags, Heartbeat, decode, encode};
+use lightship_membership::{Event, Flags, Heartbeat, PeerState, decode, encode};
 
 use super::{Core, Output, neighbours};
 use crate::cache::SavedPeer;
@@ -41,7 +41,8 @@ impl Core {
             std::mem::replace(&mut peer.can_own, beat.flags.can_own) != beat.flags.can_own;
         self.unreported |=
             std::mem::replace(&mut peer.digest, beat.table_digest) != beat.table_digest;
-        if beat.flags.solicit {
+        // Once per heartbeat, not once per page of it.
+        if beat.flags.solicit && beat.page == 0 {
             self.send_heartbeat_to(&beat.sender, false);
         }
         let events = self
@@ -59,7 +60,7 @@ impl Core {
             .collect();
         self.election
             .on_claims(&beat.sender, beat.page, beat.pages, &claims);
-        self.settled |= self.everyone_heard();
+        self.settle(now);
     }
 
     /// Takes a frame from the uplink.
@@ -111,6 +112,20 @@ impl Core {
                 } => {
                     tracing::info!(%node, ?from, ?to, ?silent_for, "peer");
                     self.stale = true;
+                    if from == PeerState::Dead && to == PeerState::Alive && self.was_alone() {
+                        // Everybody was gone: it was this node that was cut off, and nobody
+                        // heard what it announced meanwhile.
+                        for vip in self.owned.keys() {
+                            self.schedule.burst(*vip, now);
+                        }
+                    }
+                    if let Some(peer) = self.peers.get_mut(&node) {
+                        match to {
+                            PeerState::Dead => peer.buried = true,
+                            PeerState::Alive | PeerState::Leaving => peer.buried = false,
+                            _ => {}
+                        }
+                    }
                     if !to.node_alive() || !to.can_own() {
                         // Peers should hear what follows from it at once.
                         self.next_beat = now;
@@ -122,6 +137,11 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Whether all peers were dead but for those that were just heard again.
+    fn was_alone(&self) -> bool {
+        self.peers.values().filter(|peer| !peer.buried).count() == 0
     }
 
     fn probe(&mut self, node: &NodeName) {

@@ -96,12 +96,15 @@ pub enum Output {
     Save,
 }
 
-/// What a peer said of itself, and how its datagrams are guarded.
+/// What a peer said of itself.
 #[derive(Debug, Default)]
 struct Peer {
     told: Option<SavedPeer>,
     digest: u64,
     can_own: bool,
+    /// It was dead and its speaker has not been heard since: a kernel that boots answers ARP
+    /// long before its kube-proxy has rules.
+    buried: bool,
 }
 
 /// A VIP this node owns.
@@ -237,7 +240,7 @@ impl Core {
     pub fn tick(&mut self, now: Duration) {
         let events = self.detector.on_tick(now);
         self.take_events(events, now);
-        self.settled |= now >= self.settle_until || self.everyone_heard();
+        self.settle(now);
         self.stale |= self.grace.next_deadline().is_some_and(|at| at <= now);
         self.refresh(now);
         self.step_election(now);
@@ -289,6 +292,11 @@ impl Core {
         (peers.collect(), claims.collect())
     }
 
+    /// The own node's address for heartbeats, as the API server has it now.
+    pub fn own_address(&self) -> Option<IpAddr> {
+        self.world.nodes.get(&self.setup.me)?.heartbeat_address()
+    }
+
     /// Datagrams refused since the start, by reason.
     pub fn refused(&self) -> &BTreeMap<&'static str, u64> {
         &self.refused
@@ -315,6 +323,14 @@ impl Core {
         peers.all(|name| self.detector.state(name) != PeerState::Unknown)
     }
 
+    /// Ends the time of listening once it is over or everybody has been heard.
+    fn settle(&mut self, now: Duration) {
+        if !self.settled && (now >= self.settle_until || self.everyone_heard()) {
+            self.settled = true;
+            self.stale = true;
+        }
+    }
+
     /// What is known of each node that has been heard, the own one included.
     fn health(&self) -> BTreeMap<NodeName, NodeHealth> {
         let mut health: BTreeMap<_, _> = self
@@ -322,13 +338,12 @@ impl Core {
             .iter()
             .filter_map(|(name, peer)| {
                 let told = peer.told?;
-                let alive = self.detector.state(name).node_alive();
+                let alive = !peer.buried && self.detector.state(name).node_alive();
                 let direct_routing = told.direct_routing;
                 Some((
                     name.clone(),
                     NodeHealth {
                         alive,
-                        reachable: true,
                         direct_routing,
                     },
                 ))
@@ -339,7 +354,6 @@ impl Core {
             self.setup.me.clone(),
             NodeHealth {
                 alive: true,
-                reachable: true,
                 direct_routing,
             },
         );

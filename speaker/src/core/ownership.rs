@@ -72,7 +72,21 @@ impl Core {
             return;
         }
         self.unreported = true;
+        let before: Vec<(IpAddr, bool)> = self
+            .owned
+            .keys()
+            .map(|vip| (*vip, self.directed(*vip)))
+            .collect();
         self.intent = intent::compute(&self.world, &self.health());
+        for (vip, was) in before {
+            // Now at another MAC: the LAN has to hear of it.
+            if self.directed(vip) != was
+                && let Some(owned) = self.owned.get_mut(&vip)
+            {
+                (owned.announced, owned.resumed) = (false, false);
+                self.schedule.stop(vip);
+            }
+        }
         let candidates = self.intent.vips.iter().map(|(vip, intent)| {
             let nodes = intent.candidates.keys().cloned().collect();
             // Without any preference all nodes weigh the same.
@@ -108,8 +122,6 @@ impl Core {
         // before a restart is better.
         if self.settled {
             self.direct(now);
-        } else {
-            self.stale = true;
         }
     }
 
@@ -133,7 +145,6 @@ impl Core {
             v.weights = weights.remove(key).unwrap_or_default();
             (*key, v)
         });
-        let vips = self.intent.vips.iter().filter(|(_, v)| !v.announce_only);
         let revision = self.sent_director.as_ref().map_or(0, |sent| sent.revision);
         let mut intent = DirectorIntent {
             revision,
@@ -144,7 +155,8 @@ impl Core {
                     addresses(name).map(move |address| (address, mac))
                 })
                 .collect(),
-            vips: vips.map(|(vip, _)| *vip).collect(),
+            // A VIP without a service would be answered by the namespace's own TCP: RST.
+            vips: self.intent.virtuals.keys().map(|key| key.vip).collect(),
             virtuals: virtuals.collect(),
         };
         if self.sent_director.as_deref() != Some(&intent) {

@@ -83,9 +83,11 @@ impl Network {
             n.permanent && n.ifindex == *dev && n.ip == *ip && n.mac == Some(*mac)
         };
         for entry in wanted.iter().filter(|w| !present.iter().any(|n| has(n, w))) {
-            self.rtnl
-                .replace_neighbour(entry.0, entry.1, entry.2)
-                .await?;
+            match self.rtnl.replace_neighbour(entry.0, entry.1, entry.2).await {
+                // A kernel without IPv6 still directs IPv4.
+                Err(error) if entry.1.is_ipv6() && error.is_not_supported() => {}
+                result => result?,
+            }
         }
         for family in [Family::V4, Family::V6] {
             let mut routes: BTreeSet<Route> = wanted
@@ -133,7 +135,10 @@ impl Network {
             self.rtnl.delete_route(route).await?;
         }
         for route in wanted.difference(present) {
-            self.rtnl.replace_route(route).await?;
+            match self.rtnl.replace_route(route).await {
+                Err(error) if route.family() == Family::V6 && error.is_not_supported() => {}
+                result => result?,
+            }
         }
         Ok(())
     }

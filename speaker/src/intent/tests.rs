@@ -25,7 +25,6 @@ fn vip6() -> IpAddr {
 fn healthy() -> NodeHealth {
     NodeHealth {
         alive: true,
-        reachable: true,
         direct_routing: true,
     }
 }

@@ -25,6 +25,9 @@ use tokio::sync::watch;
 
 use crate::world::{NodeName, ServiceRef, World};
 
+/// The shortest heartbeat secret that is used, in bytes.
+const SHORTEST_KEY: usize = 16;
+
 /// At most this many events are taken together before the world is published.
 const BATCH: usize = 512;
 
@@ -55,6 +58,7 @@ pub async fn run(client: Client, world: watch::Sender<Option<Arc<World>>>) {
         stream(Api::all(client), Change::Pool),
     ]);
     let mut state = State::default();
+    let mut published: Option<Arc<World>> = None;
     while let Some(first) = changes.next().await {
         state.take(first);
         for _ in 1..BATCH {
@@ -64,13 +68,15 @@ pub async fn run(client: Client, world: watch::Sender<Option<Arc<World>>>) {
             }
         }
         if state.listed.len() == KINDS {
-            world.send_if_modified(|published| {
-                if published.as_deref() == Some(&state.world) {
-                    return false;
-                }
-                *published = Some(Arc::new(state.world.clone()));
-                true
-            });
+            // Pods of other Services come and go all the time, and matter to nobody here.
+            let mut next = state.world.clone();
+            next.slices
+                .retain(|service, _| next.services.contains_key(service));
+            if published.as_deref() != Some(&next) {
+                let next = Arc::new(next);
+                published = Some(next.clone());
+                world.send_replace(Some(next));
+            }
         }
         if world.is_closed() {
             return;
@@ -88,8 +94,17 @@ pub async fn keys(client: Client, namespace: &str, keys: watch::Sender<Vec<Vec<u
         match event {
             Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
                 let data = secret.data.unwrap_or_default();
-                let found = ["key", "previous-key"].iter().filter_map(|k| data.get(*k));
-                let found: Vec<_> = found.map(|v| v.0.clone()).collect();
+                // Anybody could forge heartbeats under an empty or short key.
+                let entry = |name| data.get(name).filter(|k| k.0.len() >= SHORTEST_KEY);
+                let Some(current) = entry("key") else {
+                    tracing::error!(
+                        "Secret {namespace}/{name} has no entry `key` of at least {SHORTEST_KEY} \
+                         bytes; delete the Secret and the controller makes a good one"
+                    );
+                    continue;
+                };
+                let all = std::iter::once(current).chain(entry("previous-key"));
+                let found: Vec<_> = all.map(|v| v.0.clone()).collect();
                 keys.send_if_modified(|k| {
                     *k != found && {
                         *k = found;
@@ -111,7 +126,8 @@ where
     K::DynamicType: Default,
 {
     let kind = K::kind(&K::DynamicType::default()).into_owned();
-    watcher::watcher(api, watch_kind::Config::default())
+    // A server that vanished without a word is noticed after this many seconds.
+    watcher::watcher(api, watch_kind::Config::default().timeout(60))
         .default_backoff()
         .filter_map(move |event| {
             let change = match event {
@@ -134,7 +150,7 @@ struct State {
     /// the world in one step when the list is complete.
     fresh: World,
     listed: std::collections::BTreeSet<&'static str>,
-    /// Where a slice or VIP was filed, by its object's key: a deletion names the object.
+    /// Where a slice was filed, by its object's key: a deletion names the object.
     slices: BTreeMap<ServiceRef, ServiceRef>,
 }
 
