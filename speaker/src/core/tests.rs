@@ -392,3 +392,69 @@ fn datagrams_with_another_key_are_counted_and_change_nothing() {
     assert_eq!(core.refused().values().sum::<u64>(), 2);
     assert!(core.peers.values().all(|p| p.told.is_none()));
 }
+
+#[test]
+fn a_rebooting_node_gets_no_share_before_its_speaker_is_heard() {
+    let mut lan = Lan::with(1);
+    lan.run(1_000 * MS);
+    let owner = lan.owner(vip(1));
+    let rebooting = (1..=3).find(|n| *n != owner).unwrap();
+    let index = usize::from(rebooting) - 1;
+    lan.cores.remove(&rebooting);
+    lan.run(1_000 * MS);
+    assert_eq!(lan.weights(owner)[index], 0);
+    // The kernel is up again and answers ARP; kube-proxy and the speaker are not.
+    lan.kernels.insert(rebooting);
+    lan.run(10_000 * MS);
+    assert_eq!(lan.weights(owner)[index], 0);
+    let fresh = core(rebooting, world(1), &Saved::default(), lan.now);
+    lan.cores.insert(rebooting, fresh);
+    lan.run(500 * MS);
+    assert_eq!(lan.weights(owner)[index], 1);
+}
+
+#[test]
+fn a_vip_that_changes_its_mac_is_announced_anew() {
+    let mut lan = Lan::with(1);
+    lan.run(10_000 * MS);
+    let owner = lan.owner(vip(1));
+    let mut changed = (*world(1)).clone();
+    let policy = crate::world::Announcement {
+        announce_only: true,
+        ..Default::default()
+    };
+    changed.announcements.insert("plain".into(), policy);
+    let since = lan.now;
+    for core in lan.cores.values_mut() {
+        core.on_world(Arc::new(changed.clone()), since);
+    }
+    lan.run(1_000 * MS);
+    let claims = lan.frames.iter().filter(|(n, at, frame)| {
+        let claim = neighbours::read(frame);
+        *n == owner
+            && *at >= since
+            && matches!(claim, Ok(neighbours::Heard::Claim { mac, .. }) if mac == uplink(owner))
+    });
+    assert!(claims.count() >= 6, "a burst from the node's own MAC");
+}
+
+#[test]
+fn a_node_that_was_cut_off_says_again_what_it_keeps() {
+    let mut lan = Lan::with(1);
+    lan.run(7_000 * MS);
+    let owner = lan.owner(vip(1));
+    // Everybody else is gone for a while, which looks the same from inside.
+    let others: Vec<u8> = (1..=3).filter(|n| *n != owner).collect();
+    for n in &others {
+        lan.cores.remove(n);
+    }
+    lan.run(8_000 * MS);
+    let since = lan.now;
+    for n in others {
+        lan.cores
+            .insert(n, core(n, world(1), &Saved::default(), since));
+    }
+    lan.run(300 * MS);
+    assert_eq!(lan.owner(vip(1)), owner);
+    assert!(lan.announced(owner, since) >= 2);
+}
