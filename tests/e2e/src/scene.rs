@@ -1,6 +1,7 @@
 //! A healthy lab with pods on every node, and Services to point at them.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -31,6 +32,8 @@ pub struct Wish<'a> {
     pub dual_stack: bool,
     /// `sessionAffinity: ClientIP`.
     pub affinity: bool,
+    /// Addresses that no Service had for a while, instead of the pool's first free ones.
+    pub fresh: bool,
 }
 
 impl<'a> Wish<'a> {
@@ -41,6 +44,20 @@ impl<'a> Wish<'a> {
             policy: TrafficPolicy::Local,
             dual_stack: false,
             affinity: false,
+            fresh: false,
+        }
+    }
+
+    /// The same with addresses that no Service had for a while.
+    ///
+    /// For measurements of what becomes of connections, one after another: the client opens so
+    /// many that it uses a port again within the two minutes for which the nodes' connection
+    /// tracking remembers the former connection. To the same address, a packet that is sent on to
+    /// another node than before would be taken for part of that one, and dropped.
+    pub fn fresh(self) -> Self {
+        Self {
+            fresh: true,
+            ..self
         }
     }
 
@@ -54,11 +71,28 @@ impl<'a> Wish<'a> {
         }
         .object();
         object["spec"]["selector"] = json!({ "app": APP });
+        if self.fresh {
+            let number = fresh_number();
+            let v4 = format!("192.0.2.{number}");
+            let v6 = format!("2001:db8:2::{number}");
+            let addresses = if self.dual_stack {
+                format!("{v4},{v6}")
+            } else {
+                v4
+            };
+            object["metadata"]["annotations"] = json!({ "lightship.dev/addresses": addresses });
+        }
         if self.affinity {
             object["spec"]["sessionAffinity"] = json!("ClientIP");
         }
         object
     }
+}
+
+/// The next of the numbers 201 to 239, round and round.
+pub fn fresh_number() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    201 + NEXT.fetch_add(1, Ordering::Relaxed) % 39
 }
 
 /// The pool that all Services here get their addresses from.

@@ -1,7 +1,7 @@
 //! From a new Service to the first reply through its address, step by step.
 
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -65,8 +65,7 @@ pub(super) fn measure(lab: &mut Lab, runs: usize) -> Result<Section> {
 
 fn once(lab: &Lab, run: usize) -> Result<Run> {
     // An address that the client has never asked for.
-    let number = 239 - u8::try_from(run % 30)?;
-    let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, number));
+    let address: IpAddr = format!("192.0.2.{}", scene::fresh_number()).parse()?;
     let name = format!("latency-{run}");
     let mut object = Wish::local(&name).object();
     object["metadata"]["annotations"] = json!({ "lightship.dev/addresses": address });

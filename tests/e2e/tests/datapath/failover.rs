@@ -20,7 +20,7 @@ const LIMIT: f64 = 2000.0;
 
 /// The owner's kernel is killed.
 pub(crate) fn crash(lab: &mut Lab) -> Result<()> {
-    Served::during(lab, &Wish::local("crash"), |lab, vips| {
+    Served::during(lab, &Wish::local("crash").fresh(), |lab, vips| {
         let outcome = crash_owner(lab, vips[0], false)?;
         let vip = moved_from(lab, vips[0], &outcome.owner)?;
         eprintln!("    {:?} took over: {:?}", vip.owner, vip.moved);
@@ -36,7 +36,7 @@ pub(crate) fn crash(lab: &mut Lab) -> Result<()> {
 
 /// The same while there is no API server: the nodes settle it among themselves.
 pub(crate) fn crash_without_api(lab: &mut Lab) -> Result<()> {
-    Served::during(lab, &Wish::local("crash-no-api"), |lab, vips| {
+    Served::during(lab, &Wish::local("crash-no-api").fresh(), |lab, vips| {
         let outcome = crash_owner(lab, vips[0], true)?;
         lab.start_api()?;
         moved_from(lab, vips[0], &outcome.owner)?;
@@ -88,7 +88,7 @@ fn crash_owner(lab: &mut Lab, address: IpAddr, api_stopped: bool) -> Result<Outc
 
 /// The owner's speaker is told to end: it hands over first.
 pub(crate) fn planned(lab: &mut Lab) -> Result<()> {
-    Served::during(lab, &Wish::local("planned"), |lab, vips| {
+    Served::during(lab, &Wish::local("planned").fresh(), |lab, vips| {
         let outcome = lose_nothing(lab, vips[0], How::StopSpeaker)?;
         let vip = moved_from(lab, vips[0], &outcome.owner)?;
         eprintln!("    {:?} took over: {:?}", vip.owner, vip.moved);
@@ -98,7 +98,7 @@ pub(crate) fn planned(lab: &mut Lab) -> Result<()> {
 
 /// The owner's speaker is killed and started again.
 pub(crate) fn killed(lab: &mut Lab) -> Result<()> {
-    Served::during(lab, &Wish::local("killed"), |lab, vips| {
+    Served::during(lab, &Wish::local("killed").fresh(), |lab, vips| {
         let outcome = lose_nothing(lab, vips[0], How::KillSpeaker)?;
         let now = vip::owner(lab, vips[0])?;
         if now == outcome.owner {
