@@ -11,7 +11,7 @@ use crate::control_plane::{apiserver, controller_manager};
 use crate::lab::Lab;
 use crate::net;
 use crate::sh;
-use crate::state::{Fault, State};
+use crate::state::{Fault, Node, State};
 use crate::substrate::LAB_NETNS;
 use crate::up;
 
@@ -163,7 +163,7 @@ fn link(port: &str, state: &str) -> Result<()> {
 
 /// Makes the bridge drop what the state says is cut, and nothing else.
 fn apply_partitions(state: &State) -> Result<()> {
-    let rules = partition_rules(state);
+    let rules = partition_rules(&state.nodes);
     let mut command: Command = net::command_in(LAB_NETNS, &["nft", "-f", "-"]);
     command.env("LC_ALL", "C");
     sh::run_with_input(command, Some(&rules))
@@ -171,12 +171,12 @@ fn apply_partitions(state: &State) -> Result<()> {
         .context("cannot cut the bridge (does the kernel have nf_tables for bridges?)")
 }
 
-fn partition_rules(state: &State) -> String {
+fn partition_rules(nodes: &[Node]) -> String {
     // Declaring the table before deleting it makes the deletion work when there is none.
     let mut rules = "table bridge lightship_lab {}\ndelete table bridge lightship_lab\n".to_owned();
     let (mut forward, mut input, mut output) = (String::new(), String::new(), String::new());
-    let ports: Vec<String> = state.nodes.iter().map(|node| node.spec.port()).collect();
-    for node in &state.nodes {
+    let ports: Vec<String> = nodes.iter().map(|node| node.spec.port()).collect();
+    for node in nodes {
         let port = node.spec.port();
         let from_api = node.faults.contains(&Fault::PartitionFromApi);
         if !from_api && !node.faults.contains(&Fault::Partition) {
@@ -209,4 +209,55 @@ fn partition_rules(state: &State) -> String {
     }
     rules.push_str("}\n");
     rules
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::addressing::Families;
+    use crate::nodes;
+    use crate::options::{Options, SubstrateKind};
+    use crate::state::LabDir;
+
+    fn three_nodes() -> Vec<Node> {
+        let kind = Some(SubstrateKind::Netns);
+        let options = Options::resolve(3, kind, None, Families::Dual, false).unwrap();
+        let nowhere = Path::new("/nowhere");
+        nodes::plan(&LabDir::from_environment(), &options, nowhere, nowhere)
+    }
+
+    #[test]
+    fn without_a_fault_the_bridge_has_no_rule() {
+        let rules = partition_rules(&three_nodes());
+        assert!(
+            rules.ends_with("delete table bridge lightship_lab\n"),
+            "{rules}"
+        );
+        assert!(!rules.contains("drop"), "{rules}");
+    }
+
+    #[test]
+    fn a_partition_cuts_both_ways_between_nodes_and_spares_the_control_plane() {
+        let mut nodes = three_nodes();
+        nodes[1].faults.insert(Fault::Partition);
+        let rules = partition_rules(&nodes);
+        for rule in [
+            "iifname node2 oifname { node1, node3 } drop\n",
+            "iifname { node1, node3 } oifname node2 drop\n",
+        ] {
+            assert!(rules.contains(rule), "{rules}");
+        }
+        assert_eq!(rules.matches("drop").count(), 2, "{rules}");
+    }
+
+    #[test]
+    fn a_partition_from_the_control_plane_cuts_that_too() {
+        let mut nodes = three_nodes();
+        nodes[0].faults.insert(Fault::PartitionFromApi);
+        let rules = partition_rules(&nodes);
+        assert!(rules.contains("\niifname node1 drop\n"), "{rules}");
+        assert!(rules.contains("\noifname node1 drop\n"), "{rules}");
+    }
 }
