@@ -64,14 +64,14 @@ pub(super) fn measure(lab: &mut Lab, variant: &Variant, runs: usize) -> Result<S
     let steps = Progress::on_stderr();
     let wish = Wish {
         policy: variant.policy,
-        ..Wish::local(variant.id)
+        ..Wish::local(variant.id).fresh()
     };
     steps.say(variant.title);
-    let address = steps.step("Service served by every node", || {
-        scene::service(lab, &wish)
-    })?[0];
     let mut outcomes = Vec::new();
     for run in 1..=runs {
+        let address = steps.step("Service served by every node", || {
+            scene::service(lab, &wish)
+        })?[0];
         let plan = Plan {
             flows: FLOWS,
             how: How::Crash,
@@ -94,15 +94,14 @@ pub(super) fn measure(lab: &mut Lab, variant: &Variant, runs: usize) -> Result<S
             vip.owner.as_ref().is_some_and(|owner| owner != old)
         })?;
         outcomes.push((outcome, new.owner.unwrap_or_default()));
-        steps.step("node booted, all nodes serve again", || {
+        steps.step("node booted, all directors agree again", || {
             scene::heal(lab)?;
             let nodes = lab.node_names().len();
             let limit = Duration::from_secs(180);
             vip::wait_settled(lab, address, nodes, limit)?;
-            scene::wait_served(lab, address, nodes)
+            scene::delete_service(lab, variant.id)
         })?;
     }
-    scene::delete_service(lab, variant.id)?;
     Ok(section(variant, &outcomes))
 }
 

@@ -189,7 +189,12 @@ fn crash(
         .flows
         .lost
         .iter()
-        .map(|(how, count)| format!("{count} ({how})"))
+        .map(|(how, count)| {
+            let error = how
+                .rsplit_once(": ")
+                .map_or(how.as_str(), |(_, error)| error);
+            format!("{count} by {error}")
+        })
         .collect();
     story.say(&format!(
         "\nNew connections failed for {takeover:.0} ms after the crash. Of those begun later, {} failed.",
@@ -197,7 +202,7 @@ fn crash(
     ));
     story.say(&format!(
         "Connections whose node lives: {} of {} went on as if nothing had happened.\n\
-         Connections of the dead node: ended {}, the last {:.0} ms after the crash,\n\
+         Connections of the dead node ended: {}, the last {:.0} ms after the crash,\n\
          so that clients connect anew instead of hanging.",
         outcome.kept_elsewhere(),
         outcome.elsewhere(),
