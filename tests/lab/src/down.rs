@@ -136,7 +136,8 @@ fn remove_files(dir: &LabDir, keep_logs: bool) -> Result<()> {
     };
     for entry in entries {
         let path = entry?.path();
-        if keep_logs && path == dir.logs() {
+        // The caller holds the lock; it goes with that.
+        if path == dir.lock_file() || keep_logs && path == dir.logs() {
             continue;
         }
         let removed = if path.is_dir() {
@@ -145,9 +146,6 @@ fn remove_files(dir: &LabDir, keep_logs: bool) -> Result<()> {
             fs::remove_file(&path)
         };
         removed.with_context(|| format!("cannot remove {}", path.display()))?;
-    }
-    if !keep_logs {
-        fs::remove_dir(dir.root())?;
     }
     Ok(())
 }

@@ -66,11 +66,21 @@ impl LabDir {
         self.root.join("kube").join(format!("{who}.kubeconfig"))
     }
 
-    /// Makes the folder and those inside it, readable by root alone (keys and tokens).
+    /// What commands that change the lab lock.
+    pub(crate) fn lock_file(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    /// Makes the folder and those inside it, readable by root alone (keys and tokens),
+    /// without the logs of an earlier lab.
     ///
     /// # Errors
     /// When one cannot be made.
     pub fn create(&self) -> Result<()> {
+        if self.logs().exists() {
+            fs::remove_dir_all(self.logs())
+                .with_context(|| format!("cannot remove {}", self.logs().display()))?;
+        }
         for folder in [self.pki(), self.logs(), self.root.join("kube")] {
             fs::create_dir_all(&folder)
                 .with_context(|| format!("cannot make {}", folder.display()))?;
@@ -89,7 +99,7 @@ impl LabDir {
     pub fn lock(&self) -> Result<Lock> {
         fs::create_dir_all(&self.root)
             .with_context(|| format!("cannot make {}", self.root.display()))?;
-        let path = self.root.join("lock");
+        let path = self.lock_file();
         let file =
             File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
         match file.try_lock() {
@@ -117,11 +127,11 @@ pub struct Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Where there is no lab, nothing stays of having asked.
-        let root = &self.dir.root;
-        let others = fs::read_dir(root).map_or(0, Iterator::count);
-        if others == 1 && fs::remove_file(root.join("lock")).is_ok() {
-            let _ = fs::remove_dir(root);
+        // Where there is no lab, nothing stays of having asked: neither the file nor, if
+        // nothing else is in it, the folder.
+        if !file(&self.dir).exists() {
+            let _ = fs::remove_file(self.dir.lock_file());
+            let _ = fs::remove_dir(&self.dir.root);
         }
     }
 }
