@@ -60,7 +60,7 @@ pub struct Args {
         env = "LIGHTSHIP_LOG",
         default_value = "info,kube_client=off,kube_runtime=off"
     )]
-    pub log: String,
+    pub log_level: String,
 }
 
 /// Which forwarding modes are allowed.

@@ -6,7 +6,7 @@ use lightship_speaker::args::Args;
 #[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    lightship_kit::init_logging(args.log_format, &args.log)?;
+    lightship_kit::init_logging(args.log_format, &args.log_level)?;
     let signal = lightship_kit::shutdown_signal()?;
     let (stop, stopping) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {

@@ -99,7 +99,7 @@ pub async fn keys(client: Client, namespace: &str, keys: watch::Sender<Vec<Vec<u
                 let Some(current) = entry("key") else {
                     tracing::error!(
                         "Secret {namespace}/{name} has no entry `key` of at least {SHORTEST_KEY} \
-                         bytes; delete the Secret and the controller makes a good one"
+                         bytes; delete the Secret and restart the controller, which makes a good one"
                     );
                     continue;
                 };
