@@ -293,7 +293,8 @@ fn start_api(programs: &Kubernetes, dir: &Path, ports: Ports) -> Result<Daemon> 
     command
         .arg(format!("--etcd-servers=http://127.0.0.1:{}", ports.etcd))
         .arg(format!("--secure-port={}", ports.api))
-        .args(["--bind-address=127.0.0.1", "--authorization-mode=Node,RBAC"])
+        .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
+        .arg("--authorization-mode=Node,RBAC")
         // Speakers are privileged; deploy/ must be accepted as a real cluster would.
         .arg("--allow-privileged=true")
         .args(["--service-cluster-ip-range=203.0.113.0/25,2001:db8:113::/112"])
