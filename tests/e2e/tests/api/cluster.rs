@@ -293,7 +293,9 @@ fn start_api(programs: &Kubernetes, dir: &Path, ports: Ports) -> Result<Daemon> 
     command
         .arg(format!("--etcd-servers=http://127.0.0.1:{}", ports.etcd))
         .arg(format!("--secure-port={}", ports.api))
-        .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
+        .arg("--bind-address=127.0.0.1")
+        // Named for machines without a default route; no Pod is here to ask for it.
+        .arg("--advertise-address=192.0.2.1")
         .arg("--authorization-mode=Node,RBAC")
         // Speakers are privileged; deploy/ must be accepted as a real cluster would.
         .arg("--allow-privileged=true")
