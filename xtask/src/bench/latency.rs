@@ -1,15 +1,13 @@
 //! From a new Service to the first reply through its address, step by step.
 
-use std::io::{BufRead, BufReader};
-use std::net::IpAddr;
-use std::process::{Child, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
-use std::time::{Duration, Instant};
+mod api;
 
-use anyhow::{Context, Result, bail};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
 use lightship_e2e::figures::{median_ms, table};
-use lightship_e2e::probe::{Probe, ms_between, now_ns};
+use lightship_e2e::probe::{Probe, ms_between};
 use lightship_e2e::scene::{self, Wish};
 use lightship_e2e::{director, timeline, vip};
 use lightship_lab::Lab;
@@ -20,7 +18,7 @@ use super::report::Section;
 
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Milliseconds after the Service was created.
+/// Milliseconds after the request to create the Service.
 struct Run {
     address: f64,
     /// On the last of the nodes; none in mode Announce.
@@ -69,15 +67,12 @@ fn once(lab: &Lab, run: usize) -> Result<Run> {
     let name = format!("latency-{run}");
     let mut object = Wish::local(&name).object();
     object["metadata"]["annotations"] = json!({ "lightship.dev/addresses": address });
-    let object = object.to_string();
 
-    let watch = ServiceWatch::start(lab, &name)?;
+    let watch = api::Watch::start(lab, &name)?;
     let first = Probe::wait(lab, address)?;
     let mut stream = Probe::stream(lab, address, 20, false)?;
-    let before = now_ns();
-    lab.apply(&object)?;
-    let created = watch.wait(|line| line.starts_with(&name))?;
-    let assigned = watch.wait(|line| line.ends_with(&address.to_string()))?;
+    let created = api::create(lab, &object)?;
+    let assigned = watch.address()?;
     let answer = first.first_answer(LIMIT)?;
     let nodes = lab.node_names();
     let vip = vip::wait_settled(lab, address, nodes.len(), LIMIT)?;
@@ -89,9 +84,9 @@ fn once(lab: &Lab, run: usize) -> Result<Run> {
     let text = address.to_string();
     let owner = vip.owner.context("the address has no owner")?;
     let words = ["VIP announced", text.as_str()];
-    let announced = timeline::wait_line(lab, &owner, before, &words, LIMIT)?;
+    let announced = timeline::wait_line(lab, &owner, created, &words, LIMIT)?;
     let directors = directs
-        .then(|| programmed(lab, &nodes, before))
+        .then(|| programmed(lab, &nodes, created))
         .transpose()?;
     let all_reply = directs.then(|| last_first_reply(&mut stream)).flatten();
     scene::delete_service(lab, &name)?;
@@ -132,56 +127,6 @@ fn last_first_reply(stream: &mut Probe) -> Option<u64> {
     first.into_values().max()
 }
 
-/// The Service as a watcher sees it: when it appears, when it gets its address.
-struct ServiceWatch {
-    child: Child,
-    lines: Receiver<(u64, String)>,
-}
-
-impl ServiceWatch {
-    fn start(lab: &Lab, name: &str) -> Result<Self> {
-        let selector = format!("metadata.name={name}");
-        let output = r#"jsonpath={.metadata.name} {.status.loadBalancer.ingress[0].ip}{"\n"}"#;
-        let arguments = ["get", "service", "--field-selector", &selector, "--watch"];
-        let mut child = lab
-            .kubectl_command(&[&arguments[..], &["-o", output]].concat())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let stdout = child.stdout.take().context("kubectl has no output")?;
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if sender.send((now_ns(), line)).is_err() {
-                    return;
-                }
-            }
-        });
-        // It says nothing while there is nothing to see.
-        thread::sleep(Duration::from_secs(1));
-        Ok(Self { child, lines })
-    }
-
-    fn wait(&self, wanted: impl Fn(&str) -> bool) -> Result<u64> {
-        let start = Instant::now();
-        while start.elapsed() < LIMIT {
-            let (at, line) = self.lines.recv_timeout(LIMIT).context("the watch ended")?;
-            if wanted(line.trim()) {
-                return Ok(at);
-            }
-        }
-        bail!("the Service did not become what was expected")
-    }
-}
-
-impl Drop for ServiceWatch {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn text(runs: &[Run]) -> String {
     let optional = |value: Option<f64>| value.map_or("-".into(), |ms| format!("{ms:.0}"));
     let mut rows: Vec<Vec<String>> = runs
@@ -214,7 +159,7 @@ fn text(runs: &[Run]) -> String {
         median(|run| run.all_reply),
     ]);
     format!(
-        "Milliseconds after the Service appeared in the API server, for a Service with a ready pod on \
+        "Milliseconds after the request to create the Service went out to the API server, for one with a ready pod on \
          every node. **Lightship's own part (announced, and every director programmed): median \
          {own} ms; first reply: median {first} ms.** The rest is kube-proxy writing its rules; `all \
          nodes reply` is when the last node's kube-proxy had them.\n\n{}",
