@@ -79,7 +79,7 @@ pub(crate) fn refusals(cluster: &mut Cluster) -> Result<()> {
         ],
     );
     kubectl.apply(&good)?;
-    kubectl.ready("good", "True", &["all ranges are in use"])
+    kubectl.ready("good", "True", &["every range is given out from"])
 }
 
 /// CEL cannot order addresses; the rest of the pool is in use.
