@@ -109,8 +109,9 @@ fn on_lab(
     let measured = steps
         .step("pool and pods", || scene::prepare(&lab))
         .and_then(|()| measure(&mut lab, &mut sections));
-    let reported = report::publish(&lab, &sections, args.dry_run);
+    // What was measured before an interrupt is worth keeping, too.
     progress::forget_interrupt();
+    let reported = report::publish(&lab, &sections, args.dry_run);
     let ended = lightship_lab::down(measured.is_err(), steps);
     measured.and(reported).and(ended)
 }

@@ -145,12 +145,8 @@ fn check_shares(lab: &Lab, seen: &probe::Stream) -> Result<()> {
 fn client_address(lab: &Lab, vip: IpAddr) -> String {
     addressing::client(lab.state().options.families)
         .iter()
-        .map(ipnet_address)
+        .map(ipnet::IpNet::addr)
         .find(|address| address.is_ipv4() == vip.is_ipv4())
         .map(|address| address.to_string())
         .unwrap_or_default()
-}
-
-fn ipnet_address(net: &ipnet::IpNet) -> IpAddr {
-    net.addr()
 }
