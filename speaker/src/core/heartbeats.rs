@@ -12,6 +12,10 @@ use super::{Core, Output, neighbours};
 use crate::cache::SavedPeer;
 use crate::world::NodeName;
 
+/// How long after a defence the next one of the same VIP may follow: the steps of the first
+/// one cover that time.
+const DEFENCE: Duration = Duration::from_secs(1);
+
 impl Core {
     /// Takes a datagram from the heartbeat port.
     pub fn on_datagram(&mut self, from: IpAddr, datagram: &[u8], now: Duration) {
@@ -50,6 +54,7 @@ impl Core {
             .on_heartbeat(&beat.sender, beat.flags.leaving, now);
         self.take_events(events, now);
         self.election.heard(&beat.sender);
+        self.defend(&beat, now);
         let claims: Vec<Claim> = beat
             .claims
             .iter()
@@ -114,10 +119,9 @@ impl Core {
                     self.stale = true;
                     if from == PeerState::Dead && to == PeerState::Alive && self.was_alone() {
                         // Everybody was gone: it was this node that was cut off, and nobody
-                        // heard what it announced meanwhile.
-                        for vip in self.owned.keys() {
-                            self.schedule.burst(*vip, now);
-                        }
+                        // heard what it announced meanwhile. What it still owns when all claims
+                        // have been compared is announced anew.
+                        self.say_again = Some(now + self.setup.interval * 2);
                     }
                     if let Some(peer) = self.peers.get_mut(&node) {
                         match to {
@@ -135,6 +139,27 @@ impl Core {
                     self.probe(&node);
                     self.send_heartbeat_to(&node, true);
                 }
+            }
+        }
+    }
+
+    /// Announces anew what this node owns and a peer with a lower claim may have announced
+    /// too: the peer falls silent when it hears of the higher claim, but clients that
+    /// heeded it have to be won back.
+    fn defend(&mut self, beat: &Heartbeat, now: Duration) {
+        for claim in &beat.claims {
+            let lower = self
+                .owned
+                .get(&claim.vip)
+                .is_some_and(|o| o.announced && o.epoch > claim.epoch);
+            let since = self
+                .defended
+                .get(&claim.vip)
+                .map(|at| now.saturating_sub(*at));
+            if lower && since.is_none_or(|since| since >= DEFENCE) {
+                tracing::info!(vip = %claim.vip, by = %beat.sender, "claimed by another node too; announced anew");
+                self.defended.insert(claim.vip, now);
+                self.schedule.burst(claim.vip, now);
             }
         }
     }

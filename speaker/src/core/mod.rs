@@ -149,6 +149,10 @@ pub struct Core {
     stale: bool,
     /// Something that is reported changed since the last report.
     unreported: bool,
+    /// When what is owned has to be announced anew, after an isolation.
+    say_again: Option<Duration>,
+    /// When each VIP was last defended against a lower claim.
+    defended: BTreeMap<IpAddr, Duration>,
     refused: BTreeMap<&'static str, u64>,
     out: Vec<Output>,
 }
@@ -192,6 +196,8 @@ impl Core {
             leaving: false,
             stale: true,
             unreported: true,
+            say_again: None,
+            defended: BTreeMap::new(),
             refused: BTreeMap::new(),
             out: Vec::new(),
             world,
@@ -244,6 +250,12 @@ impl Core {
         self.stale |= self.grace.next_deadline().is_some_and(|at| at <= now);
         self.refresh(now);
         self.step_election(now);
+        if self.say_again.is_some_and(|at| at <= now) {
+            self.say_again = None;
+            for (vip, _) in self.owned.iter().filter(|(_, o)| o.announced) {
+                self.schedule.burst(*vip, now);
+            }
+        }
         self.announce(now);
         if now >= self.next_beat {
             self.send_heartbeats(now);
@@ -261,6 +273,7 @@ impl Core {
             self.grace.next_deadline(),
             self.schedule.next_deadline(),
             self.election.next_deadline(now),
+            self.say_again,
         ];
         more.into_iter().flatten().fold(at, Duration::min)
     }

@@ -231,6 +231,7 @@ impl Core {
                     self.owned.remove(&vip);
                     self.moves.remove(&vip);
                     self.schedule.stop(vip);
+                    self.defended.remove(&vip);
                 }
             }
         }
