@@ -30,9 +30,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
 /// How long a write may take to come back through the watch before another owner's name
-/// in the status counts as an overwrite, and how long the directors' agreement must have
-/// held to be written.
+/// in the status counts as an overwrite.
 const ECHO: Duration = Duration::from_secs(3);
+
+/// How old the last write must be for a change of the directors' agreement alone to be
+/// written: it changes several times within moments whenever the table does.
+const STEADY: Duration = Duration::from_millis(500);
 
 /// What is the same in every status this node writes.
 #[derive(Clone, Debug)]
@@ -75,7 +78,7 @@ pub async fn run(
         written.retain(|vip, _| owned.vips.contains_key(vip) && known.vips.contains_key(vip));
         failed.retain(|vip, _| owned.vips.contains_key(vip) && known.vips.contains_key(vip));
         let now = Instant::now();
-        let mut later = false;
+        let mut later = None;
         let todo: Vec<_> = owned
             .vips
             .iter()
@@ -86,13 +89,16 @@ pub async fn run(
                 let status = status(&identity, report, &owned, last.map(|w| &w.status));
                 // The table changes on all nodes within moments; the count of those that agree
                 // is worth a write only when it has held, like another owner's name.
-                let young = last.is_some_and(|w| now - w.at <= ECHO);
+                let age = last.map_or(Duration::MAX, |w| now - w.at);
                 let foreign = object.recorded_owner.as_ref() != Some(&identity.node)
                     && object.recorded_epoch <= report.epoch;
                 let agreement = last.is_some_and(|w| w.status != status);
                 let differs = last.is_none_or(|w| steady(&w.status) != steady(&status));
-                later |= young && (foreign || agreement) && !differs;
-                let write = differs || (!young && (foreign || agreement));
+                let write = differs || (foreign && age > ECHO) || (agreement && age > STEADY);
+                if !write && (foreign || agreement) {
+                    let wait = if agreement { STEADY } else { ECHO };
+                    later = Some(later.map_or(wait, |l: Duration| l.min(wait)));
+                }
                 write.then(|| (*vip, object.object.clone(), status))
             })
             .collect();
@@ -145,7 +151,7 @@ pub async fn run(
             }
         }
         let retry = failed.values().map(|f| f.until);
-        let retry = retry.chain(later.then(|| now + ECHO)).min();
+        let retry = retry.chain(later.map(|wait| now + wait)).min();
         let retry = async {
             match retry {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
