@@ -35,8 +35,10 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum What {
-    /// The crash of the announcing node.
+    /// The crash of the announcing node, policy Local.
     Failover,
+    /// The same with policy Cluster, until Kubernetes has noticed, too.
+    Cluster,
     /// From a new Service to the first reply.
     Latency,
     /// Speakers that end, orderly or not.
@@ -79,8 +81,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         if args.wants(What::Move) {
             sections.push(moves::measure(lab, args.runs(5))?);
         }
-        if args.wants(What::Failover) {
-            for variant in failover::VARIANTS {
+        for variant in failover::VARIANTS {
+            if args.wants(variant.what) {
                 sections.push(failover::measure(lab, &variant, args.runs(5))?);
             }
         }

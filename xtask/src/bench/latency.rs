@@ -161,8 +161,8 @@ fn text(runs: &[Run]) -> String {
     format!(
         "Milliseconds after the request to create the Service went out to the API server, for one with a ready pod on \
          every node. **Lightship's own part (announced, and every director programmed): median \
-         {own} ms; first reply: median {first} ms.** The rest is kube-proxy writing its rules; `all \
-         nodes reply` is when the last node's kube-proxy had them.\n\n{}",
+         {own} ms; first reply: median {first} ms.** The rest is kube-proxy, which writes its rules \
+         once a second at most; `all nodes reply` is when the last node's kube-proxy had them.\n\n{}",
         table(
             &[
                 "run",
