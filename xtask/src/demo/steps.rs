@@ -52,7 +52,7 @@ pub(super) fn tell(lab: &mut Lab, story: &mut Story) -> Result<()> {
     story.say(&format!(
         "{to} took over {takeover:.0} ms after the crash; the reason on record is {reason}.\n\
          No API server was asked: the nodes settled it among themselves.\n\
-         Kubernetes will notice the dead node after about 40 s."
+         Kubernetes itself will take most of a minute to notice that the node is dead."
     ));
     ensure!(nodes.len() > 1, "there is no second node to take over");
     Ok(())
@@ -200,12 +200,18 @@ fn crash(
         "\nNew connections failed for {takeover:.0} ms after the crash. Of those begun later, {} failed.",
         outcome.later_failures(),
     ));
+    if outcome.elsewhere() == 0 {
+        story.say("All connections stood on the dead node: in mode Announce it takes all of them.");
+    } else {
+        story.say(&format!(
+            "Connections whose node lives: {} of {} went on as if nothing had happened.",
+            outcome.kept_elsewhere(),
+            outcome.elsewhere(),
+        ));
+    }
     story.say(&format!(
-        "Connections whose node lives: {} of {} went on as if nothing had happened.\n\
-         Connections of the dead node ended: {}, the last {:.0} ms after the crash,\n\
+        "Connections of the dead node ended: {}, the last {:.0} ms after the crash,\n\
          so that clients connect anew instead of hanging.",
-        outcome.kept_elsewhere(),
-        outcome.elsewhere(),
         lost.join(", "),
         outcome.last_lost_ms(),
     ));
