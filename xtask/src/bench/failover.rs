@@ -57,8 +57,11 @@ pub(super) const VARIANTS: [Variant; 3] = [
         id: "crash-cluster",
         title: "The same with externalTrafficPolicy Cluster",
         text: "Here kube-proxy on the nodes that live goes on choosing pods of the dead node until \
-               Kubernetes has marked it, after 50 s and more: new connections fail now and then until \
-               that moment, whoever announces. A connection is also lost if it came in by the \
+               Kubernetes has marked it, after 50 s and more: a third of the new connections fails \
+               until that moment, whoever announces. After it only those fail that use the port of \
+               one that failed less than two minutes before: the nodes' connection tracking still \
+               sends those to the dead pod (in a capture of one run, all 58 failures after the \
+               65th second). A connection is also lost if it came in by the \
                dead node, whichever node its pod is on. Policy Local has neither.",
         policy: TrafficPolicy::Cluster,
         api_stopped: false,
