@@ -134,7 +134,42 @@ pub fn service(lab: &Lab, wish: &Wish) -> Result<Vec<IpAddr>> {
         vip::wait_settled(lab, *address, nodes, Duration::from_secs(30))?;
         wait_served(lab, *address, serving_nodes(lab, *address, wish)?)?;
     }
+    wait_proxies(lab, wish.name)?;
     Ok(addresses)
+}
+
+/// Waits until kube-proxy on every node knows a Service, by its node port: under `Announce`
+/// the address itself shows only the owner's. After an outage of the API server some come back
+/// much later than others.
+fn wait_proxies(lab: &Lab, name: &str) -> Result<()> {
+    let service = lab.kubectl_json(&["get", "service", name])?;
+    let port = service["spec"]["ports"][0]["nodePort"]
+        .as_u64()
+        .context("the Service has no node port")?;
+    let start = Instant::now();
+    for node in &lab.state().nodes {
+        let address = node
+            .spec
+            .addresses
+            .first()
+            .context("a node without address")?;
+        let url = match address.addr() {
+            IpAddr::V4(v4) => format!("http://{v4}:{port}/"),
+            IpAddr::V6(v6) => format!("http://[{v6}]:{port}/"),
+        };
+        let ask = ["curl", "-sf", "-m", "1", "-o", "/dev/null", &url];
+        while !lab.client(&ask)?.status.success() {
+            progress::check()?;
+            if start.elapsed() > RECOVERY {
+                bail!(
+                    "kube-proxy on {} does not know Service {name}",
+                    node.spec.name
+                );
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+    Ok(())
 }
 
 /// How many nodes a client gets answers from: all, but for `Announce` with
