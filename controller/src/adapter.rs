@@ -14,7 +14,9 @@ use lightship_crds::{
 };
 use lightship_ipam::{Family, Policy, PoolSpec, ServiceId};
 
-use crate::model::{Demand, Ingress, NamespaceView, PoolView, ServiceView, VipView, Wish};
+use crate::model::{
+    Demand, Ingress, NamespaceView, PoolView, Revision, ServiceView, VipView, Wish,
+};
 
 /// Which `spec.loadBalancerClass` values are ours.
 #[derive(Clone, Debug)]
@@ -67,6 +69,7 @@ pub fn service(service: Service, classes: &Classes) -> ServiceView {
             meta.name.as_deref().unwrap_or_default(),
         ),
         uid: meta.uid.clone().unwrap_or_default(),
+        version: meta.resource_version.clone().unwrap_or_default(),
         created: seconds(meta.creation_timestamp.as_ref()),
         labels: labels(&meta),
         demand: demand(&meta, &spec, classes),
@@ -180,6 +183,7 @@ pub fn pool(pool: AddressPool) -> PoolView {
         },
         allocation,
         uid: pool.metadata.uid.unwrap_or_default(),
+        version: pool.metadata.resource_version.unwrap_or_default(),
         generation: pool.metadata.generation.unwrap_or_default(),
         status: pool.status,
     }
@@ -189,6 +193,10 @@ pub fn pool(pool: AddressPool) -> PoolView {
 pub fn vip(vip: VirtualIP) -> VipView {
     VipView {
         name: vip.metadata.name.unwrap_or_default(),
+        revision: Revision {
+            uid: vip.metadata.uid.unwrap_or_default(),
+            version: vip.metadata.resource_version.unwrap_or_default(),
+        },
         spec: vip.spec,
     }
 }

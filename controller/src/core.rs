@@ -5,9 +5,10 @@
 //! address could otherwise be given away because its holder has not been seen yet. The first
 //! decision is then to adopt what is on record (`adopt.rs`).
 //!
-//! Writes state what an object should be, not how to change it, and both orders of any two
-//! writes are safe. A crash between the VirtualIP and the Service's status leaves one of the two as the
-//! record, from which the next start adopts the address; so both go out at the same time.
+//! Writes state what an object should be, not how to change it. An address is claimed by
+//! creating its VirtualIP, which only one can do, and goes into the Service's status when that
+//! VirtualIP has been seen. A crash in between leaves the VirtualIP as the record, from
+//! which the next start adopts the address.
 
 mod adopt;
 mod pools;
@@ -22,8 +23,8 @@ use lightship_ipam::{Allocator, Assignment, Request, ServiceId};
 
 use crate::adapter;
 use crate::model::{
-    Action, Change, Clock, Demand, Input, NamespaceView, Namespaces, Notice, PoolView, ServiceView,
-    Subject, Wish, Write,
+    Action, Change, Clock, Demand, Input, NamespaceView, Namespaces, Notice, PoolView, Revision,
+    ServiceView, Subject, Wish,
 };
 
 /// A Service, and what was last said about it.
@@ -43,6 +44,13 @@ struct PoolEntry {
     said: Option<String>,
 }
 
+/// A VirtualIP as it was last seen.
+#[derive(Clone, Debug)]
+struct Seen {
+    revision: Revision,
+    spec: VirtualIPSpec,
+}
+
 /// Which kinds have been listed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Listed {
@@ -60,7 +68,7 @@ pub struct Core {
     allocator: Allocator,
     services: BTreeMap<ServiceId, Entry>,
     pools: BTreeMap<Arc<str>, PoolEntry>,
-    vips: BTreeMap<String, VirtualIPSpec>,
+    vips: BTreeMap<String, Seen>,
     namespaces: Namespaces,
     /// Services that lack something which another Service or a pool could free, oldest first.
     waiting: BTreeSet<(i64, ServiceId)>,
@@ -89,6 +97,7 @@ impl Core {
             Input::Pools(change) => self.pools_changed(change),
             Input::Vips(change) => self.vips_changed(change),
             Input::Namespaces(change) => self.namespaces_changed(change),
+            Input::Recheck(key) => self.recheck(&key),
         }
         let listed = self.listed;
         if !self.started && listed.services && listed.pools && listed.vips && listed.namespaces {
@@ -312,9 +321,8 @@ impl Core {
     fn address_freed(&mut self, address: IpAddr) {
         self.freed = true;
         self.pools_dirty = true;
-        let name = virtual_ip_name(address);
         // Whether it is there or still being written: the later write of a name counts.
-        self.actions.push(Action::Write(Write::DropVip { name }));
+        self.drop_vip(&virtual_ip_name(address));
     }
 
     fn namespaces_changed(&mut self, change: Change<NamespaceView>) {

@@ -41,6 +41,18 @@ pub enum Input {
     Vips(Change<VipView>),
     /// Namespaces, for their labels.
     Namespaces(Change<NamespaceView>),
+    /// A write was refused because the object had changed, and nothing was heard of it
+    /// since: it is to be looked at again.
+    Recheck(Key),
+}
+
+/// One state of one object, as the API server tells it apart from all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revision {
+    /// Tells the object from others of the same name.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub version: String,
 }
 
 /// What matters of a Service.
@@ -50,6 +62,8 @@ pub struct ServiceView {
     pub id: ServiceId,
     /// Tells it from a later Service of the same name.
     pub uid: String,
+    /// `metadata.resourceVersion`: what is decided now is void once the Service has another.
+    pub version: String,
     /// Seconds since 1970; the older Service wins a conflict.
     pub created: i64,
     /// Its labels, for pool selectors.
@@ -102,6 +116,8 @@ pub struct PoolView {
     pub allocation: Option<ServiceAllocation>,
     /// For events and conditions.
     pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub version: String,
     /// The generation that the spec is of.
     pub generation: i64,
     /// What it reports.
@@ -113,6 +129,8 @@ pub struct PoolView {
 pub struct VipView {
     /// The object's name.
     pub name: String,
+    /// Which state of it this is.
+    pub revision: Revision,
     /// What it says.
     pub spec: VirtualIPSpec,
 }
@@ -136,12 +154,17 @@ pub enum Action {
 }
 
 /// The state an object is to be in. A later write of the same [`Key`] replaces an earlier one.
+///
+/// Each carries the revision that the decision was made upon and is void if the object has
+/// another by then: a leader that was paused and replaced can change nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
     /// A VirtualIP that exists.
     Vip {
         /// The object's name.
         name: String,
+        /// What is there; if nothing is, it is created, which fails if something is after all.
+        seen: Option<Revision>,
         /// What it says.
         spec: VirtualIPSpec,
     },
@@ -149,13 +172,15 @@ pub enum Write {
     DropVip {
         /// The object's name.
         name: String,
+        /// What is there; if nothing is, there is nothing to do.
+        seen: Option<Revision>,
     },
     /// A Service's ingress.
     Ingress {
         /// The Service.
         service: ServiceId,
         /// This one, not a later one of the same name.
-        uid: String,
+        seen: Revision,
         /// Its addresses; none clears the list.
         addresses: Vec<IpAddr>,
     },
@@ -163,6 +188,8 @@ pub enum Write {
     PoolStatus {
         /// The pool.
         name: Arc<str>,
+        /// This one, not a later one of the same name.
+        seen: Revision,
         /// What it reports.
         status: AddressPoolStatus,
     },
@@ -193,9 +220,70 @@ impl Write {
     /// The object that is written.
     pub fn key(&self) -> Key {
         match self {
-            Write::Vip { name, .. } | Write::DropVip { name } => Key::Vip(name.clone()),
+            Write::Vip { name, .. } | Write::DropVip { name, .. } => Key::Vip(name.clone()),
             Write::Ingress { service, .. } => Key::Service(service.clone()),
             Write::PoolStatus { name, .. } => Key::Pool(name.clone()),
+        }
+    }
+
+    /// The revision it was decided upon.
+    pub fn seen(&self) -> Option<&Revision> {
+        match self {
+            Write::Vip { seen, .. } | Write::DropVip { seen, .. } => seen.as_ref(),
+            Write::Ingress { seen, .. } | Write::PoolStatus { seen, .. } => Some(seen),
+        }
+    }
+
+    /// Bases the write on another revision: one that differs from the first only by a
+    /// write of our own, so that the decision stands. `None`: the object is gone.
+    pub fn rebase(&mut self, revision: Option<Revision>) {
+        match self {
+            Write::Vip { seen, .. } | Write::DropVip { seen, .. } => *seen = revision,
+            Write::Ingress { seen, .. } | Write::PoolStatus { seen, .. } => {
+                if let Some(revision) = revision {
+                    *seen = revision;
+                }
+            }
+        }
+    }
+
+    /// Whether both want the same state, whatever they were decided upon.
+    pub fn same_state(&self, other: &Write) -> bool {
+        match (self, other) {
+            (
+                Write::Vip { name, spec, .. },
+                Write::Vip {
+                    name: other_name,
+                    spec: other_spec,
+                    ..
+                },
+            ) => name == other_name && spec == other_spec,
+            (Write::DropVip { name, .. }, Write::DropVip { name: other, .. }) => name == other,
+            (
+                Write::Ingress {
+                    service,
+                    seen,
+                    addresses,
+                },
+                Write::Ingress {
+                    service: other_service,
+                    seen: other_seen,
+                    addresses: other_addresses,
+                },
+            ) => {
+                service == other_service
+                    && seen.uid == other_seen.uid
+                    && addresses == other_addresses
+            }
+            (
+                Write::PoolStatus { name, status, .. },
+                Write::PoolStatus {
+                    name: other_name,
+                    status: other_status,
+                    ..
+                },
+            ) => name == other_name && status == other_status,
+            _ => false,
         }
     }
 }

@@ -8,7 +8,7 @@ use kube::Client;
 use crate::adapter::Classes;
 use crate::core::Core;
 use crate::heartbeat_key;
-use crate::model::{Action, Clock};
+use crate::model::{Action, Clock, Input};
 use crate::publish::Publisher;
 use crate::sink::ApiServer;
 use crate::watch;
@@ -45,7 +45,14 @@ pub async fn run(client: Client, options: Options, shutdown: impl Future<Output 
                 tracing::info!(signal, "stopping");
                 break;
             }
-            () = writer.step() => {}
+            recheck = writer.step() => {
+                let Some(key) = recheck else {
+                    continue;
+                };
+                for action in core.apply(Input::Recheck(key), now(origin)) {
+                    act(action, &mut writer, &publisher);
+                }
+            }
             input = inputs.recv() => {
                 let Some(input) = input else {
                     tracing::error!("all watchers ended");

@@ -1,13 +1,14 @@
 //! Writing to the API server.
 
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::PartialObjectMeta;
 use kube::{Client, Error, Resource};
 use lightship_crds::{AddressPool, MANAGER_CONTROLLER, VirtualIP};
 use serde_json::{Value, json};
 
-use crate::model::Write;
-use crate::writer::Sink;
+use crate::model::{Revision, Write};
+use crate::writer::{Outcome, Sink};
 
 /// The API server.
 pub struct ApiServer {
@@ -20,57 +21,100 @@ impl ApiServer {
         Self { client }
     }
 
-    async fn send(&self, write: &Write) -> Result<(), Error> {
-        match write {
-            Write::Vip { name, spec } => {
-                let object = typed::<VirtualIP>(name, "spec", json!(spec));
-                self.vips()
-                    .patch(name, &ours(), &Patch::Apply(object))
-                    .await?;
+    async fn send(&self, write: &Write) -> Result<Outcome, Error> {
+        let written = match write {
+            // Creation is the fence: of all who want the address, one succeeds.
+            Write::Vip {
+                name,
+                seen: None,
+                spec,
+            } => {
+                let params = PostParams {
+                    field_manager: Some(MANAGER_CONTROLLER.into()),
+                    ..PostParams::default()
+                };
+                let object = VirtualIP::new(name, spec.clone());
+                self.vips().create(&params, &object).await?.metadata
             }
-            Write::DropVip { name } => {
-                let _ = self.vips().delete(name, &DeleteParams::default()).await?;
+            Write::Vip {
+                name,
+                seen: Some(seen),
+                spec,
+            } => {
+                let patch = json!({ "metadata": only(seen), "spec": spec });
+                let patch = Patch::Merge(patch);
+                self.vips().patch(name, &merge(), &patch).await?.metadata
             }
-            Write::PoolStatus { name, status } => {
-                let object = typed::<AddressPool>(name, "status", json!(status));
+            Write::DropVip { seen: None, .. } => return Ok(Outcome::Void),
+            Write::DropVip {
+                name,
+                seen: Some(seen),
+            } => {
+                let params = DeleteParams::default().preconditions(Preconditions {
+                    uid: Some(seen.uid.clone()),
+                    resource_version: Some(seen.version.clone()),
+                });
+                let _ = self.vips().delete(name, &params).await?;
+                return Ok(Outcome::Written(None));
+            }
+            Write::PoolStatus { name, seen, status } => {
+                let object = json!({
+                    "apiVersion": AddressPool::api_version(&()),
+                    "kind": AddressPool::kind(&()),
+                    "metadata": { "name": name, "uid": seen.uid, "resourceVersion": seen.version },
+                    "status": status,
+                });
                 let api: Api<AddressPool> = Api::all(self.client.clone());
-                api.patch_status(name, &ours(), &Patch::Apply(object))
-                    .await?;
+                let patch = Patch::Apply(object);
+                api.patch_status(name, &ours(), &patch).await?.metadata
             }
             Write::Ingress {
                 service,
-                uid,
+                seen,
                 addresses,
             } => {
                 let ingress: Vec<Value> = addresses
                     .iter()
                     .map(|ip| json!({ "ip": ip, "ipMode": "VIP" }))
                     .collect();
-                // A merge patch replaces the list as a whole, whoever wrote it, and null removes
-                // it. The uid makes the patch fail on a later Service of the same name.
+                // A merge patch replaces the list as a whole, whoever wrote it, and null removes it.
                 let ingress = if ingress.is_empty() {
                     Value::Null
                 } else {
                     ingress.into()
                 };
                 let patch = json!({
-                    "metadata": { "uid": uid },
+                    "metadata": only(seen),
                     "status": { "loadBalancer": { "ingress": ingress } },
                 });
-                let api: Api<Service> = Api::namespaced(self.client.clone(), &service.namespace);
-                let params = PatchParams {
-                    field_manager: Some(MANAGER_CONTROLLER.into()),
-                    ..PatchParams::default()
-                };
-                api.patch_status(&service.name, &params, &Patch::Merge(patch))
-                    .await?;
+                // Of the answer, only the metadata is of interest.
+                let api: Api<PartialObjectMeta<Service>> =
+                    Api::namespaced(self.client.clone(), &service.namespace);
+                let patch = Patch::Merge(patch);
+                let answer = api.patch_status(&service.name, &merge(), &patch).await?;
+                answer.metadata
             }
-        }
-        Ok(())
+        };
+        Ok(Outcome::Written(Some(Revision {
+            uid: written.uid.unwrap_or_default(),
+            version: written.resource_version.unwrap_or_default(),
+        })))
     }
 
     fn vips(&self) -> Api<VirtualIP> {
         Api::all(self.client.clone())
+    }
+}
+
+/// Makes a patch fail on any other state of the object.
+fn only(seen: &Revision) -> Value {
+    json!({ "uid": seen.uid, "resourceVersion": seen.version })
+}
+
+fn merge() -> PatchParams {
+    PatchParams {
+        field_manager: Some(MANAGER_CONTROLLER.into()),
+        ..PatchParams::default()
     }
 }
 
@@ -79,31 +123,19 @@ fn ours() -> PatchParams {
     PatchParams::apply(MANAGER_CONTROLLER).force()
 }
 
-fn typed<K: Resource<DynamicType = ()>>(name: &str, part: &str, value: Value) -> Value {
-    json!({
-        "apiVersion": K::api_version(&()),
-        "kind": K::kind(&()),
-        "metadata": { "name": name },
-        part: value,
-    })
-}
-
 impl Sink for ApiServer {
-    type Error = Error;
-
-    async fn write(&self, write: &Write) -> Result<(), Error> {
+    async fn write(&self, write: &Write) -> Result<Outcome, String> {
         match self.send(write).await {
-            // The object is gone, or another one has its name: whatever the watcher says about
-            // it next leads to a new decision.
-            Err(Error::Api(status)) if status.is_not_found() || is_other_uid(&status.message) => {
-                tracing::debug!(?write, reason = %status.message, "write has no object any more");
-                Ok(())
+            Ok(outcome) => Ok(outcome),
+            Err(Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
+                Ok(Outcome::Conflict(status.message.clone()))
             }
-            result => result,
+            // A VirtualIP that is wanted but gone is to be created.
+            Err(Error::Api(status)) if status.is_not_found() => Ok(match write {
+                Write::Vip { .. } => Outcome::Conflict(status.message.clone()),
+                _ => Outcome::Void,
+            }),
+            Err(error) => Err(error.to_string()),
         }
     }
-}
-
-fn is_other_uid(message: &str) -> bool {
-    message.contains("UID in precondition") || message.contains("metadata.uid")
 }

@@ -1,25 +1,37 @@
 //! Gets objects into the state they should be in: at most one request per object at a time, the
 //! latest wanted state wins, failures are retried with jittered back-off, and no object waits
 //! for another.
+//!
+//! A write whose object has changed meanwhile is not repeated but dropped: what the watchers say of
+//! that object leads to a new decision. Should they stay silent, [`Writer::step`] asks for one.
 
 use std::collections::HashMap;
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::backoff::pause;
-use crate::model::{Key, Write};
+use crate::model::{Key, Revision, Write};
 
 /// Where writes go.
 pub trait Sink: Send + Sync + 'static {
-    /// What may go wrong.
-    type Error: Display + Send;
+    /// Brings one object into the wanted state, if it still is as it was seen; an error is
+    /// worth another attempt.
+    fn write(&self, write: &Write) -> impl Future<Output = Result<Outcome, String>> + Send;
+}
 
-    /// Brings one object into the wanted state; doing it twice is harmless.
-    fn write(&self, write: &Write) -> impl Future<Output = Result<(), Self::Error>> + Send;
+/// How a request ended that needs no other attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The object is as wanted; this is its revision, if it exists.
+    Written(Option<Revision>),
+    /// The object does not exist any more, and with it the wish.
+    Void,
+    /// The object is not as it was seen, and why.
+    Conflict(String),
 }
 
 /// Requests under way at most; bounds connections, not throughput.
@@ -41,6 +53,8 @@ const SWEEP: u32 = 1024;
 #[derive(Debug)]
 struct Recent {
     write: Write,
+    /// What it led to; none if it was a deletion.
+    revision: Option<Revision>,
     at: Instant,
     /// How often it has been repeated.
     repeats: u32,
@@ -50,21 +64,32 @@ struct Recent {
 #[derive(Debug)]
 enum Slot {
     /// A request is under way; `next` is wanted after it.
-    Running { next: Option<Write> },
+    Running { write: Write, next: Option<Write> },
     /// The last attempt failed; `wake` tells this pause from an earlier one.
     Pausing {
         write: Write,
-        attempt: u32,
+        attempt: Attempt,
         wake: u64,
     },
+    /// The object had changed: a new decision is due, at the latest after a pause.
+    Conflicted { conflicts: u32, wake: u64 },
+}
+
+/// How often it has been tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Attempt {
+    /// This write, this attempt included.
+    number: u32,
+    /// Refusals in a row because the object had changed.
+    conflicts: u32,
 }
 
 #[derive(Debug)]
 enum Report {
     Done {
         write: Write,
-        attempt: u32,
-        failure: Option<String>,
+        attempt: Attempt,
+        result: Result<Outcome, String>,
         took: Duration,
     },
     Wake {
@@ -73,13 +98,15 @@ enum Report {
     },
 }
 
-/// Writes objects; owned by the run loop, which must keep calling [`Writer::step`].
+/// Writes objects; owned by the run loop, which must keep calling [`Writer::step`]. Requests
+/// under way are broken off when it is dropped.
 pub struct Writer<S> {
     sink: Arc<S>,
     slots: HashMap<Key, Slot>,
     permits: Arc<Semaphore>,
     reports: mpsc::UnboundedReceiver<Report>,
     reporter: mpsc::UnboundedSender<Report>,
+    tasks: JoinSet<()>,
     wakes: u64,
     recent: HashMap<Key, Recent>,
     since_sweep: u32,
@@ -96,54 +123,82 @@ impl<S: Sink> Writer<S> {
             permits: Arc::new(Semaphore::new(CONCURRENT)),
             reports,
             reporter,
+            tasks: JoinSet::new(),
             wakes: 0,
             recent: HashMap::new(),
             since_sweep: 0,
         }
     }
 
-    /// Whether every object is as wanted.
+    /// Whether nothing is left to be written.
     pub fn idle(&self) -> bool {
-        self.slots.is_empty()
+        let mut slots = self.slots.values();
+        slots.all(|slot| matches!(slot, Slot::Conflicted { .. }))
     }
 
     /// Wants an object in this state from now on.
     pub fn submit(&mut self, write: Write) {
         let key = write.key();
         match self.slots.get_mut(&key) {
-            Some(Slot::Running { next }) => *next = Some(write),
-            // The same state again is no reason to end the pause.
+            Some(Slot::Running {
+                write: running,
+                next,
+            }) => *next = (*running != write).then_some(write),
+            // The same again is no reason to end the pause.
             Some(Slot::Pausing { write: paused, .. }) if *paused == write => {}
+            // The same state upon a newer revision neither: the failure was another one.
+            Some(Slot::Pausing { write: paused, .. }) if paused.same_state(&write) => {
+                *paused = write;
+            }
+            Some(Slot::Conflicted { conflicts, .. }) => {
+                let conflicts = *conflicts;
+                self.begin(key, write, conflicts);
+            }
             // A new state deserves a new attempt at once; the pause ends unnoticed.
-            Some(Slot::Pausing { .. }) | None => self.begin(key, write),
+            Some(Slot::Pausing { .. }) | None => self.begin(key, write, 0),
         }
     }
 
     /// Starts a first attempt, after a pause if the object has been restored too often.
-    fn begin(&mut self, key: Key, write: Write) {
-        let repeats = self
-            .recent
-            .get(&key)
-            .filter(|recent| recent.write == write && recent.at.elapsed() < CALM)
-            .map_or(0, |recent| recent.repeats);
-        match repeats.checked_sub(FREE) {
-            None | Some(0) => self.start(key, write, 1),
-            Some(excess) => {
-                tracing::warn!(%key, repeats, "somebody else keeps changing this object; restoring it more slowly");
-                self.pause(key, write, 0, excess);
+    fn begin(&mut self, key: Key, mut write: Write, conflicts: u32) {
+        let mut repeats = 0;
+        if let Some(recent) = self.recent.get(&key) {
+            if recent.write == write && write.seen().is_some() {
+                // Decided upon what was there before that write, of which nothing was heard yet.
+                return;
             }
+            if recent.write.same_state(&write) && recent.at.elapsed() < CALM {
+                repeats = recent.repeats;
+            }
+            // What was created may be gone by now, so a creation stays one.
+            let creation = matches!(write, Write::Vip { seen: None, .. });
+            if !creation && recent.write.seen() == write.seen() {
+                write.rebase(recent.revision.clone());
+            }
+        }
+        let excess = repeats.max(conflicts).saturating_sub(FREE);
+        let attempt = Attempt {
+            number: 0,
+            conflicts,
+        };
+        if excess == 0 {
+            self.start(key, write, attempt);
+        } else {
+            tracing::warn!(%key, repeats, conflicts, "somebody else keeps changing this object; writing it more slowly");
+            self.pause(key, write, attempt, excess);
         }
     }
 
     /// Remembers a success.
-    fn remember(&mut self, key: Key, write: Write) {
+    fn remember(&mut self, key: Key, write: Write, revision: Option<Revision>) {
         let now = Instant::now();
         let known = self.recent.get(&key);
         let repeats = known
-            .filter(|recent| recent.write == write && now - recent.at < CALM)
+            .filter(|recent| recent.write.same_state(&write) && now - recent.at < CALM)
             .map_or(0, |recent| recent.repeats + 1);
         let recent = Recent {
             write,
+            revision,
             at: now,
             repeats,
         };
@@ -155,105 +210,155 @@ impl<S: Sink> Writer<S> {
         }
     }
 
-    fn start(&mut self, key: Key, write: Write, attempt: u32) {
-        self.slots.insert(key, Slot::Running { next: None });
+    fn start(&mut self, key: Key, write: Write, attempt: Attempt) {
+        let attempt = Attempt {
+            number: attempt.number.saturating_add(1),
+            ..attempt
+        };
+        let slot = Slot::Running {
+            write: write.clone(),
+            next: None,
+        };
+        self.slots.insert(key, slot);
         let sink = self.sink.clone();
         let permits = self.permits.clone();
         let reporter = self.reporter.clone();
-        tokio::spawn(async move {
+        self.spawn(async move {
             let _permit = permits.acquire().await;
             let started = Instant::now();
-            let failure = match timeout(ATTEMPT, sink.write(&write)).await {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some(format!("no answer within {} s", ATTEMPT.as_secs())),
+            let result = match timeout(ATTEMPT, sink.write(&write)).await {
+                Ok(result) => result,
+                Err(_) => Err(format!("no answer within {} s", ATTEMPT.as_secs())),
             };
             let took = started.elapsed();
             let _ = reporter.send(Report::Done {
                 write,
                 attempt,
-                failure,
+                result,
                 took,
             });
         });
     }
 
-    /// Waits for the next thing to happen to a write, and deals with it. Cancelling is safe.
-    pub async fn step(&mut self) {
-        match self.reports.recv().await {
-            Some(Report::Done {
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        while self.tasks.try_join_next().is_some() {}
+        self.tasks.spawn(task);
+    }
+
+    /// Waits for the next thing to happen to a write, and deals with it. Returns an object
+    /// that needs a new decision. Cancelling is safe.
+    pub async fn step(&mut self) -> Option<Key> {
+        // There is always a sender: `self.reporter`.
+        match self.reports.recv().await? {
+            Report::Done {
                 write,
                 attempt,
-                failure,
+                result,
                 took,
-            }) => self.done(write, attempt, failure, took),
-            Some(Report::Wake { key, wake }) => self.woken(key, wake),
-            // Not while `self.reporter` lives.
-            None => {}
+            } => {
+                self.done(write, attempt, result, took);
+                None
+            }
+            Report::Wake { key, wake } => self.woken(key, wake),
         }
     }
 
-    fn done(&mut self, write: Write, attempt: u32, failure: Option<String>, took: Duration) {
+    fn done(
+        &mut self,
+        write: Write,
+        attempt: Attempt,
+        result: Result<Outcome, String>,
+        took: Duration,
+    ) {
         let key = write.key();
         let next = match self.slots.remove(&key) {
-            Some(Slot::Running { next }) => next,
+            Some(Slot::Running { next, .. }) => next,
             _ => None,
         };
         let millis = took.as_millis();
-        match failure {
-            None => {
-                tracing::debug!(%key, millis, attempt, "written");
-                self.remember(key.clone(), write);
+        let mut conflicts = 0;
+        match result {
+            Ok(Outcome::Written(revision)) => {
+                tracing::debug!(%key, millis, attempt = attempt.number, "written");
+                let next = next.map(|mut next| {
+                    if next.seen() == write.seen() {
+                        next.rebase(revision.clone());
+                    }
+                    next
+                });
+                self.remember(key.clone(), write, revision);
+                if let Some(next) = next {
+                    self.begin(key, next, 0);
+                }
+                return;
             }
-            Some(error) => {
-                tracing::warn!(
-                    ?key,
-                    millis,
-                    attempt,
-                    error,
-                    "write failed, will be tried again"
-                );
+            Ok(Outcome::Void) => {
+                tracing::debug!(%key, millis, "write has no object any more");
+                self.recent.remove(&key);
+            }
+            Ok(Outcome::Conflict(reason)) => {
+                tracing::debug!(%key, millis, reason, "the object has changed, its write is dropped");
+                self.recent.remove(&key);
+                conflicts = attempt.conflicts.saturating_add(1);
                 if next.is_none() {
-                    self.pause(key, write, attempt, attempt);
+                    let wake = self.wake(&key, conflicts);
+                    self.slots.insert(key, Slot::Conflicted { conflicts, wake });
+                    return;
+                }
+            }
+            Err(error) => {
+                let number = attempt.number;
+                tracing::warn!(%key, millis, attempt = number, error, "write failed, will be tried again");
+                if next.is_none() {
+                    self.pause(key, write, attempt, number);
                     return;
                 }
             }
         }
         if let Some(next) = next {
-            self.begin(key, next);
+            self.begin(key, next, conflicts);
         }
     }
 
-    /// Waits before attempt number `attempt + 1`, as long as befits `failures` failures.
-    fn pause(&mut self, key: Key, write: Write, attempt: u32, failures: u32) {
-        self.wakes += 1;
-        let wake = self.wakes;
-        let reporter = self.reporter.clone();
-        let delay = pause(failures, LONGEST);
+    /// Waits before the next attempt, as long as befits `failures` failures.
+    fn pause(&mut self, key: Key, write: Write, attempt: Attempt, failures: u32) {
+        let wake = self.wake(&key, failures);
         let slot = Slot::Pausing {
             write,
             attempt,
             wake,
         };
-        self.slots.insert(key.clone(), slot);
-        tokio::spawn(async move {
+        self.slots.insert(key, slot);
+    }
+
+    /// Sets an alarm and returns its number.
+    fn wake(&mut self, key: &Key, failures: u32) -> u64 {
+        self.wakes += 1;
+        let wake = self.wakes;
+        let reporter = self.reporter.clone();
+        let delay = pause(failures, LONGEST);
+        let key = key.clone();
+        self.spawn(async move {
             sleep(delay).await;
             let _ = reporter.send(Report::Wake { key, wake });
         });
+        wake
     }
 
-    fn woken(&mut self, key: Key, woken: u64) {
+    fn woken(&mut self, key: Key, woken: u64) -> Option<Key> {
         match self.slots.remove(&key) {
             Some(Slot::Pausing {
                 write,
                 attempt,
                 wake,
-            }) if wake == woken => self.start(key, write, attempt.saturating_add(1)),
+            }) if wake == woken => self.start(key, write, attempt),
+            Some(Slot::Conflicted { wake, .. }) if wake == woken => return Some(key),
             Some(slot) => {
                 self.slots.insert(key, slot);
             }
             None => {}
         }
+        None
     }
 }
 

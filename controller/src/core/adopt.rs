@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use lightship_ipam::ServiceId;
 
-use super::Core;
+use super::{Core, Seen};
 use crate::model::{Clock, Demand};
 
 impl Core {
@@ -13,7 +13,7 @@ impl Core {
     /// what belongs to nobody.
     ///
     /// The record of an address is its VirtualIP and the Service's status. Where both agree
-    /// there is no doubt; a VirtualIP alone was written before the status could be, or the
+    /// there is no doubt; a VirtualIP alone was written before the status was, or the
     /// status was emptied by hand; a status alone counts if a pool covers the address, and of
     /// several Services that claim one address the oldest has it.
     pub(super) fn start(&mut self, clock: Clock) {
@@ -42,7 +42,7 @@ impl Core {
     /// Address and pool of each VirtualIP, by Service.
     fn records(&self) -> HashMap<ServiceId, Vec<(IpAddr, String)>> {
         let mut records: HashMap<_, Vec<_>> = HashMap::new();
-        for spec in self.vips.values() {
+        for Seen { spec, .. } in self.vips.values() {
             let Ok(address) = spec.address.parse() else {
                 continue;
             };

@@ -7,7 +7,7 @@ use lightship_crds::{AddressPoolStatus, CONDITION_READY, FamilyUsage};
 use lightship_ipam::{Family, PoolProblem};
 
 use super::{Core, PoolEntry};
-use crate::model::{Action, Change, Clock, PoolView, Subject, Write};
+use crate::model::{Action, Change, Clock, PoolView, Revision, Subject, Write};
 
 impl Core {
     pub(super) fn pools_changed(&mut self, change: Change<PoolView>) {
@@ -77,12 +77,16 @@ impl Core {
             if entry.reported.as_ref() == Some(&status) {
                 continue;
             }
+            let seen = Revision {
+                uid: entry.view.uid.clone(),
+                version: entry.view.version.clone(),
+            };
             if let Some(entry) = self.pools.get_mut(&name) {
                 entry.reported = Some(status.clone());
             }
             self.warn_of_pool(&name, fault(&status));
             self.actions
-                .push(Action::Write(Write::PoolStatus { name, status }));
+                .push(Action::Write(Write::PoolStatus { name, seen, status }));
         }
     }
 

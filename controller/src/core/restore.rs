@@ -6,28 +6,45 @@ use std::net::IpAddr;
 use lightship_crds::{ServiceRef, VirtualIPSpec, virtual_ip_name};
 use lightship_ipam::ServiceId;
 
-use super::Core;
-use crate::model::{Action, Change, Demand, VipView, Write};
+use super::{Core, Seen};
+use crate::model::{Action, Change, Demand, Key, Revision, VipView, Write};
 
 impl Core {
     pub(super) fn vips_changed(&mut self, change: Change<VipView>) {
         match change {
             Change::Applied(view) => {
-                self.vips.insert(view.name.clone(), view.spec);
-                self.check_vip(&view.name);
+                let users = view.spec.services.clone();
+                let (name, seen) = seen(view);
+                self.vips.insert(name.clone(), seen);
+                self.sync_vip_named(&name);
+                // Their status may have waited for it.
+                for user in users {
+                    self.sync_ingress(&ServiceId::new(user.namespace, user.name));
+                }
             }
             Change::Gone(view) => {
-                if let Some(spec) = self.vips.remove(&view.name) {
-                    self.sync_vip_named(&view.name, spec.address.parse().ok());
-                }
+                self.vips.remove(&view.name);
+                self.sync_vip_named(&view.name);
             }
             Change::Listed(views) => {
                 self.listed.vips = true;
-                self.vips = views
-                    .into_iter()
-                    .map(|view| (view.name, view.spec))
-                    .collect();
+                self.vips = views.into_iter().map(seen).collect();
                 self.sync_all_vips();
+                self.sync_all_ingress();
+            }
+        }
+    }
+
+    /// Looks again at an object that a write failed to change.
+    pub(super) fn recheck(&mut self, key: &Key) {
+        match key {
+            Key::Vip(name) => self.sync_vip_named(name),
+            Key::Service(id) => self.sync_ingress(id),
+            Key::Pool(name) => {
+                if let Some(entry) = self.pools.get_mut(name) {
+                    entry.reported.clone_from(&entry.view.status);
+                    self.pools_dirty = true;
+                }
             }
         }
     }
@@ -35,7 +52,7 @@ impl Core {
     pub(super) fn sync_all_vips(&mut self) {
         let present: Vec<_> = self.vips.keys().cloned().collect();
         for name in present {
-            self.check_vip(&name);
+            self.sync_vip_named(&name);
         }
         let held: Vec<_> = self
             .allocator
@@ -47,25 +64,26 @@ impl Core {
         }
     }
 
-    /// Looks at a VirtualIP object that exists: it must be of an address in use.
-    pub(super) fn check_vip(&mut self, name: &str) {
-        let address = self
-            .vips
-            .get(name)
-            .and_then(|spec| spec.address.parse().ok());
-        self.sync_vip_named(name, address);
-    }
-
-    pub(super) fn sync_vip(&mut self, address: IpAddr) {
-        self.sync_vip_named(&virtual_ip_name(address), Some(address));
-    }
-
-    pub(super) fn sync_vip_named(&mut self, name: &str, address: Option<IpAddr>) {
+    fn sync_all_ingress(&mut self) {
         if !self.started {
             return;
         }
-        let wanted = address
-            .filter(|address| virtual_ip_name(*address) == name)
+        let ids: Vec<_> = self.services.keys().cloned().collect();
+        for id in ids {
+            self.sync_ingress(&id);
+        }
+    }
+
+    pub(super) fn sync_vip(&mut self, address: IpAddr) {
+        self.sync_vip_named(&virtual_ip_name(address));
+    }
+
+    /// Brings a VirtualIP in line with the holding of the address that its name says.
+    pub(super) fn sync_vip_named(&mut self, name: &str) {
+        if !self.started {
+            return;
+        }
+        let wanted = address_of(name)
             .and_then(|address| Some((address, self.allocator.holding(address)?)))
             .map(|(address, holding)| {
                 let services = holding.holders.iter().map(|id| ServiceRef {
@@ -74,20 +92,39 @@ impl Core {
                 });
                 VirtualIPSpec::new(address, &holding.pool, services.collect())
             });
-        let name = name.to_owned();
-        match (wanted, self.vips.get(&name)) {
-            (Some(spec), seen) if seen != Some(&spec) => {
-                self.actions.push(Action::Write(Write::Vip { name, spec }));
+        match (wanted, self.vips.get(name)) {
+            // The address of an object cannot be changed: it is made anew once this one is gone.
+            (Some(spec), Some(seen)) if seen.spec.address != spec.address => self.drop_vip(name),
+            (Some(spec), seen) if seen.is_none_or(|seen| seen.spec != spec) => {
+                let (name, seen) = (name.to_owned(), seen.map(|seen| seen.revision.clone()));
+                self.actions
+                    .push(Action::Write(Write::Vip { name, seen, spec }));
             }
-            (None, Some(_)) => self.actions.push(Action::Write(Write::DropVip { name })),
+            (None, Some(_)) => self.drop_vip(name),
             _ => {}
         }
+    }
+
+    pub(super) fn drop_vip(&mut self, name: &str) {
+        let seen = self.vips.get(name).map(|seen| seen.revision.clone());
+        let name = name.to_owned();
+        self.actions
+            .push(Action::Write(Write::DropVip { name, seen }));
+    }
+
+    /// Whether the VirtualIP of an address has been seen to be this Service's.
+    fn stands(&self, address: IpAddr, id: &ServiceId) -> bool {
+        let seen = self.vips.get(&virtual_ip_name(address));
+        seen.is_some_and(|seen| {
+            let mut users = seen.spec.services.iter();
+            users.any(|user| *user.namespace == *id.namespace && *user.name == *id.name)
+        })
     }
 
     /// Restores a Service's ingress to what it holds. One that holds nothing loses only
     /// addresses that are ours to give: others are another load balancer's business.
     pub(super) fn sync_ingress(&mut self, id: &ServiceId) {
-        let Some(entry) = self.services.get(id) else {
+        let Some(entry) = self.services.get(id).filter(|_| self.started) else {
             return;
         };
         if entry.view.demand == Demand::Nothing {
@@ -108,7 +145,10 @@ impl Core {
         if held.is_empty() && !seen.iter().any(|entry| entry.ip.is_some_and(ours)) {
             return;
         }
-        self.write_ingress(id, held);
+        // An address that is not claimed yet might be another's; the VirtualIP leads back here.
+        if held.iter().all(|address| self.stands(*address, id)) {
+            self.write_ingress(id, held);
+        }
     }
 
     pub(super) fn write_ingress(&mut self, id: &ServiceId, addresses: Vec<IpAddr>) {
@@ -117,8 +157,28 @@ impl Core {
         };
         self.actions.push(Action::Write(Write::Ingress {
             service: id.clone(),
-            uid: entry.view.uid.clone(),
+            seen: Revision {
+                uid: entry.view.uid.clone(),
+                version: entry.view.version.clone(),
+            },
             addresses,
         }));
     }
+}
+
+fn seen(view: VipView) -> (String, Seen) {
+    let VipView {
+        name,
+        revision,
+        spec,
+    } = view;
+    (name, Seen { revision, spec })
+}
+
+/// The address whose VirtualIP has this name.
+fn address_of(name: &str) -> Option<IpAddr> {
+    let parsed = name.parse().or_else(|_| name.replace('-', ":").parse());
+    parsed
+        .ok()
+        .filter(|address| virtual_ip_name(*address) == name)
 }

@@ -4,12 +4,11 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use lightship_crds::ServiceAllocation;
+use lightship_crds::{ServiceAllocation, ServiceRef};
 use lightship_ipam::{Family, Policy, PoolSpec};
 
 use super::*;
-use crate::model::Ingress;
-use crate::model::VipView;
+use crate::model::{Ingress, Key, VipView, Write};
 
 mod property;
 
@@ -21,6 +20,10 @@ struct World {
     services: BTreeMap<ServiceId, ServiceView>,
     pools: BTreeMap<Arc<str>, PoolView>,
     vips: BTreeMap<String, VirtualIPSpec>,
+    /// Versions of the VirtualIPs; of those that a test put there itself it is 0.
+    versions: BTreeMap<String, u64>,
+    /// The next version of anything.
+    version: u64,
     notices: Vec<Notice>,
     writes: Vec<Write>,
 }
@@ -42,6 +45,7 @@ fn service(name: &str, created: i64, demand: Demand) -> ServiceView {
     ServiceView {
         id: id(name),
         uid: format!("{name}-{created}"),
+        version: String::new(),
         created,
         labels: BTreeMap::new(),
         demand,
@@ -85,6 +89,7 @@ fn pool(name: &str, created: i64, blocks: &[&str]) -> PoolView {
         },
         allocation: None,
         uid: format!("{name}-{created}"),
+        version: String::new(),
         generation: 1,
         status: None,
     }
@@ -106,10 +111,7 @@ impl World {
         self.core = Core::default();
         self.notices.clear();
         self.writes.clear();
-        let vips = self.vips.iter().map(|(name, spec)| VipView {
-            name: name.clone(),
-            spec: spec.clone(),
-        });
+        let vips = self.vips.keys().filter_map(|name| self.vip(name));
         let vips = Change::Listed(vips.collect());
         self.feed(Input::Vips(vips));
         self.feed(Input::Services(Change::Listed(
@@ -144,29 +146,66 @@ impl World {
         }
     }
 
-    /// Does a write as the API server would; returns what the watchers then see.
+    /// A VirtualIP as a watcher sees it.
+    fn vip(&self, name: &str) -> Option<VipView> {
+        let version = self.versions.get(name).copied().unwrap_or_default();
+        Some(VipView {
+            name: name.to_owned(),
+            revision: Revision {
+                uid: format!("uid of {name}"),
+                version: version.to_string(),
+            },
+            spec: self.vips.get(name)?.clone(),
+        })
+    }
+
+    /// Does a write as the API server would, if its object is as the decision saw it; returns
+    /// what the watchers then see.
     fn perform(&mut self, write: Write) -> Option<Input> {
         self.writes.push(write.clone());
+        self.version += 1;
+        let version = self.version;
         match write {
-            Write::Vip { name, spec } => {
-                self.vips.insert(name.clone(), spec.clone());
-                Some(Input::Vips(Change::Applied(VipView { name, spec })))
+            Write::Vip { name, seen, spec } => {
+                if seen != self.vip(&name).map(|there| there.revision) {
+                    return None;
+                }
+                self.vips.insert(name.clone(), spec);
+                self.versions.insert(name.clone(), version);
+                Some(Input::Vips(Change::Applied(self.vip(&name)?)))
             }
-            Write::DropVip { name } => {
-                let spec = self.vips.remove(&name)?;
-                Some(Input::Vips(Change::Gone(VipView { name, spec })))
+            Write::DropVip { name, seen } => {
+                let there = self.vip(&name)?;
+                if seen.is_some_and(|seen| seen != there.revision) {
+                    return None;
+                }
+                self.vips.remove(&name);
+                Some(Input::Vips(Change::Gone(there)))
             }
             Write::Ingress {
                 service,
-                uid,
+                seen,
                 addresses,
             } => {
-                let object = self.services.get_mut(&service).filter(|s| s.uid == uid)?;
+                for address in &addresses {
+                    let vip = &self.vips[&virtual_ip_name(*address)];
+                    let user = |user: &ServiceRef| user.to_string() == service.to_string();
+                    assert!(vip.services.iter().any(user), "{address} is not claimed");
+                }
+                let object = self.services.get_mut(&service)?;
+                if (&object.uid, &object.version) != (&seen.uid, &seen.version) {
+                    return None;
+                }
+                object.version = version.to_string();
                 object.ingress = addresses.iter().map(|ip| shown(&ip.to_string())).collect();
                 Some(Input::Services(Change::Applied(object.clone())))
             }
-            Write::PoolStatus { name, status } => {
+            Write::PoolStatus { name, seen, status } => {
                 let object = self.pools.get_mut(&name)?;
+                if (&object.uid, &object.version) != (&seen.uid, &seen.version) {
+                    return None;
+                }
+                object.version = version.to_string();
                 object.status = Some(status);
                 Some(Input::Pools(Change::Applied(object.clone())))
             }
@@ -182,6 +221,8 @@ impl World {
         {
             view.ingress = before.ingress.clone();
         }
+        self.version += 1;
+        view.version = self.version.to_string();
         self.services.insert(view.id.clone(), view.clone());
         self.feed(Input::Services(Change::Applied(view)));
     }
@@ -197,6 +238,8 @@ impl World {
             .pools
             .get(&view.spec.name)
             .and_then(|old| old.status.clone());
+        self.version += 1;
+        view.version = self.version.to_string();
         self.pools.insert(view.spec.name.clone(), view.clone());
         self.feed(Input::Pools(Change::Applied(view)));
     }
@@ -398,18 +441,12 @@ fn edits_by_hand_are_undone() {
         w.feed(Input::Services(Change::Applied(view)));
         assert_eq!(w.shows("a"), ["192.0.2.1"]);
     }
+    let gone = w.vip("192.0.2.1").unwrap();
     let spec = w.vips.remove("192.0.2.1").unwrap();
-    let gone = VipView {
-        name: "192.0.2.1".into(),
-        spec: spec.clone(),
-    };
     w.feed(Input::Vips(Change::Gone(gone)));
     assert_eq!(w.vip_names(), ["192.0.2.1"]);
-    let stray = VipView {
-        name: "mine".into(),
-        spec,
-    };
-    w.vips.insert("mine".into(), stray.spec.clone());
+    w.vips.insert("mine".into(), spec);
+    let stray = w.vip("mine").unwrap();
     w.feed(Input::Vips(Change::Applied(stray)));
     assert_eq!(w.vip_names(), ["192.0.2.1"]);
 }
@@ -517,4 +554,58 @@ fn a_new_list_releases_what_is_not_in_it() {
     let list = w.services.values().cloned().collect();
     w.feed(Input::Services(Change::Listed(list)));
     assert_eq!(w.vip_names(), ["192.0.2.2"]);
+}
+
+#[test]
+fn an_address_is_shown_only_once_its_virtual_ip_stands() {
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.1-192.0.2.9"])]);
+    // Another controller has just given the first address to its own Service.
+    let theirs = VirtualIPSpec::new(
+        "192.0.2.1".parse().unwrap(),
+        "lan",
+        vec![ServiceRef {
+            namespace: "shop".into(),
+            name: "theirs".into(),
+        }],
+    );
+    w.vips.insert("192.0.2.1".into(), theirs.clone());
+    w.put(wants("a", 10));
+    assert_eq!(w.shows("a"), [""; 0]);
+    assert_eq!(w.vips["192.0.2.1"], theirs);
+    // Asked again before anything is seen, it tries again and fails again.
+    w.feed(Input::Recheck(Key::Vip("192.0.2.1".into())));
+    assert_eq!(w.vips["192.0.2.1"], theirs);
+    // It is ours alone after all: now it is seen, and made ours.
+    let seen = w.vip("192.0.2.1").unwrap();
+    w.feed(Input::Vips(Change::Applied(seen)));
+    assert_eq!(w.shows("a"), ["192.0.2.1"]);
+    assert_eq!(w.vips["192.0.2.1"].used_by, "shop/a");
+}
+
+#[test]
+fn what_was_decided_upon_an_older_state_is_decided_anew() {
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.1-192.0.2.9"])]);
+    w.put(wants("a", 10));
+    // Changed unseen, twice: the write upon the first change fails, the second leads to the next.
+    let mut first = w.services[&id("a")].clone();
+    first.ingress.clear();
+    let second = w.services.get_mut(&id("a")).unwrap();
+    second.ingress.clear();
+    second.version = "later".into();
+    let second = second.clone();
+    w.feed(Input::Services(Change::Applied(first)));
+    assert_eq!(w.shows("a"), [""; 0]);
+    w.feed(Input::Services(Change::Applied(second)));
+    assert_eq!(w.shows("a"), ["192.0.2.1"]);
+}
+
+#[test]
+fn a_virtual_ip_of_another_address_than_its_name_says_is_made_anew() {
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.1-192.0.2.9"])]);
+    w.put(wants("a", 10));
+    w.vips.get_mut("192.0.2.1").unwrap().address = "192.0.2.7".into();
+    let forged = w.vip("192.0.2.1").unwrap();
+    w.feed(Input::Vips(Change::Applied(forged)));
+    assert_eq!(w.vips["192.0.2.1"].address, "192.0.2.1");
+    assert_eq!(w.shows("a"), ["192.0.2.1"]);
 }

@@ -10,14 +10,14 @@ struct Scripted {
     arrived: Mutex<Vec<(String, Instant)>>,
     slow: HashMap<String, Duration>,
     refuse: Mutex<HashMap<String, u32>>,
+    /// How the next request of an object ends.
+    changed: Mutex<HashMap<String, Outcome>>,
 }
 
 impl Sink for Arc<Scripted> {
-    type Error = String;
-
-    async fn write(&self, write: &Write) -> Result<(), String> {
+    async fn write(&self, write: &Write) -> Result<Outcome, String> {
         let name = match write {
-            Write::DropVip { name } => name.clone(),
+            Write::DropVip { name, .. } => name.clone(),
             Write::Ingress {
                 service, addresses, ..
             } => format!("{service}={addresses:?}"),
@@ -33,21 +33,41 @@ impl Sink for Arc<Scripted> {
                 *left -= 1;
                 Err("refused".into())
             }
-            _ => Ok(()),
+            _ => {
+                let changed = self.changed.lock().unwrap().remove(&object);
+                Ok(changed.unwrap_or(Outcome::Written(None)))
+            }
         }
     }
+}
+
+fn revision(version: u32) -> Revision {
+    Revision {
+        uid: "u".into(),
+        version: version.to_string(),
+    }
+}
+
+/// Decided upon this version of the Service.
+fn ingress_at(version: u32, last: u8) -> Write {
+    let mut write = ingress(last);
+    write.rebase(Some(revision(version)));
+    write
 }
 
 fn ingress(last: u8) -> Write {
     Write::Ingress {
         service: ServiceId::new("n", "s"),
-        uid: String::new(),
+        seen: revision(1),
         addresses: vec![[192, 0, 2, last].into()],
     }
 }
 
 fn drop_vip(name: &str) -> Write {
-    Write::DropVip { name: name.into() }
+    Write::DropVip {
+        name: name.into(),
+        seen: None,
+    }
 }
 
 async fn settle(writer: &mut Writer<Arc<Scripted>>) {
@@ -135,7 +155,7 @@ async fn a_new_state_does_not_wait_for_the_pause() {
     writer.submit(ingress(1));
     let pausing = |writer: &Writer<_>| {
         let slot = writer.slots.values().next();
-        matches!(slot, Some(Slot::Pausing { attempt: 8, .. }))
+        matches!(slot, Some(Slot::Pausing { attempt, .. }) if attempt.number == 8)
     };
     while !pausing(&writer) {
         writer.step().await;
@@ -168,27 +188,125 @@ async fn a_fight_over_an_object_slows_down_and_ends_with_another_state() {
     let sink = Arc::new(Scripted::default());
     let mut writer = Writer::new(sink.clone());
     let start = Instant::now();
+    let mut version = 1..;
+    // Each time somebody else has changed it.
+    let mut again = |last| ingress_at(version.next().unwrap(), last);
     for _ in 0..=FREE {
-        writer.submit(ingress(1));
+        writer.submit(again(1));
         settle(&mut writer).await;
     }
     assert!(start.elapsed() < Duration::from_millis(1));
     for _ in 0..12 {
-        writer.submit(ingress(1));
+        writer.submit(again(1));
         settle(&mut writer).await;
     }
     let fight = start.elapsed();
     assert!(fight > Duration::from_secs(60), "{fight:?}");
     // Another wish is not held up by it.
-    writer.submit(ingress(1));
+    writer.submit(again(1));
     let before = Instant::now();
-    writer.submit(ingress(2));
+    writer.submit(again(2));
     settle(&mut writer).await;
     assert!(before.elapsed() < Duration::from_millis(1));
     // And after a calm minute all is forgotten.
     sleep(CALM).await;
-    writer.submit(ingress(2));
+    writer.submit(again(2));
     let before = Instant::now();
     settle(&mut writer).await;
     assert!(before.elapsed() < Duration::from_millis(1));
+}
+
+fn conflict() -> Outcome {
+    Outcome::Conflict("changed".into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_is_not_repeated_but_asks_for_a_new_decision() {
+    let sink = Arc::new(Scripted {
+        changed: Mutex::new([("n/s".to_owned(), conflict())].into()),
+        ..Scripted::default()
+    });
+    let mut writer = Writer::new(sink.clone());
+    writer.submit(ingress(1));
+    let start = Instant::now();
+    assert_eq!(writer.step().await, None);
+    assert!(writer.idle());
+    let recheck = writer.step().await;
+    assert_eq!(recheck, Some(Key::Service(ServiceId::new("n", "s"))));
+    assert!(start.elapsed() >= Duration::from_millis(50));
+    assert_eq!(names(&sink).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_decision_after_a_conflict_is_written_at_once_unless_it_goes_on() {
+    let sink = Arc::new(Scripted::default());
+    let mut writer = Writer::new(sink.clone());
+    let start = Instant::now();
+    for version in 1..40 {
+        sink.changed
+            .lock()
+            .unwrap()
+            .insert("n/s".into(), conflict());
+        writer.submit(ingress_at(version, 1));
+        while !writer.idle() {
+            writer.step().await;
+        }
+        if version == FREE {
+            assert!(start.elapsed() < Duration::from_millis(1));
+        }
+    }
+    assert!(start.elapsed() > Duration::from_secs(60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_our_own_write_changed_is_no_reason_to_fail() {
+    #[derive(Default)]
+    struct Server(Mutex<Vec<Option<Revision>>>);
+    impl Sink for Arc<Server> {
+        async fn write(&self, write: &Write) -> Result<Outcome, String> {
+            let mut seen = self.0.lock().unwrap();
+            seen.push(write.seen().cloned());
+            let version = 100 + u32::try_from(seen.len()).unwrap();
+            Ok(Outcome::Written(match write {
+                Write::DropVip { .. } => None,
+                _ => Some(revision(version)),
+            }))
+        }
+    }
+    let server = Arc::new(Server::default());
+    let mut writer = Writer::new(server.clone());
+    let settle = async |writer: &mut Writer<_>| {
+        while !writer.idle() {
+            writer.step().await;
+        }
+    };
+    // While the first is under way, and when it is done but nothing was seen of it.
+    writer.submit(ingress_at(1, 1));
+    writer.submit(ingress_at(1, 2));
+    settle(&mut writer).await;
+    writer.submit(ingress_at(101, 3));
+    settle(&mut writer).await;
+    // Decided upon what our write replaced: nothing to do.
+    writer.submit(ingress_at(102, 3));
+    settle(&mut writer).await;
+    assert_eq!(
+        std::mem::take(&mut *server.0.lock().unwrap()),
+        [Some(revision(1)), Some(revision(101)), Some(revision(102))]
+    );
+    // A VirtualIP created and dropped before anything was seen of it.
+    let spec = lightship_crds::VirtualIPSpec::new([192, 0, 2, 1].into(), "p", vec![]);
+    let create = Write::Vip {
+        name: "v".into(),
+        seen: None,
+        spec,
+    };
+    writer.submit(create.clone());
+    settle(&mut writer).await;
+    writer.submit(drop_vip("v"));
+    settle(&mut writer).await;
+    // A creation stays one, whatever was there before.
+    writer.submit(create);
+    settle(&mut writer).await;
+    let seen = std::mem::take(&mut *server.0.lock().unwrap());
+    assert_eq!(seen, [None, Some(revision(101)), None]);
 }

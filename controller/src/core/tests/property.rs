@@ -44,8 +44,8 @@ fn run(w: &mut World, op: &Op) {
         Op::NoPool(n) => w.delete_pool(&format!("p{n}")),
         Op::Restart => w.restart(),
         Op::Crash(s, v) => {
-            // One of the two records of an address is lost, never both, as they are written at
-            // the same time; and that is when it has just come from a pool.
+            // One of the two records of an address is lost, never both; and that is when it
+            // has just come from a pool.
             let covered = |name: &str| {
                 let address = name.parse().ok();
                 address
