@@ -1,7 +1,7 @@
 //! The `lightship.dev/v1beta1` API: one file per kind, and the CRDs generated from them.
 //!
 //! The controller owns `spec` of [`VirtualIP`] and `status` of [`AddressPool`]; the speakers
-//! own `status` of [`VirtualIP`]; everything else belongs to the user. `crdgen` writes the
+//! own `status` of [`VirtualIP`] and all of [`Speaker`]; everything else belongs to the user. `crdgen` writes the
 //! YAML in `yaml/`, and a test keeps both alike.
 
 mod address_pool;
@@ -10,6 +10,7 @@ mod l2_announcement;
 mod names;
 mod net;
 mod selector;
+mod speaker;
 mod virtual_ip;
 
 pub use address_pool::{
@@ -20,6 +21,7 @@ pub use l2_announcement::{ForwardingMode, L2Announcement, L2AnnouncementSpec, Pr
 pub use names::*;
 pub use net::AddressBlock;
 pub use selector::{LabelSet, matches_any};
+pub use speaker::{MAX_UPLINK_ADDRESSES, Speaker, SpeakerSpec, SpeakerStatus, SpeakerUplink};
 pub use virtual_ip::{
     Backend, LastMove, ServiceRef, VipMode, VirtualIP, VirtualIPSpec, VirtualIPStatus,
     virtual_ip_name,

@@ -11,6 +11,7 @@ pub mod grace;
 pub mod guard;
 pub mod intent;
 pub mod node;
+pub mod report;
 pub mod run;
 pub mod schedule;
 pub mod status;

@@ -8,6 +8,7 @@
 //! │ watch::keys       ├──────────▶│  Core: detector,     │         │  links, routes,       │
 //! │ status::run       │◀──────────┤  election, intent    │◀────────┤  neighbours, IPVS     │
 //! │ keep (state file) │◀──────────┤  heartbeats, ARP/NDP │ report  │                       │
+//! │ guard, report     │           │                      │         │                       │
 //! └───────────────────┘ Ownership └──────────────────────┘         └───────────────────────┘
 //! ```
 //!
@@ -20,15 +21,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
+use lightship_crds::VipMode;
 use lightship_frames::Mac;
 use tokio::sync::{mpsc, watch};
 
 use crate::args::{Args, Mode};
 use crate::cache::{self, LoadError, Saved};
 use crate::core::{Core, DirectorReport, Ownership, Setup};
+use crate::report::{Facts, Trouble};
 use crate::uplink::{self, Uplink};
 use crate::world::{Node, NodeName, World};
-use crate::{director, guard, node, status};
+use crate::{director, guard, node, report, status};
+
+/// How long the process waits, when all else has ended, for the word that it stops.
+const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// Runs a speaker until it is told to stop.
 ///
@@ -46,10 +52,24 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     tokio::spawn(async move { crate::watch::keys(keys_client, &namespace, secrets_tx).await });
 
     let me = NodeName::from(args.node_name.as_str());
-    let Some((first, own, link)) = first_world(&args, &me, &mut world, stop.clone()).await else {
+    let (facts, facts_rx) = watch::channel(Facts::default());
+    let (health_tx, health) = watch::channel(director::Health::default());
+    let (ownership_tx, ownership) = watch::channel(Arc::<Ownership>::default());
+    let inputs = report::Inputs {
+        facts: facts_rx,
+        health,
+        ownership: ownership.clone(),
+        world: world.clone(),
+        stop: stop.clone(),
+    };
+    let reporter = tokio::spawn(report::run(client.clone(), me.clone(), inputs));
+
+    let found = first_world(&args, &me, &mut world, &facts, stop.clone()).await;
+    let Some((first, own, link)) = found else {
         return Ok(());
     };
-    let Some(keys) = first_keys(&args, &mut secrets, stop.clone()).await else {
+    facts.send_modify(|facts| facts.uplink = Some(link.clone()));
+    let Some(keys) = first_keys(&args, &mut secrets, &facts, stop.clone()).await else {
         return Ok(());
     };
     // The uplink's MAC is unique on the LAN, so what is derived from it is too.
@@ -60,7 +80,14 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     };
     let (reports_tx, reports) = mpsc::unbounded_channel();
     let (director_tx, director_rx) = watch::channel(Arc::default());
-    let found = start_director(args.mode, plan, director_rx.clone(), reports_tx).await?;
+    let started_director = start_director(args.mode, plan, director_rx, reports_tx, health_tx);
+    let (found, reason) = started_director.await?;
+    let mode = if found.is_some() {
+        VipMode::DirectRouting
+    } else {
+        VipMode::Announce
+    };
+    facts.send_modify(|facts| facts.mode = Some((mode, reason)));
     tokio::spawn(guard::run(link.clone(), found.is_some(), world.clone()));
 
     // Greater than at the last start, also if the clock went back meanwhile.
@@ -78,7 +105,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         direct_routing: found.is_some(),
     };
     tracing::info!(node = %me, uplink = %link.name, uplink_mac = %link.mac, %director_mac,
-        mode = if setup.direct_routing { "DirectRouting" } else { "Announce" }, "speaker starts");
+        mode = ?mode, "speaker starts");
     let found = found.unwrap_or_default();
     let report = DirectorReport {
         healthy: true,
@@ -91,7 +118,6 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     let mut core = Core::new(setup, keys, first.clone(), &saved, report, now)?;
     core.adopt(found.destinations, now);
 
-    let (ownership_tx, ownership) = watch::channel(Arc::<Ownership>::default());
     let (saved_tx, saved_rx) = watch::channel(Saved {
         world: first.clone(),
         boot_id,
@@ -140,6 +166,8 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     let ended = tokio::task::spawn_blocking(move || core.join()).await?;
     // The senders are gone now, so the keeper writes the last state and ends.
     keeper.await?;
+    // The last word to the API server is worth a moment, but no more.
+    let _ = tokio::time::timeout(LAST_WORD, reporter).await;
     ended.map_err(|_| anyhow::anyhow!("the core thread panicked"))?
 }
 
@@ -172,6 +200,7 @@ async fn first_world(
     args: &Args,
     me: &NodeName,
     world: &mut watch::Receiver<Option<Arc<World>>>,
+    facts: &watch::Sender<Facts>,
     mut stop: watch::Receiver<bool>,
 ) -> Option<(Arc<World>, Node, Uplink)> {
     let mut said = String::new();
@@ -180,7 +209,10 @@ async fn first_world(
         let own = latest.as_ref().and_then(|w| w.nodes.get(me)).cloned();
         let trouble = match (latest, own) {
             (Some(world), Some(own)) => match uplink::find(args.uplink.as_deref(), &own).await {
-                Ok(link) => return Some((world, own, link)),
+                Ok(link) => {
+                    facts.send_modify(|facts| facts.trouble = None);
+                    return Some((world, own, link));
+                }
                 Err(error) => format!("{error:#}"),
             },
             (Some(_), None) => format!("the cluster has no Node {me}; is --node-name right?"),
@@ -188,6 +220,8 @@ async fn first_world(
         };
         if trouble != said {
             tracing::warn!("waiting for a change: {trouble}");
+            let told = (!trouble.is_empty()).then(|| Trouble::new("UplinkMissing", &*trouble));
+            facts.send_modify(|facts| facts.trouble = told);
             said = trouble;
         }
         tokio::select! {
@@ -202,19 +236,23 @@ async fn first_world(
 async fn first_keys(
     args: &Args,
     secrets: &mut watch::Receiver<Vec<Vec<u8>>>,
+    facts: &watch::Sender<Facts>,
     mut stop: watch::Receiver<bool>,
 ) -> Option<lightship_membership::Keys> {
     let mut said = false;
     loop {
         if let Some(keys) = node::keys(&secrets.borrow_and_update()) {
+            facts.send_modify(|facts| facts.trouble = None);
             return Some(keys);
         }
         if !std::mem::replace(&mut said, true) {
             let name = lightship_crds::HEARTBEAT_SECRET;
-            tracing::info!(
+            let text = format!(
                 "waiting for Secret {}/{name}, which the controller makes",
                 args.namespace
             );
+            tracing::info!("{text}");
+            facts.send_modify(|facts| facts.trouble = Some(Trouble::new("NoHeartbeatKey", text)));
         }
         tokio::select! {
             changed = secrets.changed() => changed.ok()?,
@@ -223,22 +261,28 @@ async fn first_keys(
     }
 }
 
-/// Starts the director if this node can have one; says why if not.
+/// Starts the director if this node can have one; says why it has one or not.
 async fn start_director(
     mode: Mode,
     plan: director::Plan,
     intent: watch::Receiver<Arc<crate::core::DirectorIntent>>,
     reports: mpsc::UnboundedSender<DirectorReport>,
-) -> anyhow::Result<Option<director::Found>> {
+    health: watch::Sender<director::Health>,
+) -> anyhow::Result<(Option<director::Found>, String)> {
     if mode == Mode::Announce {
-        return Ok(None);
+        let reason = "the speaker was started with --mode announce";
+        return Ok((None, reason.to_owned()));
     }
-    match director::start(plan, intent, reports).await {
-        Ok(found) => Ok(Some(found)),
+    let uplink = plan.uplink.name.clone();
+    match director::start(plan, intent, reports, health).await {
+        Ok(found) => {
+            let reason = format!("the kernel has IPVS, and {uplink} carries a director");
+            Ok((Some(found), reason))
+        }
         Err(error) if mode == Mode::Auto && error.is_not_supported() => {
             tracing::warn!(%error, "no director on this node: VIPs are only announced, \
                 and the owner's kube-proxy takes their traffic");
-            Ok(None)
+            Ok((None, error.to_string()))
         }
         Err(error) => Err(error).context("cannot set up the director"),
     }

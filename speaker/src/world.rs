@@ -79,6 +79,9 @@ impl TryFrom<String> for ServiceRef {
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
+    /// The uid of the Node object; empty when unknown.
+    #[serde(default)]
+    pub uid: String,
     /// The first IPv4 InternalIP.
     pub v4: Option<Ipv4Addr>,
     /// The first IPv6 InternalIP.

@@ -60,6 +60,13 @@ pub struct Found {
     pub destinations: Vec<(PortKey, IpAddr)>,
 }
 
+/// How well the director does, for people; what the core goes by is [`DirectorReport`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// What went wrong last, until it works again.
+    pub error: Option<String>,
+}
+
 /// Sets the director up and starts its thread, which then follows `intent`.
 ///
 /// # Errors
@@ -68,6 +75,7 @@ pub async fn start(
     plan: Plan,
     intent: watch::Receiver<Arc<DirectorIntent>>,
     reports: mpsc::UnboundedSender<DirectorReport>,
+    health: watch::Sender<Health>,
 ) -> Result<Found, Error> {
     setup::check_kernel().await?;
     let netns = Netns::create(setup::NETNS)?;
@@ -78,7 +86,7 @@ pub async fn start(
         match director {
             Ok((director, found)) => {
                 let _ = started.send(Ok(found));
-                director.run(intent, reports).await;
+                director.run(intent, reports, health).await;
             }
             Err(error) => drop(started.send(Err(error))),
         }
@@ -119,6 +127,7 @@ impl Director {
         mut self,
         mut intent: watch::Receiver<Arc<DirectorIntent>>,
         reports: mpsc::UnboundedSender<DirectorReport>,
+        health: watch::Sender<Health>,
     ) {
         // Until the core has decided for the first time, what is there stays.
         if intent.changed().await.is_err() {
@@ -143,6 +152,14 @@ impl Director {
                     }
                 }
             };
+            let now = Health {
+                error: report.error.clone(),
+            };
+            health.send_if_modified(|health| {
+                let changed = *health != now;
+                *health = now;
+                changed
+            });
             if reports.send(report).is_err() {
                 return;
             }

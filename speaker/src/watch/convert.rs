@@ -29,6 +29,7 @@ pub(super) fn node(object: &core::Node) -> Node {
         .unwrap_or_default();
     let labels = object.metadata.labels.clone().unwrap_or_default();
     Node {
+        uid: object.metadata.uid.clone().unwrap_or_default(),
         v4: internal().find_map(|ip| {
             if let IpAddr::V4(v4) = ip {
                 Some(v4)

@@ -50,6 +50,10 @@ const TESTS: &[(&str, Test)] = &[
     ("pools_that_shrink_or_go_keep_their_holders", pools::shrink),
     ("kubectl_shows_usage_and_users", pools::columns),
     (
+        "a_speaker_reports_its_node_and_kubectl_shows_it",
+        install::speaker_object,
+    ),
+    (
         "a_service_gets_an_address_a_virtual_ip_and_an_event",
         addresses::plain,
     ),

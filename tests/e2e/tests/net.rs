@@ -8,6 +8,8 @@ mod common;
 mod failover;
 #[path = "net/modes.rs"]
 mod modes;
+#[path = "net/speakers.rs"]
+mod speakers;
 
 use std::process::ExitCode;
 
@@ -27,6 +29,10 @@ fn main() -> ExitCode {
         &options,
         &[
             ("the_mode_is_chosen_and_said", modes::chosen_and_said),
+            (
+                "each_node_says_what_it_is_and_has",
+                speakers::true_to_the_node,
+            ),
             ("both_families_are_served", modes::both_families),
             ("policy_cluster_is_served", modes::cluster),
             ("a_stopped_speaker_hands_over", failover::planned),
@@ -34,7 +40,7 @@ fn main() -> ExitCode {
             ("an_unplugged_owner_is_replaced", failover::unplug),
             ("a_partition_ends_with_one_owner", failover::partition),
             ("a_crashed_owner_is_replaced", failover::crash),
-            // Last, because kube-proxy takes its time to come back after an outage of the API
+            // The rest is last, because kube-proxy takes its time to come back after an outage of the API
             // server, and would not know the next test's Service on every node.
             (
                 "a_speaker_restarts_without_the_api_server",
@@ -44,6 +50,7 @@ fn main() -> ExitCode {
                 "a_crash_without_the_api_server",
                 failover::crash_without_api,
             ),
+            ("what_a_node_says_is_kept_up", speakers::kept_up),
         ],
     )
 }

@@ -34,7 +34,7 @@ pub(crate) fn install(lab: &Lab) -> Result<()> {
     })
     .context("deploy/ does not build")?;
     lab.apply(&without_workloads(&all))?;
-    let crds = ["addresspools", "l2announcements", "virtualips"]
+    let crds = ["addresspools", "l2announcements", "speakers", "virtualips"]
         .map(|name| format!("crd/{name}.lightship.dev"));
     let mut wait = vec!["wait", "--for=condition=Established", "--timeout=30s"];
     wait.extend(crds.iter().map(String::as_str));

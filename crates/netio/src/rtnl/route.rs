@@ -11,6 +11,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteVia,
 };
 
 use super::address::Scope;
@@ -224,23 +225,8 @@ impl Rtnl {
     /// # Errors
     /// The kernel refuses.
     pub async fn list_routes(&self, table: u32, family: Family) -> Result<Vec<Route>> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family.to_netlink();
-        message.attributes = vec![RouteAttribute::Table(table)];
-        let found = match self
-            .dump(RouteNetlinkMessage::GetRoute(message), "list routes")
-            .await
-        {
-            Err(e) if e.is_not_found() => return Ok(Vec::new()),
-            other => other?,
-        };
-        Ok(found
-            .into_iter()
-            .filter_map(read)
-            // Kernels before 4.20 know no filter and list all tables; one without
-            // IPv6 answers for all the families that it has.
-            .filter(|route| route.table == table && route.family() == family)
-            .collect())
+        let found = self.dump_routes(table, family).await?;
+        Ok(found.iter().filter_map(read).collect())
     }
 
     /// Adds a route. Returns `false` if the table has one to the same network
@@ -292,19 +278,98 @@ impl Rtnl {
     /// # Errors
     /// The kernel refuses.
     pub async fn default_route(&self, family: Family) -> Result<Option<DefaultRoute>> {
-        Ok(self
-            .list_routes(TABLE_MAIN, family)
-            .await?
-            .into_iter()
-            .filter(|route| route.prefix == 0 && route.kind == RouteKind::Unicast)
-            .filter_map(|route| {
-                Some(DefaultRoute {
-                    ifindex: route.dev?,
-                    gateway: route.gateway,
-                    metric: route.metric,
-                })
+        let all = self.default_routes(family).await?;
+        Ok(all.into_iter().min_by_key(|route| route.metric))
+    }
+
+    /// All default routes of a family in the main table; one over several next hops
+    /// comes once for each.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn default_routes(&self, family: Family) -> Result<Vec<DefaultRoute>> {
+        let found = self.dump_routes(TABLE_MAIN, family).await?;
+        let defaults = found.into_iter().filter(|message| {
+            let header = &message.header;
+            header.destination_prefix_length == 0 && header.kind == RouteType::Unicast
+        });
+        Ok(defaults
+            .flat_map(|message| default_hops(&message))
+            .collect())
+    }
+
+    async fn dump_routes(&self, table: u32, family: Family) -> Result<Vec<RouteMessage>> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family.to_netlink();
+        message.attributes = vec![RouteAttribute::Table(table)];
+        let found = match self
+            .dump(RouteNetlinkMessage::GetRoute(message), "list routes")
+            .await
+        {
+            Err(e) if e.is_not_found() => return Ok(Vec::new()),
+            other => other?,
+        };
+        let messages = found.into_iter().filter_map(|found| match found {
+            RouteNetlinkMessage::NewRoute(message) => Some(message),
+            _ => None,
+        });
+        Ok(messages
+            // Kernels before 4.20 know no filter and list all tables; one without
+            // IPv6 answers for all the families that it has.
+            .filter(|message| {
+                table_of(message) == table
+                    && Family::of_netlink(message.header.address_family) == Some(family)
             })
-            .min_by_key(|route| route.metric))
+            .collect())
+    }
+}
+
+fn table_of(message: &RouteMessage) -> u32 {
+    let mut attributes = message.attributes.iter();
+    let named = attributes.find_map(|a| match a {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    named.unwrap_or(u32::from(message.header.table))
+}
+
+/// The next hops of a default route.
+fn default_hops(message: &RouteMessage) -> Vec<DefaultRoute> {
+    let mut metric = 0;
+    let mut single = (None, None);
+    let mut hops = Vec::new();
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Priority(value) => metric = *value,
+            RouteAttribute::Oif(dev) => single.0 = Some(*dev),
+            RouteAttribute::MultiPath(all) => {
+                hops.extend(all.iter().map(|hop| {
+                    let gateway = hop.attributes.iter().find_map(gateway);
+                    (Some(hop.interface_index), gateway)
+                }));
+            }
+            other => single.1 = single.1.or(gateway(other)),
+        }
+    }
+    hops.push(single);
+    hops.into_iter()
+        .filter_map(|(dev, gateway)| {
+            Some(DefaultRoute {
+                ifindex: dev?,
+                gateway,
+                metric,
+            })
+        })
+        .collect()
+}
+
+fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(gateway) => from_netlink(gateway),
+        // An IPv4 route by an IPv6 router (RFC 5549).
+        RouteAttribute::Via(RouteVia::Inet6(ip)) => Some((*ip).into()),
+        RouteAttribute::Via(RouteVia::Inet(ip)) => Some((*ip).into()),
+        _ => None,
     }
 }
 
@@ -363,14 +428,11 @@ fn message(route: &Route) -> RouteMessage {
     message
 }
 
-fn read(message: RouteNetlinkMessage) -> Option<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = message else {
-        return None;
-    };
+fn read(message: &RouteMessage) -> Option<Route> {
     let header = &message.header;
     let family = Family::of_netlink(header.address_family)?;
     let mut route = Route {
-        table: u32::from(header.table),
+        table: table_of(message),
         dst: unspecified(family),
         prefix: header.destination_prefix_length,
         kind: RouteKind::from_netlink(header.kind),
@@ -383,7 +445,6 @@ fn read(message: RouteNetlinkMessage) -> Option<Route> {
     };
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Table(table) => route.table = *table,
             RouteAttribute::Destination(dst) => route.dst = from_netlink(dst)?,
             RouteAttribute::Gateway(gateway) => route.gateway = from_netlink(gateway),
             RouteAttribute::Oif(dev) => route.dev = Some(*dev),
@@ -391,10 +452,7 @@ fn read(message: RouteNetlinkMessage) -> Option<Route> {
             RouteAttribute::MultiPath(hops) => {
                 let first = hops.first()?;
                 route.dev = Some(first.interface_index);
-                route.gateway = first.attributes.iter().find_map(|a| match a {
-                    RouteAttribute::Gateway(gateway) => from_netlink(gateway),
-                    _ => None,
-                });
+                route.gateway = first.attributes.iter().find_map(gateway);
             }
             _ => {}
         }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use lightship_lab::binaries;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, SYSTEM};
 
@@ -27,6 +27,11 @@ pub(crate) fn roles(cluster: &mut Cluster) -> Result<()> {
         ("controller", "patch", "virtualips/status", "default", false),
         ("controller", "list", "pods", "default", false),
         ("speaker", "patch", "virtualips/status", "default", true),
+        ("speaker", "patch", "speakers/status", "default", true),
+        ("speaker", "create", "speakers", "default", true),
+        ("speaker", "delete", "speakers", "default", false),
+        ("controller", "patch", "speakers", "default", false),
+        ("controller", "patch", "speakers/status", "default", false),
         (
             "speaker",
             "watch",
@@ -99,6 +104,54 @@ pub(crate) fn samples(cluster: &mut Cluster) -> Result<()> {
     }
     kubectl.ready("lan", "True", &[])?;
     kubectl.has("web", &["192.0.2.200", "2001:db8:2::200"])
+}
+
+/// A speaker's account can write what a speaker writes, and `kubectl get speakers` shows it.
+pub(crate) fn speaker_object(cluster: &mut Cluster) -> Result<()> {
+    let kubectl = &cluster.kubectl;
+    let account = format!("--as=system:serviceaccount:{SYSTEM}:lightship-speaker");
+    let head = json!({
+        "apiVersion": "lightship.dev/v1beta1", "kind": "Speaker",
+        "metadata": { "name": "node1" },
+    });
+    let with = |field: &str, value: Value| {
+        let mut object = head.clone();
+        object[field] = value;
+        object
+    };
+    let status = |mode: &str| {
+        json!({
+            "mode": mode, "modeReason": "the kernel lacks IPVS", "vips": 2,
+            "uplinks": [{
+                "interface": "eth0", "mac": "02:1a:b0:00:00:01",
+                "addresses": ["192.0.2.11/24", "2001:db8:2::11/64"],
+                "gateways": ["192.0.2.1", "fe80::1"],
+            }],
+            "conditions": [{
+                "type": "Ready", "status": "True", "reason": "Running", "message": "fine",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }],
+        })
+    };
+    let write = |object: &Value, more: &[&str]| {
+        let arguments = [&[&account, "--field-manager=lightship-speaker"], more].concat();
+        kubectl.apply_with(object, &arguments)
+    };
+    write(&with("spec", json!({})), &[])?;
+    write(
+        &with("status", status("Announce")),
+        &["--subresource=status"],
+    )?;
+    let text = kubectl.run(&["get", "speakers", "--no-headers"])?;
+    let columns: Vec<_> = text.split_whitespace().collect();
+    ensure!(
+        columns[..6] == ["node1", "Announce", "eth0", "2", "True", "Running"],
+        "{text}"
+    );
+    let refused = write(&with("status", status("Magic")), &["--subresource=status"]);
+    let refused = refused.map_or_else(|error| format!("{error:#}"), |()| "accepted".into());
+    ensure!(refused.contains("Unsupported value"), "{refused}");
+    kubectl.run(&["delete", "speaker", "node1"]).map(drop)
 }
 
 /// Nothing that the controller did in all the tests before was forbidden. An API server that has

@@ -53,7 +53,14 @@ impl Kubectl {
 
     /// Creates or changes an object.
     pub(crate) fn apply(&self, object: &Value) -> Result<()> {
-        let command = self.command(&["apply", "--server-side", "--force-conflicts", "-f", "-"]);
+        self.apply_with(object, &[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn apply_with(&self, object: &Value, more: &[&str]) -> Result<()> {
+        let mut arguments = vec!["apply", "--server-side", "--force-conflicts", "-f", "-"];
+        arguments.extend(more);
+        let command = self.command(&arguments);
         sh::run_with_input(command, Some(&object.to_string())).map(|_| ())
     }
 

@@ -13,7 +13,7 @@ use lightship_lab::workload::TrafficPolicy;
 use crate::common::Served;
 
 /// Whether the kernel of this machine has IPVS, as it shows once the speakers run.
-fn kernel_directs() -> bool {
+pub(crate) fn kernel_directs() -> bool {
     Path::new("/proc/net/ip_vs").exists()
 }
 

@@ -1,0 +1,119 @@
+//! The status of a `Speaker` object from what is known. Pure, but for the time of a transition.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use lightship_crds::{CONDITION_READY, SpeakerStatus, VipMode};
+
+use super::uplink::Reading;
+use crate::director::Health;
+use crate::uplink::Uplink;
+
+/// What the start of the speaker found out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// How this node forwards and why; none until it is decided.
+    pub mode: Option<(VipMode, String)>,
+    /// The uplink, once it is found.
+    pub uplink: Option<Uplink>,
+    /// What the start waits for.
+    pub trouble: Option<Trouble>,
+}
+
+/// Why a speaker does not work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// In one word, CamelCase.
+    pub reason: &'static str,
+    /// In a sentence, with what to do.
+    pub message: String,
+}
+
+impl Trouble {
+    /// Builds one.
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Trouble {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// All that the status is made from.
+pub(super) struct Seen<'a> {
+    pub(super) facts: &'a Facts,
+    pub(super) health: &'a Health,
+    pub(super) uplink: Option<&'a Reading>,
+    pub(super) vips: usize,
+    pub(super) stopping: bool,
+}
+
+impl Seen<'_> {
+    fn trouble(&self) -> Option<Trouble> {
+        if self.stopping {
+            let message = "the speaker was told to stop; its director goes on forwarding";
+            return Some(Trouble::new("Stopped", message));
+        }
+        if let Some(trouble) = &self.facts.trouble {
+            return Some(trouble.clone());
+        }
+        if self.facts.mode.is_none() {
+            return Some(Trouble::new("Starting", "the speaker starts"));
+        }
+        if let Some(uplink) = self.facts.uplink.as_ref().filter(|_| !self.has_carrier()) {
+            let message = format!(
+                "{} has no carrier, is down or is gone; nothing can be announced there",
+                uplink.name
+            );
+            return Some(Trouble::new("UplinkDown", message));
+        }
+        let error = self.health.error.as_ref()?;
+        let message = format!("the director is not as it should be, it is tried on: {error}");
+        Some(Trouble::new("DirectorFailing", message))
+    }
+
+    fn has_carrier(&self) -> bool {
+        self.uplink.is_some_and(|reading| reading.carrier)
+    }
+}
+
+/// The status, with the times of transitions taken over from the one before.
+pub(super) fn status(seen: &Seen, before: Option<&SpeakerStatus>) -> SpeakerStatus {
+    let (ready, reason, message) = match seen.trouble() {
+        Some(trouble) => ("False", trouble.reason, trouble.message),
+        None => ("True", "Running", "it answers for VIPs".to_owned()),
+    };
+    let previous = before.and_then(|status| {
+        let mut conditions = status.conditions.iter();
+        conditions.find(|c| c.type_ == CONDITION_READY && c.status == ready)
+    });
+    // metav1.Time has whole seconds; a finer one would never equal what is read back.
+    let now = || Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+    let since = previous.map_or_else(|| Time(now()), |c| c.last_transition_time.clone());
+    let (mode, mode_reason) = match &seen.facts.mode {
+        Some((mode, reason)) => (Some(*mode), cut(reason, 1024)),
+        None => (None, String::new()),
+    };
+    SpeakerStatus {
+        mode,
+        mode_reason,
+        uplinks: seen.uplink.iter().map(|r| r.uplink.clone()).collect(),
+        vips: i32::try_from(seen.vips).unwrap_or(i32::MAX),
+        conditions: vec![Condition {
+            type_: CONDITION_READY.into(),
+            status: ready.into(),
+            reason: reason.into(),
+            message: cut(&message, 4096),
+            last_transition_time: since,
+            observed_generation: None,
+        }],
+    }
+}
+
+/// At most so many bytes of a text, as the CRD's bounds want it.
+fn cut(text: &str, limit: usize) -> String {
+    let end = text.floor_char_boundary(limit);
+    text[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+use lightship_crds::SpeakerUplink;
+use lightship_frames::Mac;
+
+use super::*;
+
+fn facts() -> Facts {
+    Facts {
+        mode: Some((VipMode::DirectRouting, "IPVS works".into())),
+        uplink: Some(Uplink {
+            name: "eth0".into(),
+            index: 2,
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+        }),
+        trouble: None,
+    }
+}
+
+fn reading(carrier: bool) -> Reading {
+    Reading {
+        uplink: SpeakerUplink {
+            interface: "eth0".into(),
+            ..SpeakerUplink::default()
+        },
+        carrier,
+    }
+}
+
+fn ready(seen: &Seen) -> (String, String) {
+    let mut conditions = status(seen, None).conditions;
+    let condition = conditions.remove(0);
+    (condition.status, condition.reason)
+}
+
+#[test]
+fn the_first_trouble_that_matters_is_named() {
+    let (good, bad) = (
+        Health::default(),
+        Health {
+            error: Some("route".into()),
+        },
+    );
+    let (up, down) = (reading(true), reading(false));
+    let starting = Facts::default();
+    let waiting = Facts {
+        trouble: Some(Trouble::new("UplinkMissing", "no interface")),
+        ..Facts::default()
+    };
+    let works = facts();
+    for (facts, health, uplink, stopping, expected) in [
+        (&works, &good, &up, false, ("True", "Running")),
+        (&works, &bad, &up, false, ("False", "DirectorFailing")),
+        (&works, &bad, &down, false, ("False", "UplinkDown")),
+        (&works, &good, &up, true, ("False", "Stopped")),
+        (&starting, &good, &up, false, ("False", "Starting")),
+        (&waiting, &good, &up, false, ("False", "UplinkMissing")),
+    ] {
+        let seen = Seen {
+            facts,
+            health,
+            uplink: Some(uplink),
+            vips: 0,
+            stopping,
+        };
+        let (status, reason) = ready(&seen);
+        assert_eq!((&*status, &*reason), expected);
+    }
+}
+
+#[test]
+fn a_condition_keeps_its_time_until_it_turns() {
+    let (facts, health, up, down) = (facts(), Health::default(), reading(true), reading(false));
+    let seen = |uplink| Seen {
+        facts: &facts,
+        health: &health,
+        uplink: Some(uplink),
+        vips: 3,
+        stopping: false,
+    };
+    let mut first = status(&seen(&up), None);
+    assert_eq!((first.vips, first.uplinks.len()), (3, 1));
+    first.conditions[0].last_transition_time = Time(Timestamp::UNIX_EPOCH);
+    let again = status(&seen(&up), Some(&first));
+    assert_eq!(again, first);
+    let turned = status(&seen(&down), Some(&first));
+    assert_ne!(
+        turned.conditions[0].last_transition_time.0,
+        Timestamp::UNIX_EPOCH
+    );
+}
+
+#[test]
+fn what_is_written_equals_what_is_read_back() {
+    let (facts, health, up) = (facts(), Health::default(), reading(true));
+    let seen = Seen {
+        facts: &facts,
+        health: &health,
+        uplink: Some(&up),
+        vips: 3,
+        stopping: false,
+    };
+    let written = status(&seen, None);
+    let text = serde_json::to_string(&written).unwrap();
+    assert_eq!(
+        serde_json::from_str::<SpeakerStatus>(&text).unwrap(),
+        written
+    );
+}
+
+#[test]
+fn a_long_text_is_cut_between_characters() {
+    assert_eq!(cut("häfen", 2), "h");
+    assert_eq!(cut("häfen", 3), "hä");
+    assert_eq!(cut("short", 1024), "short");
+}

@@ -1,0 +1,169 @@
+//! The `Speaker` objects: one per node, true, quiet, and put back when somebody meddles.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use lightship_e2e::{probe, timeline};
+use lightship_lab::{How, Lab, sh};
+use serde_json::Value;
+
+use crate::modes::kernel_directs;
+
+/// How long a report may take: it waits for the rest of a flock of changes first.
+const SOON: Duration = Duration::from_secs(15);
+
+fn get(lab: &Lab, node: &str) -> Result<Value> {
+    lab.kubectl_json(&["get", "speaker", node])
+}
+
+fn ready(speaker: &Value) -> Option<(&str, &str)> {
+    let conditions = speaker["status"]["conditions"].as_array()?;
+    let ready = conditions.iter().find(|c| c["type"] == "Ready")?;
+    Some((ready["status"].as_str()?, ready["reason"].as_str()?))
+}
+
+/// Waits until the object is there and as `wanted` says.
+fn wait(lab: &Lab, node: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+    let mut last = Value::Null;
+    let found = sh::wait_for(
+        &format!("the Speaker {node} {what}"),
+        SOON,
+        Duration::from_millis(200),
+        || {
+            let listed = lab.kubectl_json(&["get", "speakers"])?;
+            let mut all = listed["items"].as_array().into_iter().flatten();
+            let found = all.find(|item| item["metadata"]["name"] == node);
+            last = found.cloned().unwrap_or_default();
+            Ok(Some(last.clone()).filter(|object| !object.is_null() && wanted(object)))
+        },
+    );
+    found.map_err(|error| error.context(format!("last seen: {last:#}")))
+}
+
+fn is_running(speaker: &Value) -> bool {
+    ready(speaker) == Some(("True", "Running"))
+}
+
+fn addresses(speaker: &Value) -> Vec<&str> {
+    let list = speaker["status"]["uplinks"][0]["addresses"].as_array();
+    list.into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect()
+}
+
+fn on_node(lab: &Lab, node: &str, argv: &[&str]) -> Result<()> {
+    let output = lab.exec(node, argv)?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{} on {node}: {}", argv.join(" "), said.trim());
+    }
+    Ok(())
+}
+
+/// Each node's object says how it forwards, why, and what is on its uplink.
+pub(crate) fn true_to_the_node(lab: &mut Lab) -> Result<()> {
+    let mode = if kernel_directs() {
+        "DirectRouting"
+    } else {
+        "Announce"
+    };
+    for node in &lab.state().nodes {
+        let name = &node.spec.name;
+        let speaker = wait(lab, name, "is ready", is_running)?;
+        let status = &speaker["status"];
+        ensure!(status["mode"] == mode, "{name}: {status:#}");
+        let reason = status["modeReason"].as_str().unwrap_or_default();
+        ensure!(reason.contains("IPVS"), "{name}: {status:#}");
+        let uplink = &status["uplinks"][0];
+        ensure!(uplink["interface"] == "eth0", "{name}: {uplink:#}");
+        ensure!(uplink["mac"] == node.spec.mac, "{name}: {uplink:#}");
+        let wanted: Vec<String> = node
+            .spec
+            .addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        ensure!(addresses(&speaker) == wanted, "{name}: {uplink:#}");
+        ensure!(
+            uplink["gateways"][0] == "192.0.2.1",
+            "{name}'s router is missing: {uplink:#}"
+        );
+        let object = lab.kubectl_json(&["get", "node", name])?;
+        let owner = &speaker["metadata"]["ownerReferences"][0];
+        ensure!(owner["kind"] == "Node", "{name}: {owner:#}");
+        ensure!(
+            owner["uid"] == object["metadata"]["uid"],
+            "{name}: {owner:#} is not its Node"
+        );
+        ensure!(owner["blockOwnerDeletion"] == false, "{name}: {owner:#}");
+    }
+    for line in lab.kubectl(&["get", "speakers", "-o", "wide"])?.lines() {
+        eprintln!("    {line}");
+    }
+    Ok(())
+}
+
+/// What did not change is not written; what did is, also after an outage of the API server;
+/// what somebody else changes is put back.
+pub(crate) fn kept_up(lab: &mut Lab) -> Result<()> {
+    let node = lab.node_names().remove(0);
+    let before = wait(lab, &node, "is ready", is_running)?;
+
+    // A speaker that was killed finds its object right.
+    let killed = probe::now_ns();
+    lab.fail(&node, How::KillSpeaker)?;
+    timeline::wait_line(lab, &node, killed, &["speaker starts"], SOON)?;
+    thread::sleep(Duration::from_secs(4));
+    let after = get(lab, &node)?;
+    ensure!(
+        after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"],
+        "written although nothing changed:\n{before:#}\n{after:#}"
+    );
+
+    lab.kubectl(&["delete", "speaker", &node])?;
+    let uid = &before["metadata"]["uid"];
+    wait(lab, &node, "is made again", |speaker| {
+        speaker["metadata"]["uid"] != *uid && is_running(speaker)
+    })?;
+    let forged = r#"{"status":{"mode":"Announce","modeReason":"forged","vips":77}}"#;
+    let patch = [
+        "patch",
+        "speaker",
+        &node,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        forged,
+    ];
+    lab.kubectl(&patch)?;
+    wait(lab, &node, "is put right", |speaker| {
+        let status = &speaker["status"];
+        status["vips"] != 77 && status["modeReason"] != "forged"
+    })?;
+
+    // An address that comes while there is no API server.
+    lab.stop_api()?;
+    let extra = "192.0.2.77/24";
+    on_node(lab, &node, &["ip", "address", "add", extra, "dev", "eth0"])?;
+    let told = lab.start_api().and_then(|()| {
+        wait(lab, &node, &format!("has {extra}"), |speaker| {
+            addresses(speaker).contains(&extra)
+        })
+    });
+    on_node(lab, &node, &["ip", "address", "del", extra, "dev", "eth0"])?;
+    told?;
+    wait(lab, &node, &format!("has no {extra}"), |speaker| {
+        !addresses(speaker).contains(&extra)
+    })?;
+
+    lab.fail(&node, How::StopSpeaker)?;
+    let stopped = wait(lab, &node, "says that it stopped", |speaker| {
+        ready(speaker) == Some(("False", "Stopped"))
+    })?;
+    let vips = stopped["status"]["vips"].as_i64();
+    lab.heal(&node)?;
+    wait(lab, &node, "is back", is_running).context(format!("VIPs when it stopped: {vips:?}"))?;
+    Ok(())
+}
