@@ -1,9 +1,12 @@
 //! The controller's command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 use lightship_controller::adapter::Classes;
+use lightship_controller::lease::Timing;
+use lightship_controller::throttle::Rate;
 use lightship_controller::{Options, run};
 use lightship_kit::LogFormat;
 
@@ -20,13 +23,33 @@ struct Flags {
     #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
-    /// Namespace of the Secret with the heartbeat key.
+    /// Namespace of the Lease between replicas and of the Secret with the heartbeat key.
     #[arg(long, env = "LIGHTSHIP_NAMESPACE", default_value = lightship_crds::NAMESPACE)]
     namespace: String,
 
-    /// Name of this replica in events.
+    /// Name of this replica in events and in the Lease; no two replicas may share it.
     #[arg(long, env = "LIGHTSHIP_INSTANCE", default_value = lightship_crds::MANAGER_CONTROLLER)]
     instance: String,
+
+    /// Seconds after which another replica may take over from a leader that has fallen silent.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    lease_duration: u64,
+
+    /// Seconds between two renewals of the Lease by the leader.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    lease_renew_interval: u64,
+
+    /// Seconds after which a leader that cannot renew the Lease stops acting.
+    #[arg(long, value_name = "SECONDS", default_value_t = 6)]
+    lease_renew_deadline: u64,
+
+    /// Writes per second to the API server in the long run, without events.
+    #[arg(long, value_name = "RATE", default_value_t = Rate::default().per_second)]
+    api_qps: f64,
+
+    /// Writes at once after a pause.
+    #[arg(long, value_name = "COUNT", default_value_t = Rate::default().burst)]
+    api_burst: f64,
 
     /// text or json.
     #[arg(long, env = "LIGHTSHIP_LOG_FORMAT", default_value = "text")]
@@ -47,11 +70,24 @@ async fn main() -> anyhow::Result<()> {
     let flags = Flags::parse();
     lightship_kit::init_logging(flags.log_format, &flags.log_level)?;
     let shutdown = lightship_kit::shutdown_signal()?;
+    let timing = Timing {
+        duration: Duration::from_secs(flags.lease_duration),
+        renew: Duration::from_secs(flags.lease_renew_interval),
+        deadline: Duration::from_secs(flags.lease_renew_deadline),
+    };
+    let timing = timing.checked().map_err(anyhow::Error::msg)?;
+    let rate = Rate {
+        per_second: flags.api_qps,
+        burst: flags.api_burst,
+    };
+    let rate = rate.checked().map_err(anyhow::Error::msg)?;
     let client = lightship_kit::connect(flags.kubeconfig.as_deref()).await?;
     let options = Options {
         classes: Classes::new(&flags.classes),
         namespace: flags.namespace,
         instance: flags.instance,
+        timing,
+        rate,
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), ?options, "starting");
     run(client, options, shutdown).await;

@@ -16,6 +16,7 @@ use kube::{Client, Resource};
 use lightship_crds::{AddressPool, MANAGER_CONTROLLER};
 use tokio::sync::mpsc;
 
+use crate::leader::Authority;
 use crate::model::{Notice, Subject};
 
 /// Notices waiting to be sent at most; more are dropped with a line in the log, as events are
@@ -28,17 +29,19 @@ const LONGEST_NOTE: usize = 1024;
 /// A request without an answer by then is given up.
 const ATTEMPT: Duration = Duration::from_secs(10);
 
-/// Sends events from a task of its own, which ends when this is dropped.
+/// Sends events from a task of its own, which ends when this is dropped and the events are sent,
+/// or when this replica does not lead any more.
 pub struct Publisher {
     queue: mpsc::Sender<Notice>,
 }
 
 impl Publisher {
     /// Starts the task. `instance` tells replicas apart.
-    pub fn start(client: Client, instance: String) -> Self {
+    pub fn start(client: Client, authority: Authority, instance: String) -> Self {
         let (queue, mut notices) = mpsc::channel::<Notice>(QUEUE);
         tokio::spawn(async move {
             let stream = futures::stream::poll_fn(move |context| notices.poll_recv(context));
+            let stream = stream.take_while(|_| std::future::ready(authority.holds()));
             let send = |notice| publish(client.clone(), instance.clone(), notice);
             stream.for_each_concurrent(CONCURRENT, send).await;
         });

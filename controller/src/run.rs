@@ -1,5 +1,6 @@
-//! The run loop: the one task that owns the state.
+//! The run loop: the one task that owns the state, for as long as this replica leads.
 
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
@@ -8,66 +9,113 @@ use kube::Client;
 use crate::adapter::Classes;
 use crate::core::Core;
 use crate::heartbeat_key;
+use crate::leader::{Authority, Leadership};
+use crate::lease::Timing;
 use crate::model::{Action, Clock, Input};
 use crate::publish::Publisher;
 use crate::sink::ApiServer;
+use crate::throttle::Rate;
 use crate::watch;
 use crate::writer::Writer;
 
 /// How long writes under way may take after the signal to stop. What is not written by
-/// then the next start writes.
-const GRACE: Duration = Duration::from_secs(2);
+/// then the next leader writes.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What the command line decides.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Which Services are ours.
     pub classes: Classes,
-    /// Where the heartbeat key lives.
+    /// Where the Lease and the heartbeat key live.
     pub namespace: String,
-    /// Tells replicas apart in events.
+    /// Tells replicas apart.
     pub instance: String,
+    /// Of the Lease.
+    pub timing: Timing,
+    /// Of writes.
+    pub rate: Rate,
+}
+
+/// Why a tenure ended.
+enum End {
+    Stop,
+    Lost,
 }
 
 /// Runs until `shutdown` ends.
 pub async fn run(client: Client, options: Options, shutdown: impl Future<Output = &'static str>) {
-    let origin = Instant::now();
-    let mut inputs = watch::start(&client, options.classes);
-    tokio::spawn(heartbeat_key::ensure(client.clone(), options.namespace));
-    let publisher = Publisher::start(client.clone(), options.instance);
-    let mut writer = Writer::new(ApiServer::new(client));
-    let mut core = Core::default();
-
+    let key = heartbeat_key::ensure(client.clone(), options.namespace.clone());
+    tokio::spawn(key);
+    let mut leadership = Leadership::start(
+        client.clone(),
+        &options.namespace,
+        &options.instance,
+        options.timing,
+    );
     tokio::pin!(shutdown);
     loop {
-        tokio::select! {
+        let authority = tokio::select! {
             signal = &mut shutdown => {
                 tracing::info!(signal, "stopping");
                 break;
             }
-            recheck = writer.step() => {
-                let Some(key) = recheck else {
-                    continue;
-                };
-                for action in core.apply(Input::Recheck(key), now(origin)) {
-                    act(action, &mut writer, &publisher);
-                }
+            authority = leadership.won() => authority,
+        };
+        match lead(&client, &options, authority, shutdown.as_mut()).await {
+            End::Stop => break,
+            End::Lost => tracing::info!("standing by"),
+        }
+    }
+    leadership.resign().await;
+}
+
+/// One tenure: everything is learnt anew, and nothing of it is kept.
+async fn lead(
+    client: &Client,
+    options: &Options,
+    authority: Authority,
+    mut shutdown: Pin<&mut impl Future<Output = &'static str>>,
+) -> End {
+    let origin = Instant::now();
+    let mut watchers = watch::start(client, options.classes.clone());
+    let publisher = Publisher::start(client.clone(), authority.clone(), options.instance.clone());
+    let sink = ApiServer::new(client.clone(), authority.clone());
+    let mut writer = Writer::new(sink, options.rate);
+    let mut core = Core::default();
+    let lost = authority.lost();
+    tokio::pin!(lost);
+    loop {
+        let input = tokio::select! {
+            signal = &mut shutdown => {
+                tracing::info!(signal, "stopping");
+                break;
             }
-            input = inputs.recv() => {
-                let Some(input) = input else {
+            () = &mut lost => return End::Lost,
+            recheck = writer.step() => match recheck {
+                Some(key) => Input::Recheck(key),
+                None => continue,
+            },
+            input = watchers.next() => match input {
+                Some(input) => input,
+                None => {
                     tracing::error!("all watchers ended");
                     break;
-                };
-                let was_ready = core.ready();
-                let actions = core.apply(input, now(origin));
-                if core.ready() && !was_ready {
-                    let (addresses, writes) = (core.allocator().holdings().count(), actions.len());
-                    tracing::info!(addresses, writes, "ready");
                 }
-                for action in actions {
-                    act(action, &mut writer, &publisher);
-                }
-            }
+            },
+        };
+        // The process may have stood still since.
+        if !authority.holds() {
+            return End::Lost;
+        }
+        let was_ready = core.ready();
+        let actions = core.apply(input, now(origin));
+        if core.ready() && !was_ready {
+            let (addresses, writes) = (core.allocator().holdings().count(), actions.len());
+            tracing::info!(addresses, writes, "ready");
+        }
+        for action in actions {
+            act(action, &mut writer, &publisher);
         }
     }
     let drained = tokio::time::timeout(GRACE, async {
@@ -78,6 +126,7 @@ pub async fn run(client: Client, options: Options, shutdown: impl Future<Output 
     if drained.await.is_err() {
         tracing::warn!("stopped with writes under way");
     }
+    End::Stop
 }
 
 fn act(action: Action, writer: &mut Writer<ApiServer>, publisher: &Publisher) {

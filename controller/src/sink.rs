@@ -7,18 +7,20 @@ use kube::{Client, Error, Resource};
 use lightship_crds::{AddressPool, MANAGER_CONTROLLER, VirtualIP};
 use serde_json::{Value, json};
 
+use crate::leader::Authority;
 use crate::model::{Revision, Write};
 use crate::writer::{Outcome, Sink};
 
 /// The API server.
 pub struct ApiServer {
     client: Client,
+    authority: Authority,
 }
 
 impl ApiServer {
-    /// Writes with this client.
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    /// Writes with this client, as long as `authority` holds.
+    pub fn new(client: Client, authority: Authority) -> Self {
+        Self { client, authority }
     }
 
     async fn send(&self, write: &Write) -> Result<Outcome, Error> {
@@ -125,6 +127,9 @@ fn ours() -> PatchParams {
 
 impl Sink for ApiServer {
     async fn write(&self, write: &Write) -> Result<Outcome, String> {
+        if !self.authority.holds() {
+            return Ok(Outcome::Void);
+        }
         match self.send(write).await {
             Ok(outcome) => Ok(outcome),
             Err(Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {

@@ -12,6 +12,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use lightship_crds::{AddressPool, VirtualIP};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::adapter::{self, Classes};
 use crate::backoff::WatchPauses;
@@ -20,9 +21,23 @@ use crate::model::{Change, Input};
 /// Changes on their way to the run loop at most; beyond that the watchers wait.
 const QUEUE: usize = 1024;
 
-/// Starts all watchers; they end when the receiver is dropped.
-pub fn start(client: &Client, classes: Classes) -> mpsc::Receiver<Input> {
+/// The watchers and what they see. Dropped, it ends them, and with them all they hold.
+pub struct Watchers {
+    inputs: mpsc::Receiver<Input>,
+    _tasks: JoinSet<()>,
+}
+
+impl Watchers {
+    /// The next thing seen; none if all watchers have ended. Cancelling is safe.
+    pub async fn next(&mut self) -> Option<Input> {
+        self.inputs.recv().await
+    }
+}
+
+/// Starts all watchers.
+pub fn start(client: &Client, classes: Classes) -> Watchers {
     let (inputs, receiver) = mpsc::channel(QUEUE);
+    let mut tasks = JoinSet::new();
     // The default lists what is newest, not what a cache of the API server has: an address
     // must not be given away because its holder is not in the cache yet.
     let config = Config::default;
@@ -30,7 +45,7 @@ pub fn start(client: &Client, classes: Classes) -> mpsc::Receiver<Input> {
     let services: Api<Service> = Api::all(client.clone());
     let stream = watcher(services, config()).backoff(pauses());
     let view = move |object| adapter::service(object, &classes);
-    tokio::spawn(feed(
+    tasks.spawn(feed(
         "services",
         stream,
         view,
@@ -40,7 +55,7 @@ pub fn start(client: &Client, classes: Classes) -> mpsc::Receiver<Input> {
 
     let pools: Api<AddressPool> = Api::all(client.clone());
     let stream = watcher(pools, config()).backoff(pauses());
-    tokio::spawn(feed(
+    tasks.spawn(feed(
         "addresspools",
         stream,
         adapter::pool,
@@ -50,7 +65,7 @@ pub fn start(client: &Client, classes: Classes) -> mpsc::Receiver<Input> {
 
     let vips: Api<VirtualIP> = Api::all(client.clone());
     let stream = watcher(vips, config()).backoff(pauses());
-    tokio::spawn(feed(
+    tasks.spawn(feed(
         "virtualips",
         stream,
         adapter::vip,
@@ -61,19 +76,22 @@ pub fn start(client: &Client, classes: Classes) -> mpsc::Receiver<Input> {
     // Only their metadata crosses the wire.
     let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
     let stream = watcher(namespaces, config()).backoff(pauses());
-    tokio::spawn(feed(
+    tasks.spawn(feed(
         "namespaces",
         stream,
         adapter::namespace,
         Input::Namespaces,
         inputs,
     ));
-    receiver
+    Watchers {
+        inputs: receiver,
+        _tasks: tasks,
+    }
 }
 
 /// Every list begins with a success of its own, so only a while without failure starts the
 /// pauses over.
-fn pauses() -> impl Backoff {
+pub(crate) fn pauses() -> impl Backoff {
     ResetTimerBackoff::new(WatchPauses::new(), Duration::from_secs(10))
 }
 

@@ -1,6 +1,7 @@
 //! Gets objects into the state they should be in: at most one request per object at a time, the
 //! latest wanted state wins, failures are retried with jittered back-off, and no object waits
-//! for another.
+//! for another but for its turn at the rate that all requests share. (Answers with status 429 are
+//! repeated by the client library, after the pause that the API server asks for.)
 //!
 //! A write whose object has changed meanwhile is not repeated but dropped: what the watchers say of
 //! that object leads to a new decision. Should they stay silent, [`Writer::step`] asks for one.
@@ -11,10 +12,11 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::backoff::pause;
 use crate::model::{Key, Revision, Write};
+use crate::throttle::{Rate, Throttle};
 
 /// Where writes go.
 pub trait Sink: Send + Sync + 'static {
@@ -28,7 +30,7 @@ pub trait Sink: Send + Sync + 'static {
 pub enum Outcome {
     /// The object is as wanted; this is its revision, if it exists.
     Written(Option<Revision>),
-    /// The object does not exist any more, and with it the wish.
+    /// The wish is void: the object does not exist any more, or another replica leads.
     Void,
     /// The object is not as it was seen, and why.
     Conflict(String),
@@ -104,6 +106,9 @@ pub struct Writer<S> {
     sink: Arc<S>,
     slots: HashMap<Key, Slot>,
     permits: Arc<Semaphore>,
+    throttle: Throttle,
+    /// What the throttle's time counts from.
+    origin: Instant,
     reports: mpsc::UnboundedReceiver<Report>,
     reporter: mpsc::UnboundedSender<Report>,
     tasks: JoinSet<()>,
@@ -114,13 +119,15 @@ pub struct Writer<S> {
 
 impl<S: Sink> Writer<S> {
     /// A writer with nothing to do.
-    pub fn new(sink: S) -> Self {
+    pub fn new(sink: S, rate: Rate) -> Self {
         // Unbounded, but with at most one report per object under way.
         let (reporter, reports) = mpsc::unbounded_channel();
         Self {
             sink: Arc::new(sink),
             slots: HashMap::new(),
             permits: Arc::new(Semaphore::new(CONCURRENT)),
+            throttle: Throttle::new(rate),
+            origin: Instant::now(),
             reports,
             reporter,
             tasks: JoinSet::new(),
@@ -223,7 +230,11 @@ impl<S: Sink> Writer<S> {
         let sink = self.sink.clone();
         let permits = self.permits.clone();
         let reporter = self.reporter.clone();
+        let turn = self.origin + self.throttle.take(self.origin.elapsed());
         self.spawn(async move {
+            if turn > Instant::now() {
+                sleep_until(turn).await;
+            }
             let _permit = permits.acquire().await;
             let started = Instant::now();
             let result = match timeout(ATTEMPT, sink.write(&write)).await {
@@ -293,7 +304,7 @@ impl<S: Sink> Writer<S> {
                 return;
             }
             Ok(Outcome::Void) => {
-                tracing::debug!(%key, millis, "write has no object any more");
+                tracing::debug!(%key, millis, "write is void");
                 self.recent.remove(&key);
             }
             Ok(Outcome::Conflict(reason)) => {

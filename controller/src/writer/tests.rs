@@ -91,7 +91,7 @@ async fn a_slow_object_delays_no_other() {
         slow: [("slow".to_owned(), Duration::from_secs(5))].into(),
         ..Scripted::default()
     });
-    let mut writer = Writer::new(sink.clone());
+    let mut writer = Writer::new(sink.clone(), Rate::default());
     let start = Instant::now();
     writer.submit(drop_vip("slow"));
     for n in 0..50 {
@@ -111,7 +111,7 @@ async fn the_latest_state_wins_and_requests_do_not_overlap() {
         slow: [("n/s".to_owned(), Duration::from_millis(100))].into(),
         ..Scripted::default()
     });
-    let mut writer = Writer::new(sink.clone());
+    let mut writer = Writer::new(sink.clone(), Rate::default());
     for last in 1..=5 {
         writer.submit(ingress(last));
     }
@@ -127,7 +127,7 @@ async fn failures_are_retried_with_growing_pauses() {
         refuse: Mutex::new([("a".to_owned(), 4)].into()),
         ..Scripted::default()
     });
-    let mut writer = Writer::new(sink.clone());
+    let mut writer = Writer::new(sink.clone(), Rate::default());
     writer.submit(drop_vip("a"));
     settle(&mut writer).await;
     let arrived = sink.arrived.lock().unwrap();
@@ -151,7 +151,7 @@ async fn a_new_state_does_not_wait_for_the_pause() {
         refuse: Mutex::new([("n/s".to_owned(), 8)].into()),
         ..Scripted::default()
     });
-    let mut writer = Writer::new(sink.clone());
+    let mut writer = Writer::new(sink.clone(), Rate::default());
     writer.submit(ingress(1));
     let pausing = |writer: &Writer<_>| {
         let slot = writer.slots.values().next();
@@ -173,7 +173,7 @@ async fn a_request_without_an_answer_is_given_up() {
         slow: [("a".to_owned(), Duration::from_secs(3600))].into(),
         ..Scripted::default()
     });
-    let mut writer = Writer::new(sink.clone());
+    let mut writer = Writer::new(sink.clone(), Rate::default());
     writer.submit(drop_vip("a"));
     while names(&sink).len() < 2 {
         writer.step().await;
@@ -186,7 +186,7 @@ async fn a_request_without_an_answer_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn a_fight_over_an_object_slows_down_and_ends_with_another_state() {
     let sink = Arc::new(Scripted::default());
-    let mut writer = Writer::new(sink.clone());
+    let mut writer = Writer::new(sink.clone(), Rate::default());
     let start = Instant::now();
     let mut version = 1..;
     // Each time somebody else has changed it.
@@ -226,7 +226,7 @@ async fn a_conflict_is_not_repeated_but_asks_for_a_new_decision() {
         changed: Mutex::new([("n/s".to_owned(), conflict())].into()),
         ..Scripted::default()
     });
-    let mut writer = Writer::new(sink.clone());
+    let mut writer = Writer::new(sink.clone(), Rate::default());
     writer.submit(ingress(1));
     let start = Instant::now();
     assert_eq!(writer.step().await, None);
@@ -240,7 +240,7 @@ async fn a_conflict_is_not_repeated_but_asks_for_a_new_decision() {
 #[tokio::test(start_paused = true)]
 async fn a_new_decision_after_a_conflict_is_written_at_once_unless_it_goes_on() {
     let sink = Arc::new(Scripted::default());
-    let mut writer = Writer::new(sink.clone());
+    let mut writer = Writer::new(sink.clone(), Rate::default());
     let start = Instant::now();
     for version in 1..40 {
         sink.changed
@@ -274,7 +274,7 @@ async fn what_our_own_write_changed_is_no_reason_to_fail() {
         }
     }
     let server = Arc::new(Server::default());
-    let mut writer = Writer::new(server.clone());
+    let mut writer = Writer::new(server.clone(), Rate::default());
     let settle = async |writer: &mut Writer<_>| {
         while !writer.idle() {
             writer.step().await;
@@ -309,4 +309,27 @@ async fn what_our_own_write_changed_is_no_reason_to_fail() {
     settle(&mut writer).await;
     let seen = std::mem::take(&mut *server.0.lock().unwrap());
     assert_eq!(seen, [None, Some(revision(101)), None]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_is_spread_at_the_rate() {
+    let sink = Arc::new(Scripted::default());
+    let rate = Rate {
+        per_second: 10.0,
+        burst: 20.0,
+    };
+    let mut writer = Writer::new(sink.clone(), rate);
+    let start = Instant::now();
+    for n in 0..50 {
+        writer.submit(drop_vip(&n.to_string()));
+    }
+    settle(&mut writer).await;
+    let took = start.elapsed();
+    assert!(
+        took >= Duration::from_secs(3) && took < Duration::from_millis(3100),
+        "{took:?}"
+    );
+    let arrived = sink.arrived.lock().unwrap();
+    let at_once = arrived.iter().filter(|(_, at)| *at == start).count();
+    assert_eq!(at_once, 20);
 }
