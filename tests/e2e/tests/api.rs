@@ -12,10 +12,14 @@ mod cluster;
 mod install;
 #[path = "api/kube.rs"]
 mod kube;
+#[path = "api/leadership.rs"]
+mod leadership;
 #[path = "api/lifecycle.rs"]
 mod lifecycle;
 #[path = "api/pools.rs"]
 mod pools;
+#[path = "api/replica.rs"]
+mod replica;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -77,6 +81,30 @@ const TESTS: &[(&str, Test)] = &[
         lifecycle::while_down,
     ),
     ("a_hundred_services_at_once", lifecycle::burst),
+    (
+        "after_a_leader_is_killed_another_takes_over_within_15_seconds",
+        leadership::killed,
+    ),
+    (
+        "a_leader_that_is_told_to_stop_hands_over_at_once",
+        leadership::stopped,
+    ),
+    (
+        "a_leader_that_was_paused_and_replaced_changes_nothing",
+        leadership::paused,
+    ),
+    (
+        "a_crash_between_any_two_writes_leaves_nothing_wrong",
+        leadership::crashes,
+    ),
+    (
+        "replicas_outlive_an_api_server_that_stands_still",
+        leadership::outage,
+    ),
+    (
+        "a_lease_taken_away_or_deleted_by_hand_is_respected_and_made_anew",
+        leadership::deposed,
+    ),
     ("the_roles_were_enough", install::nothing_forbidden),
     ("an_api_server_that_restarts", lifecycle::api_restart),
 ];

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use lightship_lab::k8s_build::{self, Kubernetes};
 use lightship_lab::progress::Progress;
 use lightship_lab::{binaries, sh};
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::kube::Kubectl;
@@ -126,17 +128,9 @@ impl Cluster {
 
     /// The same with more flags.
     pub(crate) fn start_controller_with(&mut self, flags: &[&str]) -> Result<()> {
-        let account = "lightship-controller";
-        let token =
-            self.kubectl
-                .run(&["create", "token", account, "-n", SYSTEM, "--duration=2h"])?;
-        let config = kubeconfig(&self.dir, account, token.trim(), self.ports)?;
         let before = self.controller_log().matches(" ready ").count();
-        let mut command = Command::new(&self.controller_program);
-        command
-            .args(flags)
-            .env("KUBECONFIG", config)
-            .env("LIGHTSHIP_LOG", "info,lightship_controller=debug");
+        let mut command = self.controller_command()?;
+        command.args(flags);
         self.controller = Some(Daemon::spawn(command, &self.dir.join("controller.log"))?);
         let ready =
             || Ok((self.controller_log().matches(" ready ").count() > before).then_some(()));
@@ -146,6 +140,40 @@ impl Cluster {
             Duration::from_millis(20),
             ready,
         )
+    }
+
+    /// A controller with the token of its service account, to be started.
+    pub(crate) fn controller_command(&self) -> Result<Command> {
+        let account = "lightship-controller";
+        let token =
+            self.kubectl
+                .run(&["create", "token", account, "-n", SYSTEM, "--duration=2h"])?;
+        let config = kubeconfig(&self.dir, account, token.trim(), self.ports)?;
+        let mut command = Command::new(&self.controller_program);
+        command
+            .env("KUBECONFIG", config)
+            .env("LIGHTSHIP_LOG", "info,lightship_controller=debug");
+        Ok(command)
+    }
+
+    /// Where logs go.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.dir
+    }
+
+    /// SIGTERM, as an orderly end would.
+    pub(crate) fn stop_controller(&mut self) -> Result<()> {
+        if let Some(mut controller) = self.controller.take() {
+            controller.signal(Signal::SIGTERM)?;
+            let end = controller.0.wait()?;
+            ensure!(end.success(), "the controller ended with {end}");
+        }
+        Ok(())
+    }
+
+    /// Makes the API server stand still, or go on.
+    pub(crate) fn signal_api(&self, signal: Signal) -> Result<()> {
+        self.api.signal(signal)
     }
 
     /// SIGKILL, as a crash would.
@@ -204,10 +232,10 @@ impl Cluster {
 }
 
 /// A process that is killed when dropped, and by the kernel should this program die first.
-struct Daemon(Child);
+pub(crate) struct Daemon(pub(crate) Child);
 
 impl Daemon {
-    fn spawn(command: Command, log: &Path) -> Result<Self> {
+    pub(crate) fn spawn(command: Command, log: &Path) -> Result<Self> {
         let output = OpenOptions::new().create(true).append(true).open(log)?;
         let mut wrapped = Command::new("setpriv");
         wrapped
@@ -227,6 +255,11 @@ impl Daemon {
             .spawn()
             .with_context(|| format!("cannot start {}", sh::show(&command)))?;
         Ok(Self(child))
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.0.id())?);
+        Ok(signal::kill(pid, signal)?)
     }
 
     fn kill(&mut self) {
