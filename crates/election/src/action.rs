@@ -60,8 +60,12 @@ pub enum MoveReason {
     VipRemoved,
     /// Owned before the speaker's restart, and kept.
     Resumed,
-    /// Moved to spread VIPs more evenly.
+    /// Moved to spread VIPs more evenly, or to a node that is preferred.
     Rebalanced,
+    /// Moved or pinned by hand.
+    Requested,
+    /// The owner is to be avoided: drained, cordoned or out of service.
+    Drained,
 }
 
 impl MoveReason {
@@ -77,6 +81,8 @@ impl MoveReason {
             Self::VipRemoved => "VipRemoved",
             Self::Resumed => "Resumed",
             Self::Rebalanced => "Rebalanced",
+            Self::Requested => "Requested",
+            Self::Drained => "Drained",
         }
     }
 }
@@ -93,6 +99,8 @@ impl fmt::Display for MoveReason {
             Self::VipRemoved => "the address is no longer in use",
             Self::Resumed => "kept across a restart of the speaker",
             Self::Rebalanced => "moved to spread addresses evenly",
+            Self::Requested => "moved by hand",
+            Self::Drained => "the previous owner is being drained",
         })
     }
 }

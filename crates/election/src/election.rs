@@ -36,6 +36,8 @@ pub struct Election {
     heard: BTreeSet<NodeName>,
     peers: BTreeMap<NodeName, PeerClaims>,
     leaving: bool,
+    /// Since when more than half of the cluster has been in sight; None: it is not.
+    majority_since: Option<Duration>,
     mine: BTreeMap<IpAddr, u64>,
     /// Resumed and not yet announced by an action.
     resumed: BTreeSet<IpAddr>,
@@ -44,6 +46,8 @@ pub struct Election {
     waits: BTreeMap<IpAddr, Wait>,
     /// When our claim for a VIP may be raised again over that of an unfit node.
     raise_again: BTreeMap<IpAddr, Duration>,
+    /// VIPs that a fit node stopped claiming: until when we wait for the reason.
+    dropped: BTreeMap<IpAddr, Duration>,
     /// Pause between moves that even the spread out; None: no such moves.
     rebalance_pause: Option<Duration>,
     /// When owners or live nodes last changed.
@@ -82,11 +86,13 @@ impl Election {
             heard: BTreeSet::new(),
             peers: BTreeMap::new(),
             leaving: false,
+            majority_since: Some(Duration::ZERO),
             mine: BTreeMap::new(),
             resumed: BTreeSet::new(),
             highest: BTreeMap::new(),
             waits: BTreeMap::new(),
             raise_again: BTreeMap::new(),
+            dropped: BTreeMap::new(),
             rebalance_pause: None,
             calm_since: now,
             last_owners: Vec::new(),
@@ -136,6 +142,15 @@ impl Election {
     /// here is taken for dead.
     pub fn set_away(&mut self, away: BTreeMap<NodeName, Away>) {
         self.away = away;
+    }
+
+    /// Whether more than half of the cluster's nodes are in sight, whatever their speakers may own.
+    /// At first they are taken to be.
+    pub fn set_majority(&mut self, majority: bool, now: Duration) {
+        if majority != self.majority_since.is_some() {
+            self.majority_since = majority.then_some(now);
+            self.dirty = true;
+        }
     }
 
     /// A heartbeat of `node` arrived. Only settling looks at it.
@@ -195,6 +210,14 @@ impl Election {
                 .all(|vip| self.fit_others(vip).next().is_none())
     }
 
+    /// The nodes that claim `vip`, fit or not, alive or not.
+    pub fn claimants(&self, vip: &IpAddr) -> impl Iterator<Item = &NodeName> {
+        let claims = self.peers.iter();
+        let peers = claims.filter(|(_, table)| table.epoch(vip).is_some());
+        let mine = self.mine.contains_key(vip).then_some(&self.me);
+        peers.map(|(node, _)| node).chain(mine)
+    }
+
     /// What we claim, for our heartbeats, sorted by address.
     pub fn claims(&self) -> Vec<Claim> {
         self.mine
@@ -236,6 +259,8 @@ impl Election {
         let waits = self.waits.values().map(|wait| wait.until);
         waits
             .chain(self.raise_again.values().copied())
+            .chain(self.dropped.values().copied().filter(|at| now < *at))
+            .chain(self.raise_after().filter(|at| now < *at))
             .chain(settle)
             .chain(self.balance_at)
             .min()
@@ -252,9 +277,33 @@ impl Election {
         actions
     }
 
-    /// Can `node` own `vip` now?
+    /// Should `node` own `vip` if it has it, and may it be given it?
     fn fit(&self, vip: &IpAddr, node: &NodeName) -> bool {
+        self.able(vip, node) && !self.avoided(vip, node)
+    }
+
+    /// Can `node` own `vip` now?
+    fn able(&self, vip: &IpAddr, node: &NodeName) -> bool {
         self.allowed(vip, node) && self.live(node) && !(self.leaving && *node == self.me)
+    }
+
+    /// Is `node` to be avoided for `vip`, and is there another that is not?
+    fn avoided(&self, vip: &IpAddr, node: &NodeName) -> bool {
+        let candidates = self.vips.as_ref().and_then(|vips| vips.get(vip));
+        candidates.is_some_and(|c| {
+            c.avoid.contains(node)
+                && c.nodes
+                    .iter()
+                    .any(|other| !c.avoid.contains(other) && self.able(vip, other))
+        })
+    }
+
+    /// From when on our claims may be raised over those of nodes out of sight: for a while after a
+    /// partition healed, they may be heard any moment.
+    fn raise_after(&self) -> Option<Duration> {
+        self.majority_since
+            .filter(|since| *since > Duration::ZERO)
+            .map(|since| since + self.patience)
     }
 
     /// Does policy allow `node` to own `vip`? Before the VIPs are known, yes.

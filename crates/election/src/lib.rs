@@ -8,7 +8,7 @@
 //!   has heard a higher claim keeps a lower one, so a double claim ends as soon as
 //!   one heartbeat got through.
 //! * **Same plan everywhere.** VIPs without a fit claimant are dealt out, in order of
-//!   their addresses, each to the fit node with the least load for its weight. Speakers that
+//!   their addresses, each to the fit node with the highest preference and then the least load. Speakers that
 //!   see the same compute the same plan, so the chosen one just takes its share, in the
 //!   very step in which it learns of a death.
 //! * **Make before break.** An owner that leaves, or may not own any more, keeps
@@ -16,7 +16,11 @@
 //! * **Views may differ** for a moment. Two takers: epochs settle it. No taker: after
 //!   [`DEFAULT_PATIENCE`] each waiting node passes the chosen one over.
 //!
-//! "Fit" is: allowed by policy, and its speaker can own now. The election knows no clock and no
+//! * **Weak claims.** Who sees no majority of the cluster takes VIPs too, but with claims that
+//!   give way: an isolated node that is back wins nothing from those who were never away.
+//!
+//! "Fit" is: allowed by policy, its speaker can own now, and it need not be avoided while another
+//! can. The election knows no clock and no
 //! network: time is a [`std::time::Duration`] since an arbitrary monotonic origin, and what
 //! [`Election::step`] returns is for the shell to do. After a step that returned anything the shell
 //! should send a heartbeat with [`Election::claims`] at once and not wait for the next interval.
@@ -27,6 +31,7 @@ use std::sync::Arc;
 mod action;
 mod claims;
 mod election;
+mod epoch;
 mod plan;
 mod rank;
 
@@ -41,7 +46,8 @@ pub type NodeName = Arc<str>;
 pub struct Claim {
     /// The floating address.
     pub vip: IpAddr,
-    /// How many times the ownership changed hands; the higher claim wins.
+    /// The number of this ownership; the higher claim wins. Even when its maker saw more than half
+    /// of the cluster, else odd.
     pub epoch: u64,
 }
 
@@ -50,21 +56,25 @@ pub struct Claim {
 pub struct Candidates {
     /// The nodes that policy allows, dead or alive.
     pub nodes: std::collections::BTreeSet<NodeName>,
-    /// Preference of a node against the others: a node of weight 2 gets twice the VIPs of
-    /// a node of weight 1. Default 1; a node of weight 0 gets a VIP only if no other node can.
-    pub weights: std::collections::BTreeMap<NodeName, u32>,
+    /// How much each node is preferred; 0 for those not named. A VIP goes to a node of the
+    /// highest preference that is fit; among equals, load decides.
+    pub preference: std::collections::BTreeMap<NodeName, u32>,
+    /// Nodes that are fit only while none of the others can own the VIP.
+    pub avoid: std::collections::BTreeSet<NodeName>,
+    /// The node that somebody asked for: it takes the VIP as soon as it is fit.
+    pub wanted: Option<NodeName>,
 }
 
 impl Candidates {
-    /// All `nodes`, each with weight 1.
+    /// All `nodes`, none preferred.
     pub fn equal(nodes: impl IntoIterator<Item = NodeName>) -> Self {
         Self {
             nodes: nodes.into_iter().collect(),
-            weights: std::collections::BTreeMap::new(),
+            ..Self::default()
         }
     }
 
-    fn weight(&self, node: &NodeName) -> u32 {
-        self.weights.get(node).copied().unwrap_or(1)
+    fn preference(&self, node: &NodeName) -> u32 {
+        self.preference.get(node).copied().unwrap_or(0)
     }
 }

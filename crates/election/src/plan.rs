@@ -26,22 +26,20 @@ impl Load {
     }
 }
 
-/// The node among `fit` that takes `vip`: least load for its weight after taking it, then highest rank.
-/// Nodes of weight 0 come after all others.
+/// The node among `fit` that takes `vip`: the one that is wanted, else the highest preference, then
+/// the least load, then the highest rank.
 pub(crate) fn choose<'a>(
     vip: &IpAddr,
     candidates: &Candidates,
     fit: impl Iterator<Item = &'a NodeName>,
     load: &Load,
 ) -> Option<&'a NodeName> {
-    fit.min_by(|a, b| {
-        let (wa, wb) = (candidates.weight(a), candidates.weight(b));
-        // load_a / weight_a against load_b / weight_b, without division.
-        let cost =
-            |node: &NodeName, other: u32| u128::from(load.of(node) + 1) * u128::from(other.max(1));
-        (wa == 0)
-            .cmp(&(wb == 0))
-            .then_with(|| cost(a, wb).cmp(&cost(b, wa)))
-            .then_with(|| Reverse(rank(vip, a)).cmp(&Reverse(rank(vip, b))))
+    fit.min_by_key(|node| {
+        (
+            candidates.wanted.as_ref() != Some(*node),
+            Reverse(candidates.preference(node)),
+            load.of(node),
+            Reverse(rank(vip, node)),
+        )
     })
 }

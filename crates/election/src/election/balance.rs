@@ -1,4 +1,5 @@
-//! Slow rebalancing: one VIP at a time moves from the node with most to the node with least.
+//! Slow rebalancing: one VIP at a time moves to a node that is preferred over its owner, or from the
+//! node with most to the node with least of those that are preferred alike.
 //!
 //! Stickiness leaves a node that returned, or joined, without work. Moving a VIP costs no
 //! connection where directors forward alike, so the spread is evened out, but only in quiet
@@ -9,7 +10,7 @@
 //! All speakers find the same best move; the receiver makes it by a higher claim, so the old owner
 //! answers until the new one does.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::plan::Load;
 use crate::rank::rank;
 use crate::{Action, MoveReason, NodeName};
 
-/// A move that makes the spread more even.
+/// The move that helps most.
 struct Best {
     vip: IpAddr,
     above: u64,
@@ -49,7 +50,11 @@ impl Election {
             self.live_changed = false;
             self.calm_since = now;
         }
-        if self.leaving || !standings.iter().all(|standing| standing.winner.is_some()) {
+        // In a minority most owners are out of sight, and what looks uneven may not be.
+        if self.leaving
+            || self.majority_since.is_none()
+            || !standings.iter().all(|standing| standing.winner.is_some())
+        {
             return;
         }
         let Some(best) = self
@@ -63,8 +68,8 @@ impl Election {
             self.balance_at = Some(at);
             return;
         }
-        let from = Some(best.from);
-        self.take(best.vip, best.above, from, MoveReason::Rebalanced, actions);
+        let (from, epoch) = (Some(best.from), self.over(best.above));
+        self.take(best.vip, epoch, from, MoveReason::Rebalanced, actions);
         // Another one may follow: let the next step look again.
         self.dirty = true;
     }
@@ -78,13 +83,24 @@ impl Election {
             else {
                 continue;
             };
-            let has = share(load.of(owner), candidates.weight(owner));
+            if let Some(wanted) = &candidates.wanted
+                && (wanted == owner || self.fit(&standing.vip, wanted))
+            {
+                continue;
+            }
+            let (liked, has) = (candidates.preference(owner), load.of(owner));
             for node in &candidates.nodes {
-                let would = share(load.of(node) + 1, candidates.weight(node));
-                if would >= has || node == owner || !self.fit(&standing.vip, node) {
+                if node == owner || !self.fit(&standing.vip, node) {
                     continue;
                 }
-                let gain = (has, Reverse(would), rank(&standing.vip, node));
+                let (likes, would) = (candidates.preference(node), load.of(node) + 1);
+                // First what is preferred, then what is even.
+                let gain = match likes.cmp(&liked) {
+                    Ordering::Greater => (true, u64::from(likes - liked)),
+                    Ordering::Equal if would < has => (false, has),
+                    _ => continue,
+                };
+                let gain = (gain, Reverse(would), rank(&standing.vip, node));
                 if best.as_ref().is_none_or(|(most, _)| gain > *most) {
                     best = Some((gain, (standing, epoch, owner, node)));
                 }
@@ -96,14 +112,5 @@ impl Election {
             from: owner.clone(),
             to: node.clone(),
         })
-    }
-}
-
-/// Load for the weight, in millionths. A node of weight 0 has too much with its first VIP.
-fn share(load: u64, weight: u32) -> u64 {
-    match weight {
-        0 if load > 0 => u64::MAX,
-        0 => 0,
-        weight => load.saturating_mul(1_000_000) / u64::from(weight),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Election, Wait, stronger};
 use crate::plan::{Load, choose};
-use crate::{Action, Away, MoveReason, NodeName};
+use crate::{Action, Away, MoveReason, NodeName, epoch};
 
 /// How one VIP stands before we decide.
 pub(super) struct Standing {
@@ -21,6 +21,7 @@ impl Election {
     pub(super) fn decide(&mut self, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
         self.raise_again.retain(|_, at| *at > now);
+
         self.release_removed(&mut actions);
         let mut ownerless: Vec<&Standing> = Vec::new();
         let mut load = Load::default();
@@ -33,13 +34,17 @@ impl Election {
                 Some((_, node)) => {
                     load.add(node);
                     self.waits.remove(&standing.vip);
+                    self.dropped.remove(&standing.vip);
                 }
                 None => ownerless.push(standing),
             }
         }
         self.announce_resumed(&mut actions);
+        self.take_wanted(&standings, now, &mut actions);
         self.rebalance(&standings, &load, now, &mut actions);
         self.deal_out(ownerless, load, now, &mut actions);
+        // What was decided just now may leave something to even out, and nobody else may tell us.
+        self.dirty |= self.rebalance_pause.is_some() && !actions.is_empty();
         actions
     }
 
@@ -55,6 +60,7 @@ impl Election {
             .copied()
             .collect();
         self.waits.retain(|vip, _| vips.contains_key(vip));
+        self.dropped.retain(|vip, _| vips.contains_key(vip));
         for vip in gone {
             self.release(vip, None, MoveReason::VipRemoved, actions);
         }
@@ -149,11 +155,14 @@ impl Election {
         let Some((top, node)) = &standing.top else {
             return;
         };
-        let paced = self.raise_again.contains_key(&standing.vip) || now < self.listen_until;
+        // In a minority our claim is below theirs on purpose, and for a while after that too.
+        let shy = self.majority_since.is_none() || self.raise_after().is_some_and(|at| now < at);
+        let paced = self.raise_again.contains_key(&standing.vip) || now < self.listen_until || shy;
         if *top > epoch && !paced {
             self.raise_again.insert(standing.vip, now + self.patience);
             let reason = self.defect_of(&standing.vip, node);
-            self.take(standing.vip, *top, Some(node.clone()), reason, actions);
+            let epoch = self.over(*top);
+            self.take(standing.vip, epoch, Some(node.clone()), reason, actions);
         }
     }
 
@@ -181,23 +190,68 @@ impl Election {
     ) {
         for standing in ownerless {
             let vip = standing.vip;
+            let dropped = self.just_dropped(standing, now);
             let Some(chosen) = self.choose(&vip, &load, now) else {
                 self.waits.remove(&vip);
                 continue;
             };
             load.add(&chosen);
-            if chosen != self.me || !self.settled(&vip, now) {
+            if chosen != self.me || !self.settled(&vip, now) || dropped {
                 continue;
             }
             self.waits.remove(&vip);
+            self.dropped.remove(&vip);
             let top = standing.top.clone().filter(|(_, node)| *node != self.me);
             let highest = self.highest.get(&vip).map_or(0, |(epoch, _)| *epoch);
-            match top {
+            let (above, from, reason) = match top {
                 Some((epoch, node)) => {
                     let reason = self.defect_of(&vip, &node);
-                    self.take(vip, epoch.max(highest), Some(node), reason, actions);
+                    (epoch.max(highest), Some(node), reason)
                 }
-                None => self.take(vip, highest, None, MoveReason::FirstOwner, actions),
+                None => (highest, None, MoveReason::FirstOwner),
+            };
+            let out_of_sight = from.as_ref().is_none_or(|node| self.out_of_sight(node));
+            let epoch = if self.majority_since.is_none() && out_of_sight {
+                epoch::in_place_of(above)
+            } else {
+                self.over(above)
+            };
+            self.take(vip, epoch, from, reason, actions);
+        }
+    }
+
+    /// Did a node that can own the VIP stop claiming it only just now? Then it probably knows
+    /// something that we are about to hear, such as that the VIP is gone.
+    fn just_dropped(&mut self, standing: &Standing, now: Duration) -> bool {
+        let vip = standing.vip;
+        let fit = |(_, node): &(u64, NodeName)| *node != self.me && self.fit(&vip, node);
+        if !standing.top.as_ref().is_some_and(fit) {
+            self.dropped.remove(&vip);
+            return false;
+        }
+        let until = *self.dropped.entry(vip).or_insert(now + self.patience / 2);
+        now < until
+    }
+
+    /// Is `node` silent, so that it may be cut off from us and go on to own VIPs?
+    fn out_of_sight(&self, node: &NodeName) -> bool {
+        *node != self.me && !self.live(node) && !self.away.contains_key(node)
+    }
+
+    /// Takes the VIPs that somebody wants on this node.
+    fn take_wanted(&mut self, standings: &[Standing], now: Duration, actions: &mut Vec<Action>) {
+        for standing in standings {
+            let vip = standing.vip;
+            let Some((_, owner)) = standing.winner.as_ref().filter(|(_, o)| *o != self.me) else {
+                continue;
+            };
+            let candidates = self.vips.as_ref().and_then(|vips| vips.get(&vip));
+            let wanted = candidates.is_some_and(|c| c.wanted.as_ref() == Some(&self.me));
+            if wanted && self.fit(&vip, &self.me) && self.settled(&vip, now) {
+                let top = standing.top.as_ref().map_or(0, |(top, _)| *top);
+                let epoch = self.over(top);
+                let from = Some(owner.clone());
+                self.take(vip, epoch, from, MoveReason::Requested, actions);
             }
         }
     }
@@ -269,6 +323,7 @@ impl Election {
             Some(Away::NotEligible) => MoveReason::OwnerNotEligible,
             None if !self.live(node) => MoveReason::OwnerDied,
             None if !self.allowed(vip, node) => MoveReason::PolicyExcluded,
+            None if self.avoided(vip, node) => MoveReason::Drained,
             // Fit, and yet it stopped claiming: its speaker started anew without its state.
             None => MoveReason::OwnerLeft,
         }
@@ -279,23 +334,30 @@ impl Election {
             MoveReason::OwnerLeft
         } else if !self.allowed(vip, &self.me) {
             MoveReason::PolicyExcluded
+        } else if self.avoided(vip, &self.me) {
+            MoveReason::Drained
         } else {
             MoveReason::OwnerNotEligible
         }
     }
 
-    /// Claims `vip` above `epoch`.
+    /// The epoch of a claim that beats `above`.
+    pub(super) fn over(&self, above: u64) -> u64 {
+        epoch::over(above, self.majority_since.is_some())
+    }
+
+    /// Claims `vip` with `epoch`.
     pub(super) fn take(
         &mut self,
         vip: IpAddr,
-        above: u64,
+        epoch: u64,
         from: Option<NodeName>,
         reason: MoveReason,
         actions: &mut Vec<Action>,
     ) {
-        let epoch = above.saturating_add(1);
         self.mine.insert(vip, epoch);
-        self.highest.insert(vip, (epoch, self.me.clone()));
+        let me = self.me.clone();
+        self.note_epoch(vip, epoch, &me);
         actions.push(Action::Take {
             vip,
             epoch,

@@ -65,34 +65,34 @@ fn settled(lasts: &[u8]) -> Election {
     election
 }
 
-/// As `settled`, with one VIP that `b` owns with epoch 5.
+/// As `settled`, with one VIP that `b` owns with epoch 6.
 fn b_owns() -> Election {
     let mut election = settled(&[200]);
-    election.on_claims(&name("b"), 0, 1, &[claim(200, 5)]);
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 6)]);
     assert_eq!(election.step(ms(0)), []);
-    assert_eq!(election.owner(&vip(200)), Some((name("b"), 5)));
+    assert_eq!(election.owner(&vip(200)), Some((name("b"), 6)));
     election
 }
 
-/// As `settled`, with one VIP that we own with epoch 5.
+/// As `settled`, with one VIP that we own with epoch 6.
 fn a_owns() -> Election {
     let mut election = settled(&[200]);
-    election.resume(&[claim(200, 5)]);
+    election.resume(&[claim(200, 6)]);
     assert_eq!(
         election.step(ms(0)),
-        [take(200, 5, Some("a"), MoveReason::Resumed)]
+        [take(200, 6, Some("a"), MoveReason::Resumed)]
     );
     election
 }
 
 #[test]
-fn the_first_owner_starts_at_epoch_one() {
+fn the_first_owner_starts_at_epoch_two() {
     let mut election = Election::new(name("a"), SETTLE, ms(0));
     election.set_vips(vips(&[200, 201], &["a"]));
     election.set_live(names(&["a"]));
-    let first = |last| take(last, 1, None, MoveReason::FirstOwner);
+    let first = |last| take(last, 2, None, MoveReason::FirstOwner);
     assert_eq!(election.step(ms(0)), [first(200), first(201)]);
-    assert_eq!(election.claims(), [claim(200, 1), claim(201, 1)]);
+    assert_eq!(election.claims(), [claim(200, 2), claim(201, 2)]);
     assert_eq!(election.step(ms(1)), []);
 }
 
@@ -105,7 +105,7 @@ fn takes_nothing_new_before_settling() {
     assert_eq!(election.next_deadline(ms(999)), Some(ms(1000)));
     assert_eq!(
         election.step(ms(1000)),
-        [take(200, 1, None, MoveReason::FirstOwner)]
+        [take(200, 2, None, MoveReason::FirstOwner)]
     );
 }
 
@@ -139,7 +139,7 @@ fn a_process_that_was_stopped_takes_nothing_until_it_listened() {
     election.listen_until(ms(5400));
     election.set_live(names(&["a"]));
     assert_eq!(election.step(ms(5000)), []);
-    let taken = take(200, 6, Some("b"), MoveReason::OwnerDied);
+    let taken = take(200, 8, Some("b"), MoveReason::OwnerDied);
     assert_eq!(election.step(ms(5400)), [taken]);
 }
 
@@ -150,20 +150,20 @@ fn a_live_owner_keeps_its_vip_whoever_comes() {
     assert_eq!(election.step(ms(100)), []);
     election.set_live(names(&["a", "b", "c"]));
     assert_eq!(election.step(ms(5000)), []);
-    assert_eq!(election.owner(&vip(200)), Some((name("b"), 5)));
+    assert_eq!(election.owner(&vip(200)), Some((name("b"), 6)));
 }
 
 #[test]
 fn a_death_is_answered_in_the_same_step_with_all_its_vips() {
     let mut election = settled(&[200, 201, 202]);
-    let all = [claim(200, 5), claim(201, 1), claim(202, 9)];
+    let all = [claim(200, 6), claim(201, 1), claim(202, 10)];
     election.on_claims(&name("b"), 0, 1, &all);
     assert_eq!(election.step(ms(0)), []);
     election.set_live(names(&["a"]));
     let taken = |last, epoch| take(last, epoch, Some("b"), MoveReason::OwnerDied);
     assert_eq!(
         election.step(ms(1)),
-        [taken(200, 6), taken(201, 2), taken(202, 10)]
+        [taken(200, 8), taken(201, 4), taken(202, 12)]
     );
 }
 
@@ -198,7 +198,7 @@ fn a_higher_claim_silences_a_lower_one_and_not_the_reverse() {
     let mut election = a_owns();
     election.on_claims(&name("b"), 0, 1, &[claim(200, 4)]);
     assert_eq!(election.step(ms(1)), []);
-    election.on_claims(&name("b"), 0, 1, &[claim(200, 6)]);
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 8)]);
     assert_eq!(
         election.step(ms(2)),
         [release(200, Some("b"), MoveReason::HigherEpoch)]
@@ -225,25 +225,25 @@ fn of_two_equal_claims_exactly_one_stays() {
 #[test]
 fn what_was_owned_before_a_restart_is_kept_at_once_with_the_same_epoch() {
     let mut election = Election::new(name("a"), SETTLE, ms(0));
-    election.resume(&[claim(200, 5), claim(201, 2)]);
+    election.resume(&[claim(200, 6), claim(201, 2)]);
     // Neither VIPs nor peers are known yet.
     let resumed = |last, epoch| take(last, epoch, Some("a"), MoveReason::Resumed);
-    assert_eq!(election.step(ms(0)), [resumed(200, 5), resumed(201, 2)]);
+    assert_eq!(election.step(ms(0)), [resumed(200, 6), resumed(201, 2)]);
     election.set_vips(vips(&[200], &["a", "b"]));
     election.set_live(names(&["a"]));
     assert_eq!(
         election.step(ms(10)),
         [release(201, None, MoveReason::VipRemoved)]
     );
-    assert_eq!(election.claims(), [claim(200, 5)]);
+    assert_eq!(election.claims(), [claim(200, 6)]);
 }
 
 #[test]
 fn a_resumed_claim_yields_to_who_took_over_meanwhile() {
     let mut election = Election::new(name("a"), SETTLE, ms(0));
-    election.resume(&[claim(200, 5)]);
+    election.resume(&[claim(200, 6)]);
     election.set_live(names(&["a", "b"]));
-    election.on_claims(&name("b"), 0, 1, &[claim(200, 6)]);
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 8)]);
     assert_eq!(
         election.step(ms(0)),
         [release(200, Some("b"), MoveReason::HigherEpoch)]
@@ -256,9 +256,9 @@ fn leaving_keeps_each_vip_until_it_is_taken() {
     assert!(!election.handed_over());
     election.leave();
     assert_eq!(election.step(ms(1)), []);
-    assert_eq!(election.claims(), [claim(200, 5)]);
+    assert_eq!(election.claims(), [claim(200, 6)]);
     assert!(!election.handed_over());
-    election.on_claims(&name("c"), 0, 1, &[claim(200, 6)]);
+    election.on_claims(&name("c"), 0, 1, &[claim(200, 8)]);
     assert_eq!(
         election.step(ms(2)),
         [release(200, Some("c"), MoveReason::OwnerLeft)]
@@ -274,7 +274,7 @@ fn leaving_does_not_wait_for_what_nobody_can_take() {
     assert_eq!(election.step(ms(1)), []);
     assert!(election.handed_over());
     // It is still answered for until the process ends.
-    assert_eq!(election.claims(), [claim(200, 5)]);
+    assert_eq!(election.claims(), [claim(200, 6)]);
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn an_owner_that_policy_excludes_hands_over_and_is_not_silent_between() {
     let mut election = a_owns();
     election.set_vips(vips(&[200], &["b", "c"]));
     assert_eq!(election.step(ms(1)), []);
-    election.on_claims(&name("b"), 0, 1, &[claim(200, 6)]);
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 8)]);
     assert_eq!(
         election.step(ms(2)),
         [release(200, Some("b"), MoveReason::PolicyExcluded)]
@@ -307,7 +307,7 @@ fn an_owner_that_cannot_own_keeps_on_until_somebody_can() {
     assert_eq!(election.step(ms(1)), []);
     assert_eq!(election.unowned(), [vip(200)]);
     election.set_live(names(&["b"]));
-    election.on_claims(&name("b"), 0, 1, &[claim(200, 6)]);
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 8)]);
     assert_eq!(
         election.step(ms(2)),
         [release(200, Some("b"), MoveReason::OwnerNotEligible)]
@@ -320,11 +320,11 @@ fn the_claim_of_an_unfit_node_is_topped_but_not_ten_times_a_second() {
     election.set_vips(vips(&[200], &["a", "c"]));
     election.on_claims(&name("b"), 0, 1, &[claim(200, 8)]);
     let topped = |epoch| take(200, epoch, Some("b"), MoveReason::PolicyExcluded);
-    assert_eq!(election.step(ms(100)), [topped(9)]);
-    election.on_claims(&name("b"), 0, 1, &[claim(200, 10)]);
+    assert_eq!(election.step(ms(100)), [topped(10)]);
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 12)]);
     assert_eq!(election.step(ms(200)), []);
     assert_eq!(election.next_deadline(ms(200)), Some(ms(600)));
-    assert_eq!(election.step(ms(600)), [topped(11)]);
+    assert_eq!(election.step(ms(600)), [topped(14)]);
 }
 
 #[test]
@@ -354,7 +354,7 @@ fn who_is_not_chosen_waits_and_then_passes_the_silent_one_over() {
     assert_eq!(election.step(ms(499)), []);
     // c does not take it; nor would it ever, for all we know.
     assert_eq!(election.next_deadline(ms(2000)), Some(ms(500)));
-    let first = take(last, 1, None, MoveReason::FirstOwner);
+    let first = take(last, 2, None, MoveReason::FirstOwner);
     assert_eq!(election.step(ms(500)), [first]);
 }
 
@@ -369,43 +369,150 @@ fn deals_evenly_and_counts_what_is_owned_already() {
 }
 
 #[test]
-fn weights_share_in_proportion_and_weight_zero_comes_last() {
+fn preference_comes_before_load() {
     let lasts: Vec<u8> = (0..40).collect();
-    let taken = |weights: &[(&str, u32)], live: &[&str]| {
+    let taken = |preference: &[(&str, u32)], live: &[&str]| {
         let mut election = settled(&[]);
         let mut all = vips(&lasts, &["a", "b", "c"]);
         for candidates in all.values_mut() {
-            candidates.weights = weights.iter().map(|(node, w)| (name(node), *w)).collect();
+            candidates.preference = preference.iter().map(|(n, p)| (name(n), *p)).collect();
         }
         election.set_vips(all);
         election.set_live(names(live));
         election.step(ms(0)).len()
     };
-    assert_eq!(taken(&[("a", 2)], &["a", "b", "c"]), 20);
-    assert_eq!(taken(&[("a", 3)], &["a", "b"]), 30);
-    assert_eq!(taken(&[("a", 0)], &["a", "b", "c"]), 0);
-    assert_eq!(taken(&[("a", 0)], &["a"]), 40);
-    assert_eq!(taken(&[("a", 0), ("b", 0)], &["a", "b"]), 20);
+    assert_eq!(taken(&[("a", 2)], &["a", "b", "c"]), 40);
+    assert_eq!(taken(&[("b", 2), ("a", 1)], &["a", "b", "c"]), 0);
+    assert_eq!(taken(&[("b", 2), ("a", 1)], &["a", "c"]), 40);
+    assert_eq!(
+        taken(&[("a", 3), ("b", 3)], &["a", "b", "c"]),
+        20,
+        "equals share"
+    );
+}
+
+/// One VIP that `a`, `b` and `c` may own, with `change`.
+fn with_candidates(change: impl Fn(&mut Candidates)) -> BTreeMap<IpAddr, Candidates> {
+    let mut all = vips(&[200], &["a", "b", "c"]);
+    all.values_mut().for_each(change);
+    all
+}
+
+#[test]
+fn a_node_that_is_avoided_hands_over_and_keeps_what_nobody_else_can_own() {
+    let mut election = a_owns();
+    election.set_vips(with_candidates(|c| c.avoid = names(&["a"])));
+    assert_eq!(election.step(ms(1)), [], "it answers until it is followed");
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 8)]);
+    assert_eq!(
+        election.step(ms(2)),
+        [release(200, Some("b"), MoveReason::Drained)]
+    );
+    // The follower's view.
+    let mut election = b_owns();
+    election.set_live(names(&["a", "b"]));
+    election.set_vips(with_candidates(|c| c.avoid = names(&["b"])));
+    let taken = take(200, 8, Some("b"), MoveReason::Drained);
+    assert_eq!(election.step(ms(1)), [taken]);
+    // Where all are to be avoided, none is.
+    let mut election = a_owns();
+    election.set_vips(with_candidates(|c| c.avoid = names(&["a", "b", "c"])));
+    assert_eq!(election.step(ms(1)), []);
+    assert!(election.owner(&vip(200)).is_some());
+}
+
+#[test]
+fn the_wanted_node_takes_at_once_and_is_not_rebalanced_away() {
+    let mut election = b_owns().with_rebalancing(ms(1_000));
+    election.set_vips(with_candidates(|c| c.wanted = Some(name("a"))));
+    let taken = take(200, 8, Some("b"), MoveReason::Requested);
+    assert_eq!(election.step(ms(1)), [taken]);
+    election.on_claims(&name("b"), 0, 1, &[]);
+    assert_eq!(election.step(ms(60_000)), []);
+    // It is not taken from others by a node that cannot own it.
+    let mut election = b_owns();
+    election.set_vips(with_candidates(|c| c.wanted = Some(name("a"))));
+    election.set_live(names(&["b", "c"]));
+    assert_eq!(election.step(ms(1)), []);
+}
+
+#[test]
+fn a_vip_that_its_owner_drops_is_not_taken_before_the_reason_may_have_come() {
+    let mut election = b_owns();
+    election.set_live(names(&["a", "b"]));
+    election.on_claims(&name("b"), 0, 1, &[]);
+    assert_eq!(election.step(ms(1)), []);
+    let wake = election.next_deadline(ms(1)).unwrap();
+    assert!(wake <= ms(501), "{wake:?}");
+    // The VIP was deleted, which we hear a little later.
+    let mut deleted = election.clone();
+    deleted.set_vips(BTreeMap::new());
+    assert_eq!(deleted.step(ms(10)), []);
+    // It was not.
+    assert_eq!(election.step(ms(700)).len(), 1);
+}
+
+#[test]
+fn in_a_minority_claims_stay_below_those_of_nodes_out_of_sight() {
+    let mut election = b_owns();
+    election.set_majority(false, ms(1));
+    election.set_live(names(&["a"]));
+    let weak = take(200, 5, Some("b"), MoveReason::OwnerDied);
+    assert_eq!(election.step(ms(1)), [weak]);
+    assert_eq!(election.step(ms(10_000)), []);
+    // Healed, and others are heard before the owner is.
+    election.set_majority(true, ms(20_000));
+    election.set_live(names(&["a", "c"]));
+    assert_eq!(election.step(ms(20_001)), []);
+    election.set_live(names(&["a", "b", "c"]));
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 6)]);
+    assert_eq!(
+        election.step(ms(20_100)),
+        [release(200, Some("b"), MoveReason::HigherEpoch)]
+    );
+}
+
+#[test]
+fn in_a_minority_a_node_in_sight_is_followed_by_a_claim_that_beats_its_own() {
+    let mut election = b_owns();
+    election.set_majority(false, ms(1));
+    election.set_live(names(&["a"]));
+    election.set_away([(name("b"), Away::NotEligible)].into());
+    let taken = take(200, 7, Some("b"), MoveReason::OwnerNotEligible);
+    assert_eq!(election.step(ms(1)), [taken]);
+}
+
+#[test]
+fn a_preferred_node_gets_its_vips_slowly_if_rebalancing_is_on() {
+    let prefer = || with_candidates(|c| c.preference = [(name("a"), 10)].into());
+    let mut election = b_owns();
+    election.set_vips(prefer());
+    assert_eq!(election.step(ms(3_600_000)), []);
+    let mut election = b_owns().with_rebalancing(ms(30_000));
+    election.set_vips(prefer());
+    assert_eq!(election.step(ms(1)), []);
+    let taken = take(200, 8, Some("b"), MoveReason::Rebalanced);
+    assert_eq!(election.step(ms(31_000)), [taken]);
 }
 
 #[test]
 fn a_claim_between_pages_is_not_lost() {
     let mut election = settled(&[200, 201]);
     let b = name("b");
-    election.on_claims(&b, 0, 2, &[claim(200, 5)]);
-    election.on_claims(&b, 1, 2, &[claim(201, 5)]);
+    election.on_claims(&b, 0, 2, &[claim(200, 6)]);
+    election.on_claims(&b, 1, 2, &[claim(201, 6)]);
     assert_eq!(election.step(ms(0)), []);
     // 201 moves to the first page, which gets lost; the second one arrives empty.
     election.on_claims(&b, 1, 2, &[]);
     assert_eq!(election.step(ms(1)), []);
     // One unbroken run without it is not yet proof, a second one is.
     for at in [2, 3] {
-        assert_eq!(election.owner(&vip(201)), Some((b.clone(), 5)));
-        election.on_claims(&b, 0, 2, &[claim(200, 5)]);
+        assert_eq!(election.owner(&vip(201)), Some((b.clone(), 6)));
+        election.on_claims(&b, 0, 2, &[claim(200, 6)]);
         election.on_claims(&b, 1, 2, &[]);
         election.step(ms(at));
     }
-    assert_ne!(election.owner(&vip(201)), Some((b, 5)));
+    assert_ne!(election.owner(&vip(201)), Some((b, 6)));
 }
 
 #[test]
@@ -416,7 +523,7 @@ fn an_unchanged_world_costs_nothing() {
     election.heard(&name("b"));
     election.heard(&name("b"));
     election.step(ms(2000));
-    election.on_claims(&name("b"), 0, 1, &[claim(200, 5)]);
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 6)]);
     election.heard(&name("b"));
     assert!(!election.dirty);
     assert_eq!(election.next_deadline(ms(2000)), None);
@@ -426,7 +533,7 @@ fn an_unchanged_world_costs_nothing() {
 fn rebalancing_waits_for_calm_and_stops_when_even() {
     let pause = ms(30_000);
     let mut election = settled(&[200, 201, 202]).with_rebalancing(pause);
-    let b_has = [claim(200, 5), claim(201, 5), claim(202, 5)];
+    let b_has = [claim(200, 6), claim(201, 6), claim(202, 6)];
     election.on_claims(&name("b"), 0, 1, &b_has);
     election.set_live(names(&["a", "b"]));
     assert_eq!(election.step(ms(0)), []);
@@ -439,7 +546,7 @@ fn rebalancing_waits_for_calm_and_stops_when_even() {
     let [
         Action::Take {
             vip: got,
-            epoch: 6,
+            epoch: 8,
             from: Some(from),
             reason,
         },
@@ -462,7 +569,7 @@ fn rebalancing_waits_for_calm_and_stops_when_even() {
 #[test]
 fn without_rebalancing_nothing_moves_however_uneven() {
     let mut election = settled(&[200, 201, 202]);
-    let b_has = [claim(200, 5), claim(201, 5), claim(202, 5)];
+    let b_has = [claim(200, 6), claim(201, 6), claim(202, 6)];
     election.on_claims(&name("b"), 0, 1, &b_has);
     assert_eq!(election.step(ms(0)), []);
     assert_eq!(election.step(ms(3_600_000)), []);
