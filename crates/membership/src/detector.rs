@@ -165,6 +165,16 @@ impl Detector {
             .map_or(PeerState::Unknown, |peer| peer.state)
     }
 
+    /// Was `node` heard lately, its speaker or its kernel? Stricter than its state: where many
+    /// fall silent at once, the first is given up while the others are still only late.
+    pub fn in_sight(&self, node: &NodeName) -> bool {
+        self.peers.get(node).is_some_and(|peer| match peer.state {
+            PeerState::Unknown | PeerState::Dead => false,
+            PeerState::Suspect => peer.answered(),
+            _ => true,
+        })
+    }
+
     /// All peers by name: state, and time since the last heartbeat or first listing.
     pub fn peers(&self, now: Duration) -> impl Iterator<Item = (NodeName, PeerState, Duration)> {
         self.peers

@@ -7,18 +7,21 @@
 //! +--------+-------+------+------------+---------+---------+------------+--------------+
 //!  32             40     42      44       46
 //! +--------------+------+-------+--------+--------+-----------+-----------+-------------+
-//! | table digest | page | pages | claims | sender | claim ... | (ignored) | 16-byte tag |
+//! | table digest | page | pages | claims | sender | claim ... | interface | 16-byte tag |
 //! +--------------+------+-------+--------+--------+-----------+-----------+-------------+
 //! claim = family (4 or 6), address (4 or 16 bytes), epoch (8 bytes)
+//! interface = length (0 to 15), name of the uplink
 //! ```
 //!
 //! All integers are big-endian. The tag is HMAC-SHA-256 over everything before
 //! it, cut to 16 bytes (RFC 2104 section 5 allows truncation to half the hash).
 //! Nothing is read from a datagram before its tag was verified. Bytes between the
-//! last claim and the tag are ignored, so a later release can append fields
-//! and still be understood by this one during a rolling upgrade.
+//! interface and the tag are ignored, so a later release can append fields
+//! and still be understood by this one during a rolling upgrade; a datagram that ends
+//! after the claims is of a release that knew no interface.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -44,8 +47,10 @@ pub const MAX_PAGES: u16 = 256;
 pub const MAX_NAME: usize = 253;
 /// Claims that are carried whatever their family and the sender's name; what is beyond
 /// does not reach the peers, so the caller must not hold more.
-pub const MAX_CLAIMS: usize =
-    MAX_PAGES as usize * ((MAX_DATAGRAM - HEADER - MAX_NAME - TAG_LEN) / CLAIM_V6);
+pub const MAX_CLAIMS: usize = MAX_PAGES as usize
+    * ((MAX_DATAGRAM - HEADER - MAX_NAME - 1 - MAX_INTERFACE - TAG_LEN) / CLAIM_V6);
+/// The longest name of an interface (`IFNAMSIZ` less its NUL, `include/uapi/linux/if.h`).
+pub const MAX_INTERFACE: usize = 15;
 
 const HEADER: usize = 46;
 const CLAIM_V4: usize = 1 + 4 + 8;
@@ -56,7 +61,7 @@ const CLAIM_V6: usize = 1 + 16 + 8;
 pub struct Claim {
     /// The floating address.
     pub vip: IpAddr,
-    /// How many times the ownership changed hands; the higher claim wins.
+    /// The number of this ownership; the higher claim wins.
     pub epoch: u64,
 }
 
@@ -69,18 +74,22 @@ pub struct Flags {
     pub can_own: bool,
     /// The receiver is asked to answer at once with a heartbeat of its own.
     pub solicit: bool,
+    /// The receiver has come and gone lately: it should not be given VIPs to even the spread out.
+    pub hold: bool,
 }
 
 impl Flags {
     const LEAVING: u8 = 1;
     const CAN_OWN: u8 = 2;
     const SOLICIT: u8 = 4;
+    const HOLD: u8 = 8;
 
     fn to_bits(self) -> u8 {
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };
         bit(self.leaving, Self::LEAVING)
             | bit(self.can_own, Self::CAN_OWN)
             | bit(self.solicit, Self::SOLICIT)
+            | bit(self.hold, Self::HOLD)
     }
 
     fn from_bits(bits: u8) -> Self {
@@ -88,6 +97,7 @@ impl Flags {
             leaving: bits & Self::LEAVING != 0,
             can_own: bits & Self::CAN_OWN != 0,
             solicit: bits & Self::SOLICIT != 0,
+            hold: bits & Self::HOLD != 0,
         }
     }
 }
@@ -116,6 +126,8 @@ pub struct Heartbeat {
     pub page: u16,
     /// Pages of this heartbeat. [`encode`] ignores and sets it.
     pub pages: u16,
+    /// Name of the sender's uplink, which policies select by; empty if it did not say.
+    pub interface: Arc<str>,
     /// The VIPs that the sender claims; after [`decode`] those of this page.
     pub claims: Vec<Claim>,
 }
@@ -167,7 +179,9 @@ pub fn encode(heartbeat: &Heartbeat, keys: &Keys) -> Vec<Vec<u8>> {
     let mut claims = heartbeat.claims.clone();
     claims.sort_unstable();
     let sender = wire::cut(&heartbeat.sender, MAX_NAME);
-    let pages = paginate(&claims, MAX_DATAGRAM - HEADER - sender.len() - TAG_LEN);
+    let interface = wire::cut(&heartbeat.interface, MAX_INTERFACE);
+    let fixed = HEADER + sender.len() + 1 + interface.len() + TAG_LEN;
+    let pages = paginate(&claims, MAX_DATAGRAM - fixed);
     let count = pages.len() as u16;
     pages
         .iter()
@@ -188,6 +202,8 @@ pub fn encode(heartbeat: &Heartbeat, keys: &Keys) -> Vec<Vec<u8>> {
             for claim in *claims {
                 put_claim(&mut out, claim);
             }
+            out.push(interface.len() as u8);
+            out.extend(interface.as_bytes());
             let tag = keys.current.tag(&out);
             out.extend(tag);
             out
@@ -258,6 +274,7 @@ fn parse(body: &[u8]) -> Result<Heartbeat, DecodeError> {
         return Err(DecodeError::Malformed("sender"));
     }
     let claims = (0..count).map(|_| read.claim()).collect::<Result<_, _>>()?;
+    let interface = read.interface()?;
     Ok(Heartbeat {
         sender: name.into(),
         boot_id,
@@ -269,6 +286,7 @@ fn parse(body: &[u8]) -> Result<Heartbeat, DecodeError> {
         table_digest,
         page,
         pages,
+        interface: interface.into(),
         claims,
     })
 }

@@ -79,6 +79,8 @@ pub struct Speaker {
     can_own: bool,
     solicit: bool,
     fit_peers: BTreeSet<NodeName>,
+    /// Peers that were heard at least once.
+    known: BTreeSet<NodeName>,
     guard: ReplayGuard,
     /// The real detector.
     pub detector: Detector,
@@ -112,6 +114,7 @@ impl Speaker {
             can_own: start.can_own,
             solicit: start.solicit,
             fit_peers: BTreeSet::new(),
+            known: BTreeSet::new(),
             guard: ReplayGuard::new(),
             detector,
             election,
@@ -130,6 +133,7 @@ impl Speaker {
         let events = self
             .detector
             .on_heartbeat(&beat.sender, beat.flags.leaving, now);
+        self.known.insert(beat.sender.clone());
         if beat.flags.can_own {
             self.fit_peers.insert(beat.sender.clone());
         } else {
@@ -254,6 +258,12 @@ impl Speaker {
             self.election
                 .listen_until(woken + self.detector.config().timeout());
         }
+        let (mut seen, mut all) = (1, 1);
+        for node in &self.known {
+            all += 1;
+            seen += usize::from(self.detector.in_sight(node));
+        }
+        self.election.set_majority(seen * 2 > all, now);
         self.election.set_away(away);
         self.election.set_live(live);
         let actions = self.election.step(now);
@@ -280,6 +290,7 @@ impl Speaker {
                 leaving: self.leaving_since.is_some(),
                 can_own: self.can_own,
                 solicit,
+                hold: false,
             },
             uplink_mac: [2, 0, 0, 0, 0, 1],
             director_mac: [2, 0, 0, 0, 0, 2],
@@ -287,6 +298,7 @@ impl Speaker {
             table_digest: 0,
             page: 0,
             pages: 1,
+            interface: "eth0".into(),
             claims: claims
                 .into_iter()
                 .map(|claim| Claim {

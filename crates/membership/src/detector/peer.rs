@@ -99,6 +99,11 @@ impl Peer {
         now.saturating_sub(self.heard_at)
     }
 
+    /// Did its kernel answer since the last heartbeat?
+    pub(super) fn answered(&self) -> bool {
+        self.answered
+    }
+
     pub(super) fn beat(&mut self, leaving: bool, now: Duration, on_change: OnChange<'_>) {
         let to = if leaving {
             PeerState::Leaving

@@ -20,6 +20,7 @@ fn beat(claims: Vec<Claim>) -> Heartbeat {
             leaving: false,
             can_own: true,
             solicit: false,
+            hold: false,
         },
         uplink_mac: [0x02, 0, 0, 0, 0, 0x11],
         director_mac: [0x02, 0, 0, 0, 0, 0x22],
@@ -27,6 +28,7 @@ fn beat(claims: Vec<Claim>) -> Heartbeat {
         table_digest: 0xdead_beef,
         page: 0,
         pages: 1,
+        interface: "eth0".into(),
         claims,
     }
 }
@@ -62,6 +64,7 @@ fn bytes_are_as_documented() {
     expected.extend([0, 0, 0, 1, 0, 1]);
     expected.extend(b"node1");
     expected.extend([4, 192, 0, 2, 200, 0, 0, 0, 0, 0, 0, 0, 7]);
+    expected.extend(b"\x04eth0");
     // HMAC-SHA-256(HMAC-SHA-256(secret, label), body), cut to 16 bytes; computed
     // by Python's hmac module.
     expected.extend(TAG);
@@ -69,7 +72,7 @@ fn bytes_are_as_documented() {
 }
 
 const TAG: [u8; 16] = [
-    0x64, 0x80, 0x48, 0xbd, 0x42, 0x73, 0xe0, 0xa1, 0xaf, 0x0a, 0x51, 0x9f, 0x17, 0xa5, 0x0c, 0x0a,
+    0x6a, 0xa0, 0xa1, 0x2c, 0x1f, 0xaa, 0x1a, 0x29, 0x7a, 0x57, 0xcd, 0x96, 0x8c, 0x0b, 0x7a, 0x63,
 ];
 
 #[test]
@@ -86,7 +89,7 @@ fn a_thousand_claims_go_in_pages_below_the_limit() {
         .iter()
         .map(|d| decode(d, &keys()).unwrap())
         .collect();
-    // 1,133 bytes of room, 25 per claim.
+    // 1,128 bytes of room, 25 per claim.
     assert_eq!(pages.len(), 1000usize.div_ceil(45));
     for (page, at) in pages.iter().zip(0..) {
         assert_eq!((page.page, usize::from(page.pages)), (at, pages.len()));
@@ -209,9 +212,9 @@ fn refuses_authentic_nonsense() {
     assert_eq!(spoiled(43, 0), Err(DecodeError::Malformed("page")));
     assert_eq!(spoiled(42, 255), Err(DecodeError::Malformed("page")));
     // More claims than there are; an unknown family; an empty, a long and a non-UTF-8 name.
-    assert_eq!(spoiled(45, 2), Err(DecodeError::Malformed("claim family")));
+    assert_eq!(spoiled(45, 2), Err(DecodeError::Malformed("claim epoch")));
     assert_eq!(spoiled(51, 5), Err(DecodeError::Malformed("claim family")));
-    assert_eq!(spoiled(51, 6), Err(DecodeError::Malformed("claim address")));
+    assert_eq!(spoiled(51, 6), Err(DecodeError::Malformed("claim epoch")));
     assert_eq!(spoiled(3, 0), Err(DecodeError::Malformed("sender")));
     assert_eq!(spoiled(3, 200), Err(DecodeError::Malformed("sender")));
     assert_eq!(spoiled(46, 0xff), Err(DecodeError::Malformed("sender")));
@@ -226,6 +229,20 @@ fn fields_of_a_later_release_are_skipped() {
     later[1] |= 0x80;
     let read = decode(&signed(later), &keys()).unwrap();
     assert_eq!(read, beat(vec![claim("192.0.2.200", 7)]));
+}
+
+#[test]
+fn a_release_that_told_no_interface_is_understood() {
+    let mut before = body(vec![claim("192.0.2.200", 7)]);
+    before.truncate(before.len() - "_eth0".len());
+    let read = decode(&signed(before.clone()), &keys()).unwrap();
+    assert_eq!((&*read.interface, read.claims.len()), ("", 1));
+    for bad in [&[16][..], &[2, b'e'], &[1, 0xff]] {
+        let mut body = before.clone();
+        body.extend(bad);
+        let error = decode(&signed(body), &keys()).unwrap_err();
+        assert_eq!(error, DecodeError::Malformed("interface"));
+    }
 }
 
 #[test]
@@ -246,16 +263,18 @@ prop_compose! {
     fn any_beat()(
         name in "[a-z0-9.-]{1,253}",
         (boot_id, counter, table_digest) in any::<(u64, u64, u64)>(),
-        (leaving, can_own, solicit) in any::<(bool, bool, bool)>(),
+        (leaving, can_own, solicit, hold) in any::<(bool, bool, bool, bool)>(),
+        interface in "[a-z0-9.-]{0,15}",
         (uplink_mac, director_mac, mode) in any::<([u8; 6], [u8; 6], u8)>(),
         claims in proptest::collection::btree_set(any_claim(), 0..300),
     ) -> Heartbeat {
         Heartbeat {
             sender: name.as_str().into(),
             boot_id, counter, table_digest, uplink_mac, director_mac, mode,
-            flags: Flags { leaving, can_own, solicit },
+            flags: Flags { leaving, can_own, solicit, hold },
             page: 0,
             pages: 1,
+            interface: interface.as_str().into(),
             claims: claims.into_iter().collect(),
         }
     }

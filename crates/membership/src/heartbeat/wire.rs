@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Claim, DecodeError};
+use super::{Claim, DecodeError, MAX_INTERFACE};
 
 const FAMILY_V4: u8 = 4;
 const FAMILY_V6: u8 = 6;
@@ -39,6 +39,20 @@ impl<'a> Reader<'a> {
             .ok_or(DecodeError::Malformed(what))?;
         self.0 = rest;
         Ok(*head)
+    }
+
+    /// The name of an interface; empty if nothing follows.
+    pub(super) fn interface(&mut self) -> Result<&'a str, DecodeError> {
+        const WHAT: &str = "interface";
+        if self.0.is_empty() {
+            return Ok("");
+        }
+        let [length] = self.array(WHAT)?;
+        if usize::from(length) > MAX_INTERFACE {
+            return Err(DecodeError::Malformed(WHAT));
+        }
+        let name = self.bytes(length.into(), WHAT)?;
+        std::str::from_utf8(name).map_err(|_| DecodeError::Malformed(WHAT))
     }
 
     pub(super) fn claim(&mut self) -> Result<Claim, DecodeError> {

@@ -15,6 +15,7 @@ fn beat(sender: &str, boot_id: u64, counter: u64, page: u16) -> Heartbeat {
         table_digest: 0,
         page,
         pages: 8,
+        interface: "".into(),
         claims: vec![],
     }
 }
