@@ -64,13 +64,14 @@ pub struct L2AnnouncementSpec {
     pub node_selectors: Vec<LabelSelector>,
 
     /// Nodes that announce rather than others, if they can: the weights of all entries that
-    /// match a node add up, and the heaviest nodes are asked first.
+    /// match a node add up, and the heaviest nodes are asked first. Equal ones share.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub preferred_nodes: Vec<PreferredNodes>,
 
-    /// Interfaces of the nodes to announce on; empty means the one with the default route.
+    /// Uplinks to announce on, by name or with the wildcards * and ?: a node whose uplink matches
+    /// none of them stays out. Empty means any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 15)))]
     #[x_kube(merge_strategy = ListMerge::Set)]

@@ -4,6 +4,12 @@
 pub const ANNOTATION_POOL: &str = "lightship.dev/pool";
 /// Service annotation: these addresses and no others, comma separated, at most one per family.
 pub const ANNOTATION_ADDRESSES: &str = "lightship.dev/addresses";
+/// VirtualIP annotation: move the address to this node, once.
+pub const ANNOTATION_MOVE_TO: &str = "lightship.dev/move-to";
+/// VirtualIP annotation: keep the address on this node while it can own it.
+pub const ANNOTATION_PIN_TO: &str = "lightship.dev/pin-to";
+/// Node annotation: move all addresses off this node. The value `false` means the same as none.
+pub const ANNOTATION_DRAIN: &str = "lightship.dev/drain";
 /// The `spec.loadBalancerClass` that is ours.
 pub const LOAD_BALANCER_CLASS: &str = "lightship.dev/l2";
 /// Server-side apply manager of everything the controller writes.

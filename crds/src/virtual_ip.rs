@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
     category = "lightship",
     status = "VirtualIPStatus",
     derive = "PartialEq",
-    doc = "One address in use. Written by Lightship; there is nothing here to edit.",
+    doc = "One address in use. Written by Lightship; only annotations are there to edit.",
     printcolumn(name = "Address", type_ = "string", json_path = ".spec.address"),
     printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
     printcolumn(name = "Service", type_ = "string", json_path = ".spec.usedBy"),
@@ -129,7 +129,8 @@ pub struct VirtualIPStatus {
     /// The node that answers ARP and NDP for the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// The ownership's number: it grows with every move, and of two claims the higher one holds.
+    /// The ownership's number: of two claims the higher one holds. Even if the owner saw more than
+    /// half of the nodes when it took the address, else odd.
     #[serde(default)]
     pub epoch: i64,
     /// How the owner forwards.
@@ -141,7 +142,7 @@ pub struct VirtualIPStatus {
     /// The MAC address that is announced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
-    /// The nodes that serve the address.
+    /// The nodes that serve the address, and those that should but are gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5000))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -155,7 +156,11 @@ pub struct VirtualIPStatus {
     /// The last change of owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_move: Option<LastMove>,
+    /// The node of the annotation lightship.dev/move-to that has been dealt with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_to: Option<String>,
     /// `Ready`: whether the address is announced and has a backend, and if not why.
+    /// `Placed`: whether it is on the node that an annotation asks for; absent without one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -39,6 +39,16 @@ pub struct Args {
     #[arg(long, default_value_t = 7733)]
     pub heartbeat_port: u16,
 
+    /// What a cordon does to the addresses of a node: `keep` them until its speaker stops, or
+    /// `move` them to other nodes. The same on all nodes.
+    #[arg(long, value_enum, default_value_t = Cordon::Keep)]
+    pub cordon: Cordon,
+
+    /// Once ownership has been calm for so many seconds, one address is moved to even the
+    /// spread out or to a preferred node, and so on. 0: never. The same on all nodes.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=86_400), value_name = "S")]
+    pub rebalance_after: u32,
+
     /// Where the last known state is kept over a restart of the speaker. It should not
     /// outlive a boot.
     #[arg(long, default_value = "/run/lightship/state.json")]
@@ -72,6 +82,15 @@ pub enum Mode {
     DirectRouting,
     /// Never a director.
     Announce,
+}
+
+/// What a cordon does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Cordon {
+    /// Nothing: a cordoned node forwards as before.
+    Keep,
+    /// Its addresses move, as long as other nodes can own them.
+    Move,
 }
 
 fn milliseconds(text: &str) -> Result<Duration, String> {

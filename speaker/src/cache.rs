@@ -37,12 +37,18 @@ pub struct Saved {
 }
 
 /// What a peer last said of itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedPeer {
     /// The MAC of its uplink, where directors send its share.
     pub uplink_mac: [u8; 6],
+    /// The MAC of its director, which it announces VIPs with.
+    #[serde(default)]
+    pub director_mac: [u8; 6],
     /// Whether it has a director.
     pub direct_routing: bool,
+    /// The name of its uplink; empty if it did not say.
+    #[serde(default)]
+    pub interface: Arc<str>,
 }
 
 /// Why a state file was not used.

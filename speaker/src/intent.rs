@@ -6,8 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use crate::world::{NodeName, Port, Protocol, Service, ServiceRef, Vip, World};
+use crate::eligibility::{self, Case, Eligibility, Policy};
+use crate::world::{NodeName, Port, Protocol, Service, ServiceRef, World};
 
 /// A virtual service of the director: one VIP, protocol and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,9 +43,10 @@ pub struct Virtual {
 /// Who may answer for a VIP and who serves it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VipIntent {
-    /// Nodes that may own it, were they alive, with how much they are preferred.
-    pub candidates: BTreeMap<NodeName, u32>,
-    /// Nodes that serve at least one of its ports, with their weight.
+    /// Which nodes may own it, were they alive, and why the others may not.
+    pub eligibility: Eligibility,
+    /// Nodes that serve at least one of its ports, with their weight, and at 0 those that would
+    /// if they lived.
     pub backends: BTreeMap<NodeName, u32>,
     /// An L2Announcement asks for `forwardingMode: Announce`: it gets no director.
     pub announce_only: bool,
@@ -59,18 +62,20 @@ pub struct Intent {
 }
 
 /// What heartbeats and probes tell about a node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeHealth {
     /// Its kernel lives: it can serve as a real server.
     pub alive: bool,
     /// It has a director (else it only announces).
     pub direct_routing: bool,
+    /// The name of its uplink; empty if it did not say.
+    pub interface: Arc<str>,
 }
 
 /// Computes the intent.
 ///
 /// `health` has an entry for each node that has been heard, the own node included.
-pub fn compute(world: &World, health: &BTreeMap<NodeName, NodeHealth>) -> Intent {
+pub fn compute(world: &World, health: &BTreeMap<NodeName, NodeHealth>, policy: Policy) -> Intent {
     let mut intent = Intent::default();
     for (&address, vip) in &world.vips {
         let mut entry = VipIntent {
@@ -88,19 +93,20 @@ pub fn compute(world: &World, health: &BTreeMap<NodeName, NodeHealth>) -> Intent
                 here.extend(
                     nodes
                         .iter()
-                        .filter(|(_, w)| **w > 0)
+                        .filter(|(_, share)| share.weight > 0)
                         .map(|(n, _)| n.clone()),
                 );
             }
             let weights: BTreeMap<IpAddr, u32> = nodes
                 .iter()
-                .filter_map(|(name, weight)| {
-                    Some((world.nodes.get(name)?.address_like(address)?, *weight))
+                .filter(|(_, share)| share.alive)
+                .filter_map(|(name, share)| {
+                    Some((world.nodes.get(name)?.address_like(address)?, share.weight))
                 })
                 .collect();
-            for (name, weight) in nodes {
+            for (name, share) in nodes {
                 let best = entry.backends.entry(name).or_default();
-                *best = weight.max(*best);
+                *best = share.weight.max(*best);
             }
             if entry.announce_only {
                 continue;
@@ -118,7 +124,14 @@ pub fn compute(world: &World, health: &BTreeMap<NodeName, NodeHealth>) -> Intent
                 );
             }
         }
-        entry.candidates = candidates(world, health, address, vip, &entry, local_nodes.as_ref());
+        entry.eligibility = eligibility::judge(&Case {
+            world,
+            health,
+            policy,
+            address,
+            vip,
+            local_nodes: local_nodes.as_ref(),
+        });
         intent.vips.insert(address, entry);
     }
     intent
@@ -135,20 +148,22 @@ fn scheduling(service: &Service, port: Port) -> Scheduling {
 ///
 /// Under `externalTrafficPolicy: Cluster` that is every node, if there is an endpoint anywhere; under `Local` those with
 /// an endpoint, where nodes whose endpoints all terminate get new flows only if no
-/// node has a ready one (as kube-proxy does on each node). A node that died is not
-/// listed: [`crate::grace`] keeps it at weight 0 for a while.
+/// node has a ready one (as kube-proxy does on each node). A node that died is listed as such:
+/// the director's table does not have it ([`crate::grace`] keeps it at weight 0 for a while), but
+/// people should see that it is missing. One that was never heard is not missed.
 fn real_servers(
     world: &World,
     health: &BTreeMap<NodeName, NodeHealth>,
     vip: IpAddr,
     reference: &ServiceRef,
     service: &Service,
-) -> BTreeMap<NodeName, u32> {
-    let usable = |name: &NodeName| {
+) -> BTreeMap<NodeName, Share> {
+    let share = |name: &NodeName, weight: u32| {
         let node = world.nodes.get(name)?;
-        let health = health.get(name)?;
-        let barred = node.excluded || node.network_unavailable;
-        (node.address_like(vip).is_some() && health.alive && !barred).then(|| name.clone())
+        let alive = health.get(name)?.alive;
+        let barred = node.excluded || node.network_unavailable || node.address_like(vip).is_none();
+        let weight = if alive { weight } else { 0 };
+        (!barred).then(|| (name.clone(), Share { weight, alive }))
     };
     if !service.local {
         // Without any endpoint no node can serve. The director then has no real server and
@@ -159,56 +174,25 @@ fn real_servers(
         return world
             .nodes
             .keys()
-            .filter_map(|name| Some((usable(name)?, 1)))
+            .filter_map(|name| share(name, 1))
             .collect();
     }
     let (ready, draining) = world.endpoint_nodes(reference, vip.is_ipv6());
-    let ready: BTreeSet<_> = ready.iter().filter_map(usable).collect();
-    let draining_weight = u32::from(ready.is_empty());
+    let ready: BTreeMap<_, _> = ready.iter().filter_map(|name| share(name, 1)).collect();
+    let draining_weight = u32::from(!ready.values().any(|share| share.alive));
     let draining = draining
         .iter()
-        .filter_map(usable)
-        .map(|n| (n, draining_weight));
+        .filter_map(|name| share(name, draining_weight));
     draining
-        .chain(ready.iter().map(|n| (n.clone(), 1)))
+        .chain(ready.iter().map(|(n, s)| (n.clone(), *s)))
         .collect()
 }
 
-/// The nodes that may own a VIP.
-///
-/// With a director any node can own any VIP. A node that only announces hands what it
-/// receives to its own kube-proxy, so under `Local` it needs an endpoint of its own.
-fn candidates(
-    world: &World,
-    health: &BTreeMap<NodeName, NodeHealth>,
-    address: IpAddr,
-    vip: &Vip,
-    entry: &VipIntent,
-    local_nodes: Option<&BTreeSet<NodeName>>,
-) -> BTreeMap<NodeName, u32> {
-    let policies = world.announcements_for(vip);
-    world
-        .nodes
-        .iter()
-        .filter(|(name, node)| {
-            // Without any L2Announcement in the cluster every node announces every VIP, so
-            // that a first pool and Service just work.
-            let allowed = world.announcements.is_empty()
-                || policies.iter().any(|p| p.allows_node(&node.labels));
-            let directs =
-                !entry.announce_only && health.get(*name).is_none_or(|h| h.direct_routing);
-            let serves = directs || local_nodes.is_none_or(|nodes| nodes.contains(*name));
-            allowed
-                && serves
-                && !node.excluded
-                && !node.network_unavailable
-                && node.address_like(address).is_some()
-        })
-        .map(|(name, node)| {
-            let preference = policies.iter().map(|p| p.preference(&node.labels)).sum();
-            (name.clone(), preference)
-        })
-        .collect()
+/// What a node does for a Service.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    weight: u32,
+    alive: bool,
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! The speaker: announces virtual IPs and directs their traffic on one node.
 //!
 //! See [`run`] for the threads, tasks and channels; the pure parts are [`intent`],
-//! [`grace`], [`schedule`] and [`core`].
+//! [`eligibility`], [`grace`], [`schedule`] and [`core`].
 
 pub mod args;
 pub mod cache;
 pub mod core;
 pub mod director;
+pub mod eligibility;
 pub mod grace;
+pub mod groups;
 pub mod guard;
 pub mod intent;
 pub mod node;

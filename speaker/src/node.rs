@@ -6,19 +6,18 @@
 //! what it says. Nothing here waits for the network or the kernel but in that one `select`.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use lightship_frames::ndp::solicited_node;
 use lightship_membership::Keys;
-use lightship_netio::{Filter, Monitor, MulticastGroups, Notice, PacketSocket};
+use lightship_netio::{Filter, PacketSocket};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 
 use crate::cache::Saved;
-use crate::core::{Core, DirectorIntent, DirectorReport, Output, Ownership};
+use crate::core::{Core, DirectorIntent, DirectorReport, Output, Ownership, UplinkState};
 use crate::world::World;
 
 /// How long a leaving speaker waits for others to take its VIPs.
@@ -34,6 +33,10 @@ pub struct Links {
     pub world: watch::Receiver<Option<Arc<World>>>,
     /// The heartbeat secrets, newest first.
     pub secrets: watch::Receiver<Vec<Vec<u8>>>,
+    /// Whether the uplink can be used.
+    pub uplink: watch::Receiver<UplinkState>,
+    /// The IPv6 VIPs to listen for.
+    pub groups: watch::Sender<BTreeSet<Ipv6Addr>>,
     /// What the director says.
     pub reports: mpsc::UnboundedReceiver<DirectorReport>,
     /// What the director should hold.
@@ -84,8 +87,6 @@ pub async fn run(
     // A socket that the runtime has not seen yet refuses `try_send_to` without a word.
     udp.writable().await?;
     let packets = PacketSocket::open(at.uplink, Filter::ArpAndNdp)?;
-    let mut monitor = Monitor::open()?;
-    let mut groups = MulticastGroups::open()?;
     let mut datagram = vec![0; 2048];
     let mut frame = vec![0; 2048];
     let mut leaving: Option<Duration> = None;
@@ -108,7 +109,7 @@ pub async fn run(
                 }
                 Output::Director(intent) => drop(links.director.send_replace(intent)),
                 Output::Report(report) => drop(links.ownership.send_replace(report)),
-                Output::Groups(vips) => join(&mut groups, at.uplink, &vips),
+                Output::Groups(vips) => drop(links.groups.send_replace(vips)),
                 Output::Save => save = true,
             }
         }
@@ -166,10 +167,12 @@ pub async fn run(
                     core.on_keys(keys);
                 }
             }
-            Ok(Notice::Link { index, gone: true }) = monitor.next() => {
-                if index == at.uplink {
-                    bail!("the uplink is gone; starting anew");
+            Ok(()) = links.uplink.changed() => {
+                let state = *links.uplink.borrow_and_update();
+                if !state.same {
+                    bail!("the uplink is gone or has another MAC; starting anew");
                 }
+                core.on_uplink(state, origin.elapsed());
             }
             Ok(()) = links.stop.changed(), if leaving.is_none() => {
                 tracing::info!("handing VIPs over before stopping");
@@ -179,17 +182,5 @@ pub async fn run(
             }
             () = tokio::time::sleep_until(deadline.into()) => {}
         }
-    }
-}
-
-/// Listens to exactly the solicited-node groups of these VIPs, whether owned or not: a
-/// standby that is a member already answers a round trip earlier when it takes over.
-fn join(groups: &mut MulticastGroups, uplink: u32, vips: &BTreeSet<std::net::Ipv6Addr>) {
-    let wanted = vips
-        .iter()
-        .map(|vip| (uplink, solicited_node(*vip)))
-        .collect();
-    if let Err(error) = groups.set(&wanted) {
-        tracing::warn!(%error, "cannot listen for all neighbour solicitations");
     }
 }

@@ -9,6 +9,8 @@
 //! │ status::run       │◀──────────┤  election, intent    │◀────────┤  neighbours, IPVS     │
 //! │ keep (state file) │◀──────────┤  heartbeats, ARP/NDP │ report  │                       │
 //! │ guard, report     │           │                      │         │                       │
+//! │ groups::run       │◀──────────┤                      │         │                       │
+//! │ uplink::watch     ├──────────▶│                      │         │                       │
 //! └───────────────────┘ Ownership └──────────────────────┘         └───────────────────────┘
 //! ```
 //!
@@ -25,9 +27,10 @@ use lightship_crds::VipMode;
 use lightship_frames::Mac;
 use tokio::sync::{mpsc, watch};
 
-use crate::args::{Args, Mode};
+use crate::args::{Args, Cordon, Mode};
 use crate::cache::{self, LoadError, Saved};
-use crate::core::{Core, DirectorReport, Ownership, Setup};
+use crate::core::{Core, DirectorReport, Ownership, Setup, UplinkState};
+use crate::eligibility::Policy;
 use crate::report::{Facts, Trouble};
 use crate::uplink::{self, Uplink};
 use crate::world::{Node, NodeName, World};
@@ -103,6 +106,12 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         uplink_mac: link.mac,
         director_mac,
         direct_routing: found.is_some(),
+        interface: link.name.as_str().into(),
+        policy: Policy {
+            cordon_moves: args.cordon == Cordon::Move,
+        },
+        rebalance: (args.rebalance_after > 0)
+            .then(|| Duration::from_secs(args.rebalance_after.into())),
     };
     tracing::info!(node = %me, uplink = %link.name, uplink_mac = %link.mac, %director_mac,
         mode = ?mode, "speaker starts");
@@ -131,7 +140,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         interface: link.name.clone(),
         director_mac: director_mac.to_string(),
         uplink_mac: link.mac.to_string(),
-        started,
+        origin,
     };
     tokio::spawn(status::run(client, identity, ownership, world.clone()));
     let keeper = tokio::spawn(keep(args.state_file.clone(), saved_rx));
@@ -143,7 +152,15 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         port: args.heartbeat_port,
         uplink: link.index,
     };
+    let (uplink_tx, uplink_rx) = watch::channel(UplinkState::FINE);
+    // An uplink that was named need not carry the node's address.
+    let carried = args.uplink.is_none().then_some(address);
+    tokio::spawn(uplink::watch(link.clone(), carried, uplink_tx));
+    let (groups_tx, groups_rx) = watch::channel(Default::default());
+    tokio::spawn(crate::groups::run(link.index, groups_rx));
     let links = node::Links {
+        uplink: uplink_rx,
+        groups: groups_tx,
         world,
         secrets,
         reports,

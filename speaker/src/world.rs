@@ -92,6 +92,15 @@ pub struct Node {
     pub excluded: bool,
     /// Its condition NetworkUnavailable is True.
     pub network_unavailable: bool,
+    /// `spec.unschedulable`.
+    #[serde(default)]
+    pub cordoned: bool,
+    /// It has the taint `node.kubernetes.io/out-of-service`.
+    #[serde(default)]
+    pub out_of_service: bool,
+    /// It has the annotation `lightship.dev/drain`, and not with the value `false`.
+    #[serde(default)]
+    pub drained: bool,
 }
 
 impl Node {
@@ -122,6 +131,15 @@ pub struct Vip {
     pub recorded_owner: Option<NodeName>,
     /// The epoch that the object's status names, as last read.
     pub recorded_epoch: u64,
+    /// The node that the annotation `lightship.dev/pin-to` names.
+    #[serde(default)]
+    pub pin_to: Option<NodeName>,
+    /// The node that the annotation `lightship.dev/move-to` names.
+    #[serde(default)]
+    pub move_to: Option<NodeName>,
+    /// The `move_to` that the object's status says has been dealt with.
+    #[serde(default)]
+    pub moved_to: Option<NodeName>,
 }
 
 /// A Service that holds a VIP.
@@ -184,8 +202,14 @@ pub struct Announcement {
     pub nodes: Vec<LabelSelector>,
     /// Nodes to prefer, with the weight of each selector.
     pub preferred: Vec<(u32, LabelSelector)>,
+    /// Names and globs of the uplinks to announce on; empty means any.
+    #[serde(default)]
+    pub interfaces: Vec<String>,
     /// `forwardingMode: Announce`: no director for these VIPs.
     pub announce_only: bool,
+    /// `forwardingMode: DirectRouting`: nodes without a director stay out.
+    #[serde(default)]
+    pub direct_only: bool,
 }
 
 impl Announcement {
@@ -202,6 +226,12 @@ impl Announcement {
     /// Whether it lets a node with `labels` announce.
     pub fn allows_node(&self, labels: &Labels) -> bool {
         self.nodes.is_empty() || matches_any(&self.nodes, labels)
+    }
+
+    /// Whether it lets a node announce whose uplink has this name; empty is a name not known.
+    pub fn allows_interface(&self, name: &str) -> bool {
+        let mut patterns = self.interfaces.iter();
+        self.interfaces.is_empty() || name.is_empty() || patterns.any(|p| glob(p, name))
     }
 
     /// How much it prefers a node with `labels`; weights add up.
@@ -258,5 +288,42 @@ impl World {
             a.covers_pool(&vip.pool, pool) && services.iter().any(|s| a.covers_service(&s.labels))
         };
         self.announcements.values().filter(covers).collect()
+    }
+}
+
+/// Whether `name` matches `pattern`, in which `*` stands for any text and `?` for any character.
+fn glob(pattern: &str, name: &str) -> bool {
+    let mut rest = name.chars();
+    let mut pattern = pattern.chars();
+    match pattern.next() {
+        None => name.is_empty(),
+        Some('*') => {
+            let tails = name.char_indices().map(|(at, _)| &name[at..]);
+            tails.chain([""]).any(|tail| glob(pattern.as_str(), tail))
+        }
+        Some('?') => rest.next().is_some() && glob(pattern.as_str(), rest.as_str()),
+        Some(exact) => rest.next() == Some(exact) && glob(pattern.as_str(), rest.as_str()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_interfaces() {
+        for (pattern, name, matches) in [
+            ("eth0", "eth0", true),
+            ("eth0", "eth01", false),
+            ("eth*", "eth0", true),
+            ("*", "bond0.12", true),
+            ("bond?.1*", "bond0.12", true),
+            ("bond?", "bond", false),
+            ("*.1?", "bond0.12", true),
+            ("*0*2", "bond0.12", true),
+            ("", "eth0", false),
+        ] {
+            assert_eq!(glob(pattern, name), matches, "{pattern} {name}");
+        }
     }
 }

@@ -34,10 +34,13 @@ impl Core {
         }
         let told = SavedPeer {
             uplink_mac: beat.uplink_mac,
+            director_mac: beat.director_mac,
             direct_routing: beat.mode == MODE_DIRECT_ROUTING,
+            interface: beat.interface.clone(),
         };
         let peer = self.peers.entry(beat.sender.clone()).or_default();
-        if peer.told.replace(told) != Some(told) {
+        if peer.told.as_ref() != Some(&told) {
+            peer.told = Some(told);
             self.stale = true;
             self.out.push(Output::Save);
         }
@@ -96,10 +99,13 @@ impl Core {
                 .get(peer)
                 .is_some_and(|n| n.address_like(address) == Some(address))
         };
-        let found = self
-            .peers
-            .iter()
-            .find(|(name, peer)| is(name) && peer.told.is_some_and(|told| told.uplink_mac == mac));
+        let found = self.peers.iter().find(|(name, peer)| {
+            is(name)
+                && peer
+                    .told
+                    .as_ref()
+                    .is_some_and(|told| told.uplink_mac == mac)
+        });
         if let Some(name) = found.map(|(name, _)| name.clone()) {
             let events = self.detector.on_probe_reply(&name, now);
             self.take_events(events, now);
@@ -170,7 +176,7 @@ impl Core {
     }
 
     fn probe(&mut self, node: &NodeName) {
-        let Some(told) = self.peers.get(node).and_then(|p| p.told) else {
+        let Some(told) = self.peers.get(node).and_then(|p| p.told.as_ref()) else {
             return;
         };
         let (Some(them), Some(us)) = (
@@ -232,6 +238,7 @@ impl Core {
                 leaving: self.leaving,
                 can_own: self.can_own(),
                 solicit,
+                hold: false,
             },
             uplink_mac: self.setup.uplink_mac.0,
             director_mac: self.setup.director_mac.0,
@@ -243,6 +250,7 @@ impl Core {
             table_digest: self.director.digest,
             page: 0,
             pages: 1,
+            interface: self.setup.interface.clone(),
             claims: claims.collect(),
         };
         encode(&beat, &self.keys)

@@ -9,8 +9,10 @@
 mod heartbeats;
 mod neighbours;
 mod ownership;
+mod report;
 #[cfg(test)]
 mod tests;
+mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,12 +24,13 @@ use lightship_frames::Mac;
 use lightship_membership::{ConfigError, Detector, Keys, PeerState, ReplayGuard};
 
 use crate::cache::{Saved, SavedPeer};
+use crate::eligibility::Policy;
 use crate::grace::Grace;
 use crate::intent::{Intent, NodeHealth, PortKey, Virtual};
 use crate::schedule::Schedule;
 use crate::world::{NodeName, World};
 
-pub use ownership::{Move, Ownership, VipReport};
+pub use report::{Move, Ownership, Placement, Unowned, VipReport};
 
 /// What a core is made of and never changes while it runs.
 #[derive(Clone, Debug)]
@@ -47,6 +50,33 @@ pub struct Setup {
     pub director_mac: Mac,
     /// Whether this node has a director.
     pub direct_routing: bool,
+    /// The uplink's name.
+    pub interface: Arc<str>,
+    /// What is decided for the whole cluster.
+    pub policy: Policy,
+    /// How long all must have been calm before one VIP is moved to even the spread out; `None`:
+    /// none ever is.
+    pub rebalance: Option<Duration>,
+}
+
+/// Whether the uplink can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UplinkState {
+    /// It is there and has the MAC it had. Else the speaker has to start anew.
+    pub same: bool,
+    /// It is up and has a carrier.
+    pub carrier: bool,
+    /// It carries the node's own address, if it is the one that should.
+    pub address: bool,
+}
+
+impl UplinkState {
+    /// All is well.
+    pub const FINE: UplinkState = UplinkState {
+        same: true,
+        carrier: true,
+        address: true,
+    };
 }
 
 /// What the director should hold, as far as the core decides it.
@@ -135,8 +165,13 @@ pub struct Core {
     grace: Grace<PortKey>,
     schedule: Schedule,
     owned: BTreeMap<IpAddr, Owned>,
-    moves: BTreeMap<IpAddr, ownership::Move>,
+    moves: BTreeMap<IpAddr, Move>,
     director: DirectorReport,
+    uplink: UplinkState,
+    /// Per VIP the target of the `move-to` annotation that has been dealt with.
+    moved_to: BTreeMap<IpAddr, NodeName>,
+    /// Since when nobody owns or may own each of these VIPs.
+    unowned: BTreeMap<IpAddr, Duration>,
     sent_director: Option<Arc<DirectorIntent>>,
     sent_groups: BTreeSet<std::net::Ipv6Addr>,
     sent_report: Option<Arc<Ownership>>,
@@ -175,9 +210,13 @@ impl Core {
         // Every live peer is heard within one interval; one more forgives a loss. After that
         // the silent ones count as dead, and this node may act.
         let settle = gone_after + setup.interval;
+        let mut election = Election::new(setup.me.clone(), settle, now);
+        if let Some(pause) = setup.rebalance {
+            election = election.with_rebalancing(pause);
+        }
         let mut core = Core {
             detector: Detector::new(config, setup.me.clone())?,
-            election: Election::new(setup.me.clone(), settle, now),
+            election,
             guard: ReplayGuard::new(),
             peers: BTreeMap::new(),
             intent: Intent::default(),
@@ -186,6 +225,9 @@ impl Core {
             owned: BTreeMap::new(),
             moves: BTreeMap::new(),
             director,
+            uplink: UplinkState::FINE,
+            moved_to: BTreeMap::new(),
+            unowned: BTreeMap::new(),
             sent_director: None,
             sent_groups: BTreeSet::new(),
             sent_report: None,
@@ -205,7 +247,7 @@ impl Core {
             setup,
         };
         for (name, told) in &saved.peers {
-            core.peers.entry(name.clone()).or_default().told = Some(*told);
+            core.peers.entry(name.clone()).or_default().told = Some(told.clone());
         }
         core.set_peers(now);
         core.resume(&saved.claims);
@@ -229,6 +271,28 @@ impl Core {
         self.stale |= report.healthy != self.director.healthy;
         self.unreported |= report != self.director;
         self.director = report;
+    }
+
+    /// Takes the state of the uplink: without a carrier or its address this node owns nothing
+    /// new. What it owns it goes on to claim, since it may be the only one that was cut off; who
+    /// hears nothing of it takes over.
+    pub fn on_uplink(&mut self, state: UplinkState, now: Duration) {
+        if self.uplink == state {
+            return;
+        }
+        tracing::info!(carrier = state.carrier, address = state.address, "uplink");
+        let usable = state == UplinkState::FINE;
+        self.uplink = state;
+        self.stale = true;
+        // Peers that are reached by another way should hear of it at once.
+        self.next_beat = now;
+        if usable {
+            // Nobody was heard meanwhile, so nobody's silence means anything, and nobody heard
+            // us. What is still owned when the claims have been compared is announced anew.
+            let timeout = self.detector.config().timeout();
+            self.election.listen_until(now + timeout);
+            self.say_again = Some(now + self.setup.interval * 2);
+        }
     }
 
     /// Counts what the director's table held when the speaker started as wanted until now.
@@ -257,10 +321,11 @@ impl Core {
             }
         }
         self.announce(now);
+        self.unreported |= self.unowned_due().is_some_and(|at| at <= now);
         if now >= self.next_beat {
             self.send_heartbeats(now);
         }
-        self.report();
+        self.report(now);
     }
 
     /// When [`Core::tick`] has to be called at the latest.
@@ -274,6 +339,8 @@ impl Core {
             self.schedule.next_deadline(),
             self.election.next_deadline(now),
             self.say_again,
+            self.unowned_due(),
+            self.director_wait_over(now),
         ];
         more.into_iter().flatten().fold(at, Duration::min)
     }
@@ -300,7 +367,7 @@ impl Core {
         let peers = self
             .peers
             .iter()
-            .filter_map(|(name, p)| Some((name.clone(), p.told?)));
+            .filter_map(|(name, p)| Some((name.clone(), p.told.clone()?)));
         let claims = self.owned.iter().map(|(vip, owned)| (*vip, owned.epoch));
         (peers.collect(), claims.collect())
     }
@@ -350,7 +417,7 @@ impl Core {
             .peers
             .iter()
             .filter_map(|(name, peer)| {
-                let told = peer.told?;
+                let told = peer.told.as_ref()?;
                 let alive = !peer.buried && self.detector.state(name).node_alive();
                 let direct_routing = told.direct_routing;
                 Some((
@@ -358,6 +425,7 @@ impl Core {
                     NodeHealth {
                         alive,
                         direct_routing,
+                        interface: told.interface.clone(),
                     },
                 ))
             })
@@ -368,6 +436,7 @@ impl Core {
             NodeHealth {
                 alive: true,
                 direct_routing,
+                interface: self.setup.interface.clone(),
             },
         );
         health
@@ -387,9 +456,35 @@ impl Core {
         self.setup.direct_routing && self.intent.vips.get(&vip).is_some_and(|v| !v.announce_only)
     }
 
-    /// Whether this node may own VIPs: it is not about to stop, and its director (if it
-    /// has one) works.
+    /// Whether this node may own VIPs: it is not about to stop, and nothing is wrong with it.
     fn can_own(&self) -> bool {
-        !self.leaving && (!self.setup.direct_routing || self.director.healthy)
+        !self.leaving && self.trouble().is_none()
+    }
+
+    /// Why this node cannot announce now.
+    fn trouble(&self) -> Option<String> {
+        if !self.uplink.carrier {
+            return Some(format!("{} has no carrier", self.setup.interface));
+        }
+        if !self.uplink.address {
+            return Some(format!("{} lost the node's address", self.setup.interface));
+        }
+        if self.setup.direct_routing && !self.director.healthy {
+            let error = self.director.error.as_deref().unwrap_or("unknown error");
+            return Some(format!("its director fails: {error}"));
+        }
+        None
+    }
+
+    /// Whether more than half of the nodes are in sight: their speaker or their kernel answers.
+    /// Counted are those that were heard at least once.
+    fn majority(&self) -> bool {
+        let known = self.peers.iter().filter(|(_, peer)| peer.told.is_some());
+        let (mut seen, mut all) = (1, 1);
+        for (name, _) in known {
+            all += 1;
+            seen += usize::from(self.detector.in_sight(name));
+        }
+        seen * 2 > all
     }
 }

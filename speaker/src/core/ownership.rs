@@ -8,48 +8,9 @@ use std::time::Duration;
 use lightship_election::{Action, Away, Candidates, Claim, MoveReason};
 use lightship_membership::PeerState;
 
-use super::{Core, DIRECTOR_WAIT, DirectorIntent, Output, Owned, neighbours};
+use super::{Core, DIRECTOR_WAIT, DirectorIntent, Move, Output, Owned, neighbours};
 use crate::intent;
 use crate::world::NodeName;
-
-/// A move of a VIP to this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Move {
-    /// The epoch it began.
-    pub epoch: u64,
-    /// The owner before, if there was one.
-    pub from: Option<NodeName>,
-    /// Why, in one word (`MoveReason::as_str`).
-    pub reason: String,
-    /// When, since the speaker's start.
-    pub at: Duration,
-}
-
-/// What this node reports about the VIPs it owns.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ownership {
-    /// The VIPs.
-    pub vips: BTreeMap<IpAddr, VipReport>,
-    /// Live nodes with a director whose table is the same as this node's.
-    pub directors_agreeing: usize,
-    /// Live nodes with a director.
-    pub directors: usize,
-}
-
-/// What this node reports about one VIP.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VipReport {
-    /// The number of this ownership.
-    pub epoch: u64,
-    /// It is said on the LAN.
-    pub announced: bool,
-    /// By the director, or by this node's kube-proxy alone.
-    pub direct_routing: bool,
-    /// The nodes that serve it, with their weights.
-    pub backends: BTreeMap<NodeName, u32>,
-    /// The move by which this node got it, if that happened since the speaker's start.
-    pub moved: Option<Move>,
-}
 
 impl Core {
     /// Claims again what this node owned before the speaker restarted. Nothing is
@@ -72,12 +33,13 @@ impl Core {
             return;
         }
         self.unreported = true;
+        self.note_moved();
         let before: Vec<(IpAddr, bool)> = self
             .owned
             .keys()
             .map(|vip| (*vip, self.directed(*vip)))
             .collect();
-        self.intent = intent::compute(&self.world, &self.health());
+        self.intent = intent::compute(&self.world, &self.health(), self.setup.policy);
         for (vip, was) in before {
             // Now at another MAC: the LAN has to hear of it.
             if self.directed(vip) != was
@@ -88,17 +50,22 @@ impl Core {
             }
         }
         let candidates = self.intent.vips.iter().map(|(vip, intent)| {
-            let nodes = intent.candidates.keys().cloned().collect();
-            // Without any preference all nodes weigh the same.
-            let preferred = intent.candidates.values().any(|weight| *weight > 0);
-            let weights = if preferred {
-                intent.candidates.clone()
-            } else {
-                BTreeMap::new()
+            let seats = &intent.eligibility.seats;
+            let preferred = seats.iter().filter(|(_, seat)| seat.preference > 0);
+            let avoided = seats.iter().filter(|(_, seat)| seat.avoid.is_some());
+            let candidates = Candidates {
+                nodes: seats.keys().cloned().collect(),
+                preference: preferred
+                    .map(|(name, seat)| (name.clone(), seat.preference))
+                    .collect(),
+                avoid: avoided.map(|(name, _)| name.clone()).collect(),
+                wanted: self.wanted(*vip),
             };
-            (*vip, Candidates { nodes, weights })
+            (*vip, candidates)
         });
-        self.election.set_vips(candidates.collect());
+        let candidates = candidates.collect();
+        self.election.set_vips(candidates);
+        self.election.set_majority(self.majority(), now);
         let mut live: BTreeSet<NodeName> = self
             .peers
             .iter()
@@ -139,7 +106,7 @@ impl Core {
         let peers = self
             .peers
             .iter()
-            .filter_map(|(name, peer)| Some((name, peer.told?)));
+            .filter_map(|(name, peer)| Some((name, peer.told.as_ref()?)));
         let virtuals = self.intent.virtuals.iter().map(|(key, v)| {
             let mut v = v.clone();
             v.weights = weights.remove(key).unwrap_or_default();
@@ -235,10 +202,18 @@ impl Core {
                 }
             }
         }
+        self.note_moved();
         self.unreported = true;
         // Peers should hear of it before the next regular beat.
         self.next_beat = now;
         self.out.push(Output::Save);
+    }
+
+    /// When the next announcement has waited long enough for the director.
+    pub(super) fn director_wait_over(&self, now: Duration) -> Option<Duration> {
+        let silent = self.owned.values().filter(|owned| !owned.announced);
+        let ends = silent.map(|owned| owned.since + DIRECTOR_WAIT);
+        ends.filter(|at| *at > now).min()
     }
 
     /// Announces what is owned and in place, and repeats what is due.
@@ -278,42 +253,6 @@ impl Core {
         for vip in self.schedule.due(now) {
             let frames = neighbours::announcement(vip, self.announced_mac(vip));
             self.out.extend(frames.into_iter().map(Output::Frame));
-        }
-    }
-
-    pub(super) fn report(&mut self) {
-        if !std::mem::take(&mut self.unreported) {
-            return;
-        }
-        let live = self.peers.iter().filter(|(name, peer)| {
-            self.detector.state(name).can_own() && peer.told.is_some_and(|t| t.direct_routing)
-        });
-        let digests: Vec<u64> = live.map(|(_, peer)| peer.digest).collect();
-        let own = usize::from(self.setup.direct_routing);
-        let agreeing = digests
-            .iter()
-            .filter(|d| **d == self.director.digest)
-            .count();
-        let vips = self.owned.iter().filter_map(|(vip, owned)| {
-            let intent = self.intent.vips.get(vip)?;
-            let report = VipReport {
-                epoch: owned.epoch,
-                announced: owned.announced,
-                direct_routing: self.directed(*vip),
-                backends: intent.backends.clone(),
-                moved: self.moves.get(vip).cloned(),
-            };
-            Some((*vip, report))
-        });
-        let report = Ownership {
-            vips: vips.collect(),
-            directors_agreeing: agreeing + own,
-            directors: digests.len() + own,
-        };
-        if self.sent_report.as_deref() != Some(&report) {
-            let report = Arc::new(report);
-            self.sent_report = Some(report.clone());
-            self.out.push(Output::Report(report));
         }
     }
 }

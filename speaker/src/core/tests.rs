@@ -2,6 +2,8 @@
 //! a number, and nothing else is left out.
 
 use super::*;
+
+mod placing;
 use crate::world::{Node, Port, Protocol, Service, ServiceRef, Slice, Vip};
 
 const MS: Duration = Duration::from_millis(1);
@@ -87,6 +89,9 @@ fn core(n: u8, world: Arc<World>, saved: &Saved, now: Duration) -> Core {
         uplink_mac: uplink(n),
         director_mac: director(n),
         direct_routing: true,
+        interface: "eth0".into(),
+        policy: Policy::default(),
+        rebalance: None,
     };
     let found = DirectorReport {
         healthy: true,
@@ -107,6 +112,8 @@ struct Lan {
     reports: BTreeMap<u8, Arc<Ownership>>,
     /// Directors do not say that they have done what they were asked for.
     slow_directors: bool,
+    /// No heartbeat and no frame passes between this node and the others.
+    cut: Option<u8>,
 }
 
 impl Lan {
@@ -138,7 +145,9 @@ impl Lan {
             match output {
                 Output::Heartbeat(to, datagram) => {
                     let to = self.cores.iter_mut().find(|(n, _)| address(**n) == to);
-                    if let Some((_, to)) = to {
+                    if let Some((n, to)) = to
+                        && (self.cut == Some(*n)) == (self.cut == Some(from))
+                    {
                         to.on_datagram(address(from), &datagram, self.now);
                     }
                 }
@@ -172,7 +181,8 @@ impl Lan {
         {
             let node = (1..=3).find(|n| address(*n) == target);
             let answers = |n: &u8| self.cores.contains_key(n) || self.kernels.contains(n);
-            if let Some(n) = node.filter(answers) {
+            let passes = |n: &u8| (self.cut == Some(*n)) == (self.cut == Some(from));
+            if let Some(n) = node.filter(answers).filter(passes) {
                 let answer = neighbours::answer(target, uplink(n), asker, asker_mac).unwrap();
                 self.cores
                     .get_mut(&from)

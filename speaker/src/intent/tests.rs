@@ -1,6 +1,5 @@
 use super::*;
-use crate::world::{Announcement, Node, Slice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use crate::world::{Announcement, Node, Slice, Vip};
 
 fn name(n: u8) -> NodeName {
     format!("node{n}").into()
@@ -26,7 +25,12 @@ fn healthy() -> NodeHealth {
     NodeHealth {
         alive: true,
         direct_routing: true,
+        interface: "eth0".into(),
     }
+}
+
+fn compute(world: &World, health: &BTreeMap<NodeName, NodeHealth>) -> Intent {
+    super::compute(world, health, Policy::default())
 }
 
 fn web() -> ServiceRef {
@@ -98,7 +102,12 @@ fn endpoints(world: &mut World, slice: &str, ipv6: bool, ready: &[u8], draining:
 }
 
 fn candidates(intent: &Intent) -> BTreeSet<NodeName> {
-    intent.vips[&vip()].candidates.keys().cloned().collect()
+    intent.vips[&vip()]
+        .eligibility
+        .seats
+        .keys()
+        .cloned()
+        .collect()
 }
 
 fn weights(intent: &Intent, vip: IpAddr) -> BTreeMap<IpAddr, u32> {
@@ -120,10 +129,10 @@ fn cluster_policy_uses_every_live_node_in_both_families() {
     assert_eq!(candidates(&intent), names(&[1, 2, 3]));
 
     health.get_mut(&name(2)).unwrap().alive = false;
-    assert_eq!(
-        weights(&compute(&world, &health), vip()),
-        [(ip(11), 1), (ip(13), 1)].into()
-    );
+    let intent = compute(&world, &health);
+    assert_eq!(weights(&intent, vip()), [(ip(11), 1), (ip(13), 1)].into());
+    let backends = &intent.vips[&vip()].backends;
+    assert_eq!(*backends, [(name(1), 1), (name(2), 0), (name(3), 1)].into());
 }
 
 #[test]
@@ -148,7 +157,8 @@ fn a_node_never_heard_is_no_real_server_but_may_become_owner() {
     health.remove(&name(3));
     let intent = compute(&world, &health);
     assert_eq!(weights(&intent, vip()), [(ip(11), 1), (ip(12), 1)].into());
-    assert!(intent.vips[&vip()].candidates.contains_key(&name(3)));
+    assert!(candidates(&intent).contains(&name(3)));
+    assert_eq!(intent.vips[&vip()].backends.len(), 2, "and is not missed");
 }
 
 #[test]
@@ -198,43 +208,6 @@ fn without_a_director_local_needs_an_own_endpoint_to_own() {
         health.direct_routing = false;
     }
     assert_eq!(candidates(&compute(&world, &health)), names(&[1, 3]));
-}
-
-#[test]
-fn excluded_and_unreachable_nodes_own_nothing() {
-    let (mut world, health) = fixture(false);
-    world.nodes.get_mut(&name(1)).unwrap().excluded = true;
-    world.nodes.get_mut(&name(2)).unwrap().network_unavailable = true;
-    let intent = compute(&world, &health);
-    assert_eq!(candidates(&intent), names(&[3]));
-    assert_eq!(weights(&intent, vip()), [(ip(13), 1)].into());
-}
-
-#[test]
-fn announcements_choose_nodes_and_a_pool_that_none_covers_is_not_announced() {
-    let (mut world, health) = fixture(false);
-    let rack = |value: &str| LabelSelector {
-        match_labels: Some([("rack".to_owned(), value.to_owned())].into()),
-        ..LabelSelector::default()
-    };
-    let mut policy = Announcement {
-        pools: BTreeSet::from(["lan".into()]),
-        nodes: vec![rack("r2")],
-        ..Announcement::default()
-    };
-    world.announcements.insert("one".into(), policy.clone());
-    assert_eq!(candidates(&compute(&world, &health)), names(&[2]));
-    policy.nodes = vec![];
-    policy.preferred = vec![(30, rack("r3")), (5, rack("r3"))];
-    world.announcements.insert("one".into(), policy.clone());
-    let preferred = compute(&world, &health).vips[&vip()].candidates.clone();
-    assert_eq!(
-        preferred,
-        [(name(1), 0), (name(2), 0), (name(3), 35)].into()
-    );
-    policy.pools = BTreeSet::from(["other".into()]);
-    world.announcements.insert("one".into(), policy);
-    assert!(compute(&world, &health).vips[&vip()].candidates.is_empty());
 }
 
 #[test]

@@ -4,13 +4,20 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use lightship_crds::{ForwardingMode, L2Announcement, VirtualIP};
+use lightship_crds::{
+    ANNOTATION_DRAIN, ANNOTATION_MOVE_TO, ANNOTATION_PIN_TO, ForwardingMode, L2Announcement,
+    VirtualIP,
+};
 
 use crate::world::{Announcement, Node, NodeName, Port, Protocol, Service, ServiceRef, Slice, Vip};
 
 /// The label that keeps a node out of external load balancing, whatever its value
 /// (`k8s.io/api/core/v1` well-known labels).
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// The taint by which an administrator says that a node is shut down for good (Kubernetes,
+/// "Non-graceful node shutdown handling").
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// The label by which an EndpointSlice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -28,6 +35,9 @@ pub(super) fn node(object: &core::Node) -> Node {
         .and_then(|s| s.conditions.as_deref())
         .unwrap_or_default();
     let labels = object.metadata.labels.clone().unwrap_or_default();
+    let annotations = object.metadata.annotations.as_ref();
+    let spec = object.spec.as_ref();
+    let taints = spec.and_then(|s| s.taints.as_deref()).unwrap_or_default();
     Node {
         uid: object.metadata.uid.clone().unwrap_or_default(),
         v4: internal().find_map(|ip| {
@@ -48,6 +58,11 @@ pub(super) fn node(object: &core::Node) -> Node {
         network_unavailable: conditions
             .iter()
             .any(|c| c.type_ == "NetworkUnavailable" && c.status == "True"),
+        cordoned: spec.is_some_and(|s| s.unschedulable == Some(true)),
+        out_of_service: taints.iter().any(|t| t.key == OUT_OF_SERVICE),
+        drained: annotations
+            .and_then(|a| a.get(ANNOTATION_DRAIN))
+            .is_some_and(|value| value != "false"),
         labels,
     }
 }
@@ -116,6 +131,10 @@ type Conditions = k8s_openapi::api::discovery::v1::EndpointConditions;
 pub(super) fn vip(object: &VirtualIP) -> Option<(IpAddr, Vip)> {
     let address = object.spec.address.parse().ok()?;
     let status = object.status.as_ref();
+    let annotation = |key: &str| -> Option<NodeName> {
+        let value = object.metadata.annotations.as_ref()?.get(key)?.trim();
+        (!value.is_empty()).then(|| value.into())
+    };
     let vip = Vip {
         object: object.metadata.name.clone()?,
         pool: object.spec.pool.clone(),
@@ -127,6 +146,11 @@ pub(super) fn vip(object: &VirtualIP) -> Option<(IpAddr, Vip)> {
             .collect(),
         recorded_owner: status.and_then(|s| s.owner.as_deref()).map(NodeName::from),
         recorded_epoch: status.map_or(0, |s| s.epoch.try_into().unwrap_or(0)),
+        pin_to: annotation(ANNOTATION_PIN_TO),
+        move_to: annotation(ANNOTATION_MOVE_TO),
+        moved_to: status
+            .and_then(|s| s.moved_to.as_deref())
+            .map(NodeName::from),
     };
     Some((address, vip))
 }
@@ -142,6 +166,8 @@ pub(super) fn announcement(object: &L2Announcement) -> Announcement {
         preferred: preferred
             .map(|p| (p.weight.unsigned_abs(), p.node_selector))
             .collect(),
+        interfaces: spec.interfaces,
         announce_only: spec.forwarding_mode == ForwardingMode::Announce,
+        direct_only: spec.forwarding_mode == ForwardingMode::DirectRouting,
     }
 }

@@ -1,0 +1,237 @@
+//! What this node tells about VIPs, for their status: those it owns, and (from one speaker of all)
+//! those that nobody can own.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lightship_membership::PeerState;
+
+use super::{Core, Output};
+use crate::world::NodeName;
+
+/// A VIP must have been without any possible owner for so long before that is reported: while
+/// speakers start or news spread it is normal.
+const UNOWNED_PATIENCE: Duration = Duration::from_secs(1);
+
+/// At most so many nodes are named per reason.
+const NAMED: usize = 5;
+
+/// A move of a VIP to this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The epoch it began.
+    pub epoch: u64,
+    /// The owner before, if there was one.
+    pub from: Option<NodeName>,
+    /// Why, in one word (`MoveReason::as_str`).
+    pub reason: String,
+    /// When, since the speaker's start.
+    pub at: Duration,
+}
+
+/// What this node reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ownership {
+    /// The VIPs it owns.
+    pub vips: BTreeMap<IpAddr, VipReport>,
+    /// The VIPs that nobody can own, if it is this node's turn to report them.
+    pub unowned: BTreeMap<IpAddr, Unowned>,
+    /// Live nodes with a director whose table is the same as this node's.
+    pub directors_agreeing: usize,
+    /// Live nodes with a director.
+    pub directors: usize,
+}
+
+/// What this node reports about a VIP that it owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipReport {
+    /// The number of this ownership.
+    pub epoch: u64,
+    /// It is said on the LAN.
+    pub announced: bool,
+    /// By the director, or by this node's kube-proxy alone.
+    pub direct_routing: bool,
+    /// The nodes that serve it, with their weights; 0 for those that should and are gone.
+    pub backends: BTreeMap<NodeName, u32>,
+    /// The move by which this node got it, if that happened since the speaker's start.
+    pub moved: Option<Move>,
+    /// Why this node should not own it, and does only because nobody else can.
+    pub trouble: Option<String>,
+    /// What became of the annotations that ask for a node.
+    pub placement: Option<Placement>,
+    /// The target of `lightship.dev/move-to` that has been dealt with.
+    pub moved_to: Option<NodeName>,
+}
+
+/// Whether a VIP is where an annotation asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// It is.
+    pub placed: bool,
+    /// One word.
+    pub reason: &'static str,
+    /// A sentence with the fix.
+    pub message: String,
+}
+
+/// A VIP that nobody can own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unowned {
+    /// Each node with the reason why not.
+    pub message: String,
+    /// The nodes that would serve it.
+    pub backends: BTreeMap<NodeName, u32>,
+}
+
+impl Core {
+    pub(super) fn report(&mut self, now: Duration) {
+        if !std::mem::take(&mut self.unreported) {
+            return;
+        }
+        self.note_unowned(now);
+        let live = self.peers.iter().filter(|(name, peer)| {
+            let directs = peer.told.as_ref().is_some_and(|t| t.direct_routing);
+            self.detector.state(name).can_own() && directs
+        });
+        let digests: Vec<u64> = live.map(|(_, peer)| peer.digest).collect();
+        let own = usize::from(self.setup.direct_routing);
+        let agreeing = digests
+            .iter()
+            .filter(|d| **d == self.director.digest)
+            .count();
+        let trouble = self.trouble();
+        let vips = self.owned.iter().filter_map(|(vip, owned)| {
+            let intent = self.intent.vips.get(vip)?;
+            let report = VipReport {
+                epoch: owned.epoch,
+                announced: owned.announced,
+                direct_routing: self.directed(*vip),
+                backends: intent.backends.clone(),
+                moved: self.moves.get(vip).cloned(),
+                trouble: trouble.clone(),
+                placement: self.placement(*vip),
+                moved_to: self.moved_to.get(vip).cloned(),
+            };
+            Some((*vip, report))
+        });
+        let vips = vips.collect();
+        let report = Ownership {
+            vips,
+            unowned: self.unowned_reports(now),
+            directors_agreeing: agreeing + own,
+            directors: digests.len() + own,
+        };
+        if self.sent_report.as_deref() != Some(&report) {
+            let report = Arc::new(report);
+            self.sent_report = Some(report.clone());
+            self.out.push(Output::Report(report));
+        }
+    }
+
+    /// Keeps account of since when each VIP has had nobody.
+    fn note_unowned(&mut self, now: Duration) {
+        let beats = |name: &NodeName| {
+            let state = self.detector.state(name);
+            *name == self.setup.me || state.can_own() || state == PeerState::Leaving
+        };
+        let found: Vec<IpAddr> = if self.settled {
+            let all = self.election.unowned().into_iter();
+            all.filter(|vip| !self.election.claimants(vip).any(beats))
+                .collect()
+        } else {
+            Vec::new()
+        };
+        let since = |vip| self.unowned.get(&vip).copied().unwrap_or(now);
+        self.unowned = found.into_iter().map(|vip| (vip, since(vip))).collect();
+    }
+
+    /// When the next VIP has been unowned for long enough to say so.
+    pub(super) fn unowned_due(&self) -> Option<Duration> {
+        let sent = self.sent_report.as_ref();
+        let unsaid = self
+            .unowned
+            .iter()
+            .filter(|(vip, _)| sent.is_none_or(|sent| !sent.unowned.contains_key(vip)));
+        let due = unsaid.map(|(_, since)| *since + UNOWNED_PATIENCE).min();
+        due.filter(|_| self.reports_unowned())
+    }
+
+    /// Of all speakers that are heard, the one on the node with the lowest name reports.
+    fn reports_unowned(&self) -> bool {
+        let mut before = self.peers.keys().filter(|name| **name < self.setup.me);
+        !self.leaving && !before.any(|name| self.detector.state(name).can_own())
+    }
+
+    fn unowned_reports(&self, now: Duration) -> BTreeMap<IpAddr, Unowned> {
+        if !self.reports_unowned() {
+            return BTreeMap::new();
+        }
+        let ripe = self
+            .unowned
+            .iter()
+            .filter(|(_, since)| **since + UNOWNED_PATIENCE <= now);
+        let reports = ripe.filter_map(|(vip, _)| {
+            let report = Unowned {
+                message: self.why_unowned(*vip),
+                backends: self.intent.vips.get(vip)?.backends.clone(),
+            };
+            Some((*vip, report))
+        });
+        reports.collect()
+    }
+
+    /// The reasons why no node can own a VIP, each with the nodes it holds for.
+    fn why_unowned(&self, vip: IpAddr) -> String {
+        let mut reasons: BTreeMap<String, Vec<&NodeName>> = BTreeMap::new();
+        let Some(intent) = self.intent.vips.get(&vip) else {
+            return String::new();
+        };
+        for (name, bar) in &intent.eligibility.barred {
+            reasons.entry(bar.to_string()).or_default().push(name);
+        }
+        for name in intent.eligibility.seats.keys() {
+            reasons.entry(self.why_not(name)).or_default().push(name);
+        }
+        let mut text = String::from("no node can answer for it");
+        for (index, (reason, nodes)) in reasons.iter().enumerate() {
+            let separator = if index == 0 { ": " } else { "; " };
+            let named: Vec<&str> = nodes.iter().take(NAMED).map(|n| &***n).collect();
+            let more = nodes.len().saturating_sub(NAMED);
+            let _ = write!(text, "{separator}{reason} ({}", named.join(", "));
+            if more > 0 {
+                let _ = write!(text, " and {more} more");
+            }
+            text.push(')');
+        }
+        if reasons.is_empty() {
+            text.push_str(": the cluster has no nodes");
+        }
+        text
+    }
+
+    /// Why a node that may own VIPs cannot do so now.
+    pub(super) fn why_not(&self, name: &NodeName) -> String {
+        if *name == self.setup.me {
+            return self.trouble().unwrap_or_else(|| "it stops".into());
+        }
+        let state = self.detector.state(name);
+        match state {
+            PeerState::Unknown => "no speaker was heard yet".into(),
+            PeerState::Dead => "neither speaker nor kernel answers".into(),
+            PeerState::SpeakerLost => "its speaker is silent".into(),
+            PeerState::Leaving | PeerState::Left => "its speaker was stopped".into(),
+            PeerState::Alive | PeerState::Suspect => {
+                let can_own = self.peers.get(name).is_some_and(|peer| peer.can_own);
+                let text = if can_own {
+                    "it is about to take it"
+                } else {
+                    "its uplink or director fails (see its speaker's log)"
+                };
+                text.into()
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Which nodes may answer for a VIP, and why the others may not.
+//!
+//! Pure, and the same on every speaker: it looks at what Kubernetes says and at what nodes say of
+//! themselves in their heartbeats. Whether a node's speaker is there at all is the detector's
+//! matter, not this module's.
+//!
+//! | what a node has | effect |
+//! |---|---|
+//! | no `L2Announcement` that covers the VIP selects it (while there is any) | barred |
+//! | an uplink that is not among the announcement's `interfaces` | barred |
+//! | the label `node.kubernetes.io/exclude-from-external-load-balancers` | barred |
+//! | the condition NetworkUnavailable | barred: its CNI says that it cannot serve |
+//! | no InternalIP of the VIP's family | barred: it is not on that LAN |
+//! | no director, and `forwardingMode: DirectRouting` | barred |
+//! | no director, policy `Local`, and no endpoint | barred: its kube-proxy would drop all |
+//! | the annotation `lightship.dev/drain` | avoided: somebody is about to work on it |
+//! | the taint `node.kubernetes.io/out-of-service` | avoided: somebody says that it is shut down |
+//! | a cordon, with `--cordon=move` | avoided |
+//! | a cordon otherwise | nothing: it forwards as before, until its speaker is stopped |
+//! | the condition Ready is not True | nothing: its kubelet is in trouble, which no packet meets; its heartbeats tell whether it lives |
+//!
+//! A node that is *avoided* owns a VIP only while no other node can: an address that works is worth
+//! more than an orderly drain.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::intent::NodeHealth;
+use crate::world::{Node, NodeName, Vip, World};
+
+/// Why a node may not answer for a VIP at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bar {
+    /// There are L2Announcements, and none of them is for this VIP.
+    NotCovered,
+    /// The L2Announcements for this VIP do not select the node.
+    NotSelected,
+    /// They name other interfaces than the node's uplink.
+    Interface,
+    /// It carries the exclude label.
+    Excluded,
+    /// Its condition NetworkUnavailable is True.
+    NetworkUnavailable,
+    /// It has no InternalIP of the VIP's family.
+    NoAddress,
+    /// An L2Announcement asks for DirectRouting, and it has no director.
+    NoDirector,
+    /// It only announces, and has no endpoint for a Service under policy Local.
+    NoEndpoint,
+}
+
+impl fmt::Display for Bar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Bar::NotCovered => "no L2Announcement covers the pool and the Service",
+            Bar::NotSelected => "no L2Announcement for it selects the node",
+            Bar::Interface => "the uplink is not among the L2Announcement's interfaces",
+            Bar::Excluded => {
+                "label node.kubernetes.io/exclude-from-external-load-balancers on the node"
+            }
+            Bar::NetworkUnavailable => "condition NetworkUnavailable on the node",
+            Bar::NoAddress => "no InternalIP of this address family",
+            Bar::NoDirector => "forwardingMode DirectRouting, and the node has no director",
+            Bar::NoEndpoint => {
+                "externalTrafficPolicy Local without a director, and no ready endpoint on the node"
+            }
+        })
+    }
+}
+
+/// Why a node should own a VIP only while no other can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Avoid {
+    /// The annotation `lightship.dev/drain`.
+    Drained,
+    /// The taint `node.kubernetes.io/out-of-service`.
+    OutOfService,
+    /// `spec.unschedulable`, and the policy says to move.
+    Cordoned,
+}
+
+/// What is decided for the whole cluster by flags, the same on all nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// A cordoned node is avoided.
+    pub cordon_moves: bool,
+}
+
+/// A node that may answer for a VIP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seat {
+    /// How much the L2Announcements prefer it; their weights add up.
+    pub preference: u32,
+    /// Why it should be avoided.
+    pub avoid: Option<Avoid>,
+}
+
+/// All nodes, judged for one VIP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Eligibility {
+    /// Those that may answer for it, dead or alive.
+    pub seats: BTreeMap<NodeName, Seat>,
+    /// The others, with the reason.
+    pub barred: BTreeMap<NodeName, Bar>,
+}
+
+/// What is judged.
+pub struct Case<'a> {
+    /// What Kubernetes says.
+    pub world: &'a World,
+    /// What nodes say.
+    pub health: &'a BTreeMap<NodeName, NodeHealth>,
+    /// What flags say.
+    pub policy: Policy,
+    /// The address.
+    pub address: IpAddr,
+    /// Who uses it.
+    pub vip: &'a Vip,
+    /// Nodes with an endpoint of its Services under policy Local; `None`: none is under Local.
+    pub local_nodes: Option<&'a BTreeSet<NodeName>>,
+}
+
+/// Judges all nodes for one VIP.
+pub fn judge(case: &Case<'_>) -> Eligibility {
+    let mut all = Eligibility::default();
+    let announcements = case.world.announcements_for(case.vip);
+    // Without any L2Announcement in the cluster every node announces every VIP, so that a first
+    // pool and Service just work.
+    let free = case.world.announcements.is_empty();
+    let announce_only = announcements.iter().any(|a| a.announce_only);
+    let direct_only = announcements.iter().any(|a| a.direct_only) && !announce_only;
+    for (name, node) in &case.world.nodes {
+        let health = case.health.get(name);
+        let selected = || announcements.iter().filter(|a| a.allows_node(&node.labels));
+        // A node that was not heard yet, or did not say, is given the benefit of the doubt.
+        let interface = health.map_or("", |h| &*h.interface);
+        let directs = health.is_none_or(|h| h.direct_routing) && !announce_only;
+        let has_endpoint = case.local_nodes.is_none_or(|nodes| nodes.contains(name));
+        let bar = if !free && announcements.is_empty() {
+            Some(Bar::NotCovered)
+        } else if !free && selected().next().is_none() {
+            Some(Bar::NotSelected)
+        } else if !free && !selected().any(|a| a.allows_interface(interface)) {
+            Some(Bar::Interface)
+        } else if node.excluded {
+            Some(Bar::Excluded)
+        } else if node.network_unavailable {
+            Some(Bar::NetworkUnavailable)
+        } else if node.address_like(case.address).is_none() {
+            Some(Bar::NoAddress)
+        } else if direct_only && !directs {
+            Some(Bar::NoDirector)
+        } else if !directs && !has_endpoint {
+            Some(Bar::NoEndpoint)
+        } else {
+            None
+        };
+        if let Some(bar) = bar {
+            all.barred.insert(name.clone(), bar);
+            continue;
+        }
+        let preference = announcements.iter().map(|a| a.preference(&node.labels));
+        let seat = Seat {
+            preference: preference.sum(),
+            avoid: avoid(node, case.policy),
+        };
+        all.seats.insert(name.clone(), seat);
+    }
+    all
+}
+
+fn avoid(node: &Node, policy: Policy) -> Option<Avoid> {
+    if node.drained {
+        Some(Avoid::Drained)
+    } else if node.out_of_service {
+        Some(Avoid::OutOfService)
+    } else if node.cordoned && policy.cordon_moves {
+        Some(Avoid::Cordoned)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+//! Membership of the solicited-node groups of IPv6 VIPs.
+//!
+//! Joined for all VIPs, owned or not: a standby that is a member already answers a round trip
+//! earlier when it takes over. A task of its own does it, since the kernel takes a lock that
+//! anybody may hold (RTNL), for which the core must not wait.
+
+use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use lightship_frames::ndp::solicited_node;
+use lightship_netio::MulticastGroups;
+use tokio::sync::watch;
+
+/// How long after a failure it is tried again, doubled up to the second value.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+
+/// Keeps the memberships on `uplink` until the sender of `vips` is gone.
+pub async fn run(uplink: u32, mut vips: watch::Receiver<BTreeSet<Ipv6Addr>>) {
+    let mut groups: Option<MulticastGroups> = None;
+    let mut pause = RETRY.0;
+    loop {
+        let wanted: BTreeSet<_> = vips
+            .borrow_and_update()
+            .iter()
+            .map(|vip| (uplink, solicited_node(*vip)))
+            .collect();
+        let opened = match groups.take() {
+            Some(open) => Ok(open),
+            None => MulticastGroups::open(),
+        };
+        let done = opened.and_then(|mut open| {
+            let set = open.set(&wanted);
+            groups = Some(open);
+            set
+        });
+        let again = match done {
+            Ok(_) => {
+                pause = RETRY.0;
+                None
+            }
+            Err(error) => {
+                if pause == RETRY.0 {
+                    tracing::warn!(%error, "cannot listen for all neighbour solicitations; trying on");
+                }
+                let now = pause;
+                pause = (pause * 2).min(RETRY.1);
+                Some(now)
+            }
+        };
+        let retry = async {
+            match again {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = vips.changed() => if changed.is_err() { return },
+            () = retry => {}
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Writes the status of the VirtualIPs that this node owns, and of those that nobody can own if
+//! it is this node's turn to.
+//!
+//! One task; it compares what should be written with what it wrote last and patches only
+//! differences, a few objects at a time. A write that fails is tried again with back-off
+//! and holds up no other. Nothing on the data path waits for it: while the API server is
+//! away VIPs move all the same, and the last state is written when it is back.
+
+mod render;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, stream};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use lightship_crds::{MANAGER_SPEAKER, VirtualIP};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::core::Ownership;
+use crate::world::{NodeName, World};
+
+/// At most this many writes are on their way at once.
+const PARALLEL: usize = 8;
+
+/// How long one write may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long to wait before a failed write is tried again; doubled up to the second value.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// How long a write may take to come back through the watch before another owner's name
+/// in the status counts as an overwrite.
+const ECHO: Duration = Duration::from_secs(3);
+
+/// How old the last write must be for a change of the directors' agreement alone to be
+/// written: it changes several times within moments whenever the table does.
+const STEADY: Duration = Duration::from_millis(500);
+
+/// What is the same in every status this node writes.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The own node.
+    pub node: NodeName,
+    /// The uplink's name.
+    pub interface: String,
+    /// The MAC of directed VIPs.
+    pub director_mac: String,
+    /// The MAC of VIPs that are only announced.
+    pub uplink_mac: String,
+    /// When the speaker's own time began.
+    pub origin: Instant,
+}
+
+struct Written {
+    status: Value,
+    at: Instant,
+}
+
+struct Failure {
+    wait: Duration,
+    until: Instant,
+}
+
+/// Writes until either sender is gone.
+pub async fn run(
+    client: Client,
+    identity: Identity,
+    mut ownership: watch::Receiver<Arc<Ownership>>,
+    mut world: watch::Receiver<Option<Arc<World>>>,
+) {
+    let api: Api<VirtualIP> = Api::all(client);
+    let mut written: BTreeMap<IpAddr, Written> = BTreeMap::new();
+    let mut failed: BTreeMap<IpAddr, Failure> = BTreeMap::new();
+    loop {
+        let owned = ownership.borrow_and_update().clone();
+        let known = world.borrow_and_update().clone().unwrap_or_default();
+        let due = |vip: &IpAddr| owned.vips.contains_key(vip) || owned.unowned.contains_key(vip);
+        written.retain(|vip, _| due(vip) && known.vips.contains_key(vip));
+        failed.retain(|vip, _| due(vip) && known.vips.contains_key(vip));
+        let now = Instant::now();
+        let mut later = None;
+        let mut todo = Vec::new();
+        let waits = |vip: &IpAddr| failed.get(vip).is_some_and(|f| f.until > now);
+        for (vip, report) in owned.vips.iter().filter(|(vip, _)| !waits(vip)) {
+            let Some(object) = known.vips.get(vip) else {
+                continue;
+            };
+            let last = written.get(vip);
+            let status = render::owned(&identity, report, &owned, last.map(|w| &w.status));
+            // The table changes on all nodes within moments; the count of those that agree
+            // is worth a write only when it has held, like another owner's name.
+            let age = last.map_or(Duration::MAX, |w| now - w.at);
+            let foreign = object.recorded_owner.as_ref() != Some(&identity.node)
+                && object.recorded_epoch <= report.epoch;
+            let agreement = last.is_some_and(|w| w.status != status);
+            let differs = last.is_none_or(|w| steady(&w.status) != steady(&status));
+            if differs || (foreign && age > ECHO) || (agreement && age > STEADY) {
+                todo.push((*vip, object.object.clone(), status));
+            } else if foreign || agreement {
+                let wait = if agreement { STEADY } else { ECHO };
+                later = Some(later.map_or(wait, |l: Duration| l.min(wait)));
+            }
+        }
+        // An owner that this node does not know of may write too; it writes again after us.
+        for (vip, report) in owned.unowned.iter().filter(|(vip, _)| !waits(vip)) {
+            let Some(object) = known.vips.get(vip) else {
+                continue;
+            };
+            let last = written.get(vip).map(|w| &w.status);
+            let status = render::unowned(report, last);
+            if last != Some(&status) {
+                todo.push((*vip, object.object.clone(), status));
+            }
+        }
+        let results = stream::iter(todo).map(|(vip, object, status)| {
+            let api = &api;
+            async move {
+                let params = PatchParams {
+                    field_manager: Some(MANAGER_SPEAKER.into()),
+                    ..Default::default()
+                };
+                let patch = Patch::Merge(json!({ "status": status }));
+                let write = api.patch_status(&object, &params, &patch);
+                let result = match tokio::time::timeout(PATIENCE, write).await {
+                    Ok(result) => result.map(|_| status).map_err(|e| e.to_string()),
+                    Err(_) => Err("the API server does not answer".to_owned()),
+                };
+                (vip, result)
+            }
+        });
+        let results: Vec<_> = results.buffer_unordered(PARALLEL).collect().await;
+        for (vip, result) in results {
+            match result {
+                Ok(status) => {
+                    failed.remove(&vip);
+                    written.insert(
+                        vip,
+                        Written {
+                            status,
+                            at: Instant::now(),
+                        },
+                    );
+                }
+                Err(error) => {
+                    let wait = failed
+                        .get(&vip)
+                        .map_or(RETRY.0, |f| (f.wait * 2).min(RETRY.1));
+                    // Only the first of a row of failures is worth a warning.
+                    if wait == RETRY.0 {
+                        tracing::warn!(%vip, %error, "cannot write the VirtualIP's status; trying on");
+                    }
+                    let jittered = wait.mul_f64(rand::random_range(0.7..1.3));
+                    failed.insert(
+                        vip,
+                        Failure {
+                            wait,
+                            until: Instant::now() + jittered,
+                        },
+                    );
+                }
+            }
+        }
+        let retry = failed.values().map(|f| f.until);
+        let retry = retry.chain(later.map(|wait| now + wait)).min();
+        let retry = async {
+            match retry {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = retry => {}
+            changed = ownership.changed() => if changed.is_err() { return },
+            changed = world.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// A status without what changes for all VIPs at every change of any.
+fn steady(status: &Value) -> Value {
+    let mut status = status.clone();
+    if let Some(fields) = status.as_object_mut() {
+        fields.remove("directors");
+    }
+    status
+}

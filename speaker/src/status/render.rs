@@ -1,0 +1,142 @@
+//! What a VirtualIP's status says, as JSON, so that fields this version does not know are left alone.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use lightship_crds::CONDITION_READY;
+use serde_json::{Value, json};
+
+use super::Identity;
+use crate::core::{Move, Ownership, Unowned, VipReport};
+use crate::world::NodeName;
+
+/// Condition: whether the address is on the node that an annotation asks for.
+const CONDITION_PLACED: &str = "Placed";
+
+/// The status of a VIP that this node owns. `last`: the one that was written last.
+pub(super) fn owned(
+    id: &Identity,
+    report: &VipReport,
+    all: &Ownership,
+    last: Option<&Value>,
+) -> Value {
+    let (mode, mac) = if report.direct_routing {
+        ("DirectRouting", &id.director_mac)
+    } else {
+        ("Announce", &id.uplink_mac)
+    };
+    let serving = report.backends.values().filter(|w| **w > 0).count();
+    let (ready, reason, message) = if let Some(trouble) = &report.trouble {
+        let message = format!("no node can answer for it, {} neither: {trouble}", id.node);
+        ("False", "OwnerNotEligible", message)
+    } else if !report.announced {
+        let message = "the director is not ready yet".to_owned();
+        ("False", "NotAnnounced", message)
+    } else if serving == 0 {
+        let message = "no node has a ready endpoint for it; connections are refused".to_owned();
+        ("False", "NoBackends", message)
+    } else {
+        ("True", "Announced", format!("{} answers for it", id.node))
+    };
+    let mut conditions = vec![condition(CONDITION_READY, ready, reason, &message, last)];
+    if let Some(p) = &report.placement {
+        let placed = if p.placed { "True" } else { "False" };
+        let entry = condition(CONDITION_PLACED, placed, p.reason, &p.message, last);
+        conditions.push(entry);
+    }
+    let directors = format!("{}/{}", all.directors_agreeing, all.directors);
+    let mut status = json!({
+        "owner": id.node,
+        "epoch": report.epoch,
+        "mode": mode,
+        "interface": id.interface,
+        "mac": mac,
+        "backends": backends(&report.backends),
+        "backendsReady": format!("{serving}/{}", report.backends.len()),
+        "directors": report.direct_routing.then_some(directors),
+        "movedTo": report.moved_to,
+        "conditions": conditions,
+    });
+    if let Some(moved) = &report.moved {
+        status["lastMove"] = json!({
+            "time": moved_at(id, moved, last),
+            "from": moved.from,
+            "to": id.node,
+            "reason": moved.reason,
+        });
+    }
+    status
+}
+
+/// The status of a VIP that nobody owns. What the last owner wrote of itself is taken out, its
+/// epoch and move stay.
+pub(super) fn unowned(report: &Unowned, last: Option<&Value>) -> Value {
+    let ready = condition(
+        CONDITION_READY,
+        "False",
+        "NoCandidate",
+        &report.message,
+        last,
+    );
+    json!({
+        "owner": null,
+        "mode": null,
+        "interface": null,
+        "mac": null,
+        "directors": null,
+        "backends": backends(&report.backends),
+        "backendsReady": format!("0/{}", report.backends.len()),
+        "conditions": [ready],
+    })
+}
+
+fn backends(all: &BTreeMap<NodeName, u32>) -> Vec<Value> {
+    let all = all.iter();
+    all.map(|(node, weight)| json!({ "node": node, "weight": weight }))
+        .collect()
+}
+
+/// A condition, with the transition time of before if its status is the same.
+fn condition(kind: &str, status: &str, reason: &str, message: &str, last: Option<&Value>) -> Value {
+    let before = last.and_then(|l| l["conditions"].as_array());
+    let same = before
+        .into_iter()
+        .flatten()
+        .find(|c| c["type"] == kind && c["status"] == status);
+    let since = same.map_or_else(
+        || json!(rfc3339(SystemTime::now(), 0)),
+        |c| c["lastTransitionTime"].clone(),
+    );
+    json!({
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": since,
+    })
+}
+
+/// The wall-clock time of a move. It is computed once per move, since the clock may be set: by
+/// how long ago it was, on the clock of now.
+fn moved_at(id: &Identity, moved: &Move, last: Option<&Value>) -> Value {
+    let known = last.filter(|l| l["epoch"] == moved.epoch && l["lastMove"]["to"] == *id.node);
+    known.map_or_else(
+        || {
+            let ago = id.origin.elapsed().saturating_sub(moved.at);
+            let now = SystemTime::now();
+            json!(rfc3339(now.checked_sub(ago).unwrap_or(now), 6))
+        },
+        |l| l["lastMove"]["time"].clone(),
+    )
+}
+
+/// A time in RFC 3339 with so many decimals, as metav1.Time (0) and MicroTime (6) want it.
+fn rfc3339(time: SystemTime, decimals: u8) -> String {
+    use k8s_openapi::jiff::{Timestamp, fmt::temporal::DateTimePrinter};
+    let time = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
+    let printer = DateTimePrinter::new().precision(Some(decimals));
+    printer.timestamp_to_string(&time)
+}
+
+#[cfg(test)]
+mod tests;

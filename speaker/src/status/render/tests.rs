@@ -1,0 +1,142 @@
+use std::time::{Duration, Instant};
+
+use lightship_crds::VirtualIPStatus;
+
+use super::*;
+use crate::core::Placement;
+
+fn identity() -> Identity {
+    Identity {
+        node: "node1".into(),
+        interface: "eth0".into(),
+        director_mac: "02:00:00:00:00:01".into(),
+        uplink_mac: "02:00:00:00:00:02".into(),
+        origin: Instant::now(),
+    }
+}
+
+fn report() -> VipReport {
+    VipReport {
+        epoch: 4,
+        announced: true,
+        direct_routing: true,
+        backends: [("node1".into(), 1), ("node2".into(), 0)].into(),
+        moved: Some(Move {
+            epoch: 4,
+            from: Some("node2".into()),
+            reason: "OwnerDied".into(),
+            at: Duration::ZERO,
+        }),
+        trouble: None,
+        placement: None,
+        moved_to: None,
+    }
+}
+
+fn ready(status: &Value) -> (&str, &str) {
+    let ready = &status["conditions"][0];
+    (
+        ready["status"].as_str().unwrap(),
+        ready["reason"].as_str().unwrap(),
+    )
+}
+
+#[test]
+fn the_status_is_what_the_crd_takes() {
+    let all = Ownership {
+        directors: 2,
+        directors_agreeing: 2,
+        ..Ownership::default()
+    };
+    let value = owned(&identity(), &report(), &all, None);
+    let typed: VirtualIPStatus = serde_json::from_value(value).unwrap();
+    assert_eq!(typed.owner.as_deref(), Some("node1"));
+    assert_eq!(typed.backends_ready.as_deref(), Some("1/2"));
+    assert_eq!(typed.directors.as_deref(), Some("2/2"));
+    assert_eq!(typed.conditions[0].status, "True");
+    let moved = typed.last_move.unwrap();
+    assert_eq!(moved.from.as_deref(), Some("node2"));
+}
+
+#[test]
+fn the_time_of_a_move_stays_what_it_was_first_said_to_be() {
+    let (id, all) = (identity(), Ownership::default());
+    let first = owned(&id, &report(), &all, None);
+    std::thread::sleep(Duration::from_millis(2));
+    let second = owned(&id, &report(), &all, Some(&first));
+    assert_eq!(first["lastMove"], second["lastMove"]);
+    let mut next = report();
+    next.epoch = 6;
+    let moved = next.moved.as_mut().unwrap();
+    (moved.epoch, moved.at) = (6, Duration::from_millis(1));
+    let third = owned(&id, &next, &all, Some(&second));
+    assert_ne!(first["lastMove"]["time"], third["lastMove"]["time"]);
+}
+
+#[test]
+fn a_vip_that_nobody_owns_loses_what_its_owner_wrote() {
+    let report = Unowned {
+        message: "no node can answer for it: …".into(),
+        backends: [("node1".into(), 1)].into(),
+    };
+    let value = unowned(&report, None);
+    // A null in a merge patch removes the field (RFC 7386).
+    for field in ["owner", "mode", "mac", "interface", "directors"] {
+        assert!(value[field].is_null(), "{field}");
+        assert!(value.as_object().unwrap().contains_key(field), "{field}");
+    }
+    assert!(value.get("lastMove").is_none() && value.get("epoch").is_none());
+    assert_eq!(ready(&value), ("False", "NoCandidate"));
+    assert_eq!(unowned(&report, Some(&value)), value);
+}
+
+#[test]
+fn a_condition_keeps_its_transition_time_until_it_changes() {
+    let all = Ownership::default();
+    let mut first = owned(&identity(), &report(), &all, None);
+    first["conditions"][0]["lastTransitionTime"] = json!("2020-01-01T00:00:00Z");
+    let second = owned(&identity(), &report(), &all, Some(&first));
+    assert_eq!(
+        second["conditions"][0]["lastTransitionTime"],
+        "2020-01-01T00:00:00Z"
+    );
+    let silent = VipReport {
+        announced: false,
+        ..report()
+    };
+    let third = owned(&identity(), &silent, &all, Some(&second));
+    assert_ne!(
+        third["conditions"][0]["lastTransitionTime"],
+        "2020-01-01T00:00:00Z"
+    );
+    assert_eq!(ready(&third), ("False", "NotAnnounced"));
+}
+
+#[test]
+fn an_owner_in_trouble_and_a_wish_not_granted_are_told() {
+    let report = VipReport {
+        trouble: Some("eth0 has no carrier".into()),
+        placement: Some(Placement {
+            placed: false,
+            reason: "NoSuchNode",
+            message: "there is no such node".into(),
+        }),
+        ..report()
+    };
+    let value = owned(&identity(), &report, &Ownership::default(), None);
+    assert_eq!(ready(&value), ("False", "OwnerNotEligible"));
+    let message = value["conditions"][0]["message"].as_str().unwrap();
+    assert!(message.contains("eth0 has no carrier"), "{message}");
+    assert_eq!(value["conditions"][1]["type"], "Placed");
+    assert_eq!(value["conditions"][1]["reason"], "NoSuchNode");
+}
+
+#[test]
+fn without_a_move_of_its_own_the_recorded_one_is_left_alone() {
+    let resumed = VipReport {
+        moved: None,
+        ..report()
+    };
+    let value = owned(&identity(), &resumed, &Ownership::default(), None);
+    assert!(value.get("lastMove").is_none());
+}
