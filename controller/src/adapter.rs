@@ -5,18 +5,48 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, Service, ServiceSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use kube::core::PartialObjectMeta;
 use lightship_crds::{
-    ANNOTATION_ADDRESSES, ANNOTATION_POOL, AddressPool, LOAD_BALANCER_CLASS, LabelSet,
-    ServiceAllocation, VirtualIP, matches_any,
+    ANNOTATION_ADDRESSES, ANNOTATION_POOL, ANNOTATION_SHARED_KEY, AddressPool, AllocationOrder,
+    CONDITION_ASSIGNED, LOAD_BALANCER_CLASS, LabelSet, METALLB_ANNOTATIONS, ServiceAllocation,
+    Speaker, VirtualIP, matches_any,
 };
-use lightship_ipam::{Family, Policy, PoolSpec, ServiceId};
+use lightship_ipam::{
+    Backends, Family, OnShrink, Order, Policy, PoolSpec, Port, Protocol, ServiceId, Sharing,
+};
 
 use crate::model::{
-    Demand, Ingress, NamespaceView, PoolView, Revision, ServiceView, VipView, Wish,
+    Demand, Ingress, NamespaceView, NodeView, PoolView, Revision, ServiceView, SpeakerView, Told,
+    Verdict, VipView, Wish,
 };
+
+/// Which Services are ours, and whose annotations they may carry.
+#[derive(Clone, Debug)]
+pub struct Dialect {
+    /// The classes that are ours.
+    pub classes: Classes,
+    /// Whether MetalLB's annotations count where ours are missing.
+    pub metallb: bool,
+}
+
+impl Dialect {
+    /// The value of one of our annotations or, where they count, of MetalLB's like it.
+    fn annotation<'a>(
+        &self,
+        meta: &'a ObjectMeta,
+        own: &'a str,
+        metallb: [&'a str; 2],
+    ) -> Option<(&'a str, &'a str)> {
+        let annotations = meta.annotations.as_ref()?;
+        let foreign = metallb.into_iter().filter(|_| self.metallb);
+        std::iter::once(own).chain(foreign).find_map(|key| {
+            let value = annotations.get(key)?.trim();
+            (!value.is_empty()).then_some((key, value))
+        })
+    }
+}
 
 /// Which `spec.loadBalancerClass` values are ours.
 #[derive(Clone, Debug)]
@@ -58,11 +88,11 @@ fn labels(meta: &ObjectMeta) -> LabelSet {
 }
 
 /// What matters of a Service.
-pub fn service(service: Service, classes: &Classes) -> ServiceView {
+pub fn service(service: Service, dialect: &Dialect) -> ServiceView {
     let meta = service.metadata;
     let spec = service.spec.unwrap_or_default();
-    let ingress = service.status.and_then(|status| status.load_balancer);
-    let ingress = ingress.and_then(|lb| lb.ingress).unwrap_or_default();
+    let status = service.status.unwrap_or_default();
+    let ingress = status.load_balancer.and_then(|lb| lb.ingress);
     ServiceView {
         id: ServiceId::new(
             meta.namespace.as_deref().unwrap_or_default(),
@@ -72,8 +102,11 @@ pub fn service(service: Service, classes: &Classes) -> ServiceView {
         version: meta.resource_version.clone().unwrap_or_default(),
         created: seconds(meta.creation_timestamp.as_ref()),
         labels: labels(&meta),
-        demand: demand(&meta, &spec, classes),
+        demand: demand(&meta, &spec, dialect),
+        claims: claims(&spec),
+        sharing: sharing(&meta, &spec, dialect),
         ingress: ingress
+            .unwrap_or_default()
             .into_iter()
             .map(|entry| Ingress {
                 ip: entry.ip.and_then(|ip| ip.parse().ok()),
@@ -82,23 +115,77 @@ pub fn service(service: Service, classes: &Classes) -> ServiceView {
                     && entry.ports.is_none_or(|ports| ports.is_empty()),
             })
             .collect(),
+        told: status
+            .conditions
+            .unwrap_or_default()
+            .into_iter()
+            .find_map(told),
     }
 }
 
-fn demand(meta: &ObjectMeta, spec: &ServiceSpec, classes: &Classes) -> Demand {
+fn told(condition: Condition) -> Option<Told> {
+    (condition.type_ == CONDITION_ASSIGNED).then(|| Told {
+        verdict: Verdict {
+            met: condition.status == "True",
+            reason: condition.reason.into(),
+            message: condition.message,
+        },
+        since: condition.last_transition_time.0,
+    })
+}
+
+/// Each address once. The API server has checked them.
+fn claims(spec: &ServiceSpec) -> Vec<IpAddr> {
+    let mut claims: Vec<IpAddr> = Vec::new();
+    for text in spec.external_ips.iter().flatten() {
+        match text.parse() {
+            Ok(address) if !claims.contains(&address) => claims.push(address),
+            _ => {}
+        }
+    }
+    claims
+}
+
+fn sharing(meta: &ObjectMeta, spec: &ServiceSpec, dialect: &Dialect) -> Sharing {
+    let key = dialect.annotation(meta, ANNOTATION_SHARED_KEY, METALLB_ANNOTATIONS[2]);
+    let Some((_, key)) = key else {
+        // It shares with nobody, whatever its ports.
+        return Sharing::default();
+    };
+    let ports = spec.ports.iter().flatten().filter_map(|port| {
+        let protocol = match port.protocol.as_deref() {
+            Some("UDP") => Protocol::Udp,
+            Some("SCTP") => Protocol::Sctp,
+            _ => Protocol::Tcp,
+        };
+        let number = u16::try_from(port.port).ok()?;
+        Some(Port { protocol, number })
+    });
+    let backends = match spec.external_traffic_policy.as_deref() {
+        Some("Local") => {
+            let selector = spec.selector.iter().flatten();
+            let terms: Vec<_> = selector
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect();
+            Backends::Local(terms.join(",").into())
+        }
+        _ => Backends::Cluster,
+    };
+    Sharing {
+        key: Some(key.into()),
+        backends,
+        ports: ports.collect(),
+    }
+}
+
+fn demand(meta: &ObjectMeta, spec: &ServiceSpec, dialect: &Dialect) -> Demand {
     if spec.type_.as_deref() != Some("LoadBalancer")
-        || !classes.accept(spec.load_balancer_class.as_deref())
+        || !dialect.classes.accept(spec.load_balancer_class.as_deref())
     {
         return Demand::Nothing;
     }
-    let annotation = |key| {
-        let value = meta.annotations.as_ref()?.get(key)?.trim();
-        (!value.is_empty()).then_some(value)
-    };
-    match addresses(
-        annotation(ANNOTATION_ADDRESSES),
-        spec.load_balancer_ip.as_deref(),
-    ) {
+    let asked = dialect.annotation(meta, ANNOTATION_ADDRESSES, METALLB_ANNOTATIONS[1]);
+    match addresses(asked, spec.load_balancer_ip.as_deref()) {
         Err(fault) => Demand::Unclear(fault),
         Ok(addresses) => {
             let families = families(spec);
@@ -107,11 +194,12 @@ fn demand(meta: &ObjectMeta, spec: &ServiceSpec, classes: &Classes) -> Demand {
                 Some("PreferDualStack") if families.len() > 1 => Policy::PreferDual,
                 _ => Policy::Single,
             };
+            let pool = dialect.annotation(meta, ANNOTATION_POOL, METALLB_ANNOTATIONS[0]);
             Demand::Addresses(Wish {
                 families,
                 policy,
                 addresses,
-                pool: annotation(ANNOTATION_POOL).map(Arc::from),
+                pool: pool.map(|(_, name)| name.into()),
             })
         }
     }
@@ -137,7 +225,7 @@ fn families(spec: &ServiceSpec) -> Vec<Family> {
         .collect()
 }
 
-fn addresses(annotation: Option<&str>, field: Option<&str>) -> Result<Vec<IpAddr>, String> {
+fn addresses(annotation: Option<(&str, &str)>, field: Option<&str>) -> Result<Vec<IpAddr>, String> {
     let parse = |text: &str, source: &str| -> Result<Vec<IpAddr>, String> {
         text.split(',')
             .map(|part| {
@@ -149,11 +237,12 @@ fn addresses(annotation: Option<&str>, field: Option<&str>) -> Result<Vec<IpAddr
             .collect()
     };
     let field = field.filter(|text| !text.trim().is_empty());
-    let from_annotation = annotation.map(|text| parse(text, ANNOTATION_ADDRESSES));
+    let key = annotation.map_or(ANNOTATION_ADDRESSES, |(key, _)| key);
+    let from_annotation = annotation.map(|(key, text)| parse(text, key));
     let from_field = field.map(|text| parse(text, "spec.loadBalancerIP"));
     match (from_annotation.transpose()?, from_field.transpose()?) {
         (Some(a), Some(b)) if a != b => Err(format!(
-            "{ANNOTATION_ADDRESSES} and spec.loadBalancerIP ask for different addresses; remove one of them"
+            "{key} and spec.loadBalancerIP ask for different addresses; remove one of them"
         )),
         (Some(addresses), _) | (None, Some(addresses)) => Ok(addresses),
         (None, None) => Ok(Vec::new()),
@@ -180,6 +269,16 @@ pub fn pool(pool: AddressPool) -> PoolView {
                 .as_ref()
                 .map(|allocation| u32::try_from(allocation.priority).unwrap_or(0)),
             reuse_delay: Duration::from_secs(delay),
+            order: match pool.spec.allocation_order {
+                AllocationOrder::LowestFirst => Order::Lowest,
+                AllocationOrder::ByServiceName => Order::Hashed,
+            },
+            on_shrink: match pool.spec.on_shrink {
+                lightship_crds::OnShrink::Keep => OnShrink::Keep,
+                lightship_crds::OnShrink::Reallocate => OnShrink::Reallocate,
+            },
+            sharing_across_namespaces: pool.spec.allow_sharing_across_namespaces,
+            external_ips: pool.spec.allow_external_ips,
         },
         allocation,
         uid: pool.metadata.uid.unwrap_or_default(),
@@ -198,6 +297,30 @@ pub fn vip(vip: VirtualIP) -> VipView {
             version: vip.metadata.resource_version.unwrap_or_default(),
         },
         spec: vip.spec,
+    }
+}
+
+/// What matters of a Node.
+pub fn node(node: Node) -> NodeView {
+    let addresses = node.status.and_then(|status| status.addresses);
+    let addresses = addresses.unwrap_or_default().into_iter();
+    NodeView {
+        name: node.metadata.name.unwrap_or_default(),
+        // Host names are among them.
+        addresses: addresses.filter_map(|a| a.address.parse().ok()).collect(),
+    }
+}
+
+/// What matters of a Speaker.
+pub fn speaker(speaker: Speaker) -> SpeakerView {
+    let uplinks = speaker.status.map(|status| status.uplinks);
+    let uplinks = uplinks.unwrap_or_default();
+    let networks = uplinks.iter().flat_map(|uplink| &uplink.addresses);
+    let gateways = uplinks.iter().flat_map(|uplink| &uplink.gateways);
+    SpeakerView {
+        name: speaker.metadata.name.unwrap_or_default(),
+        networks: networks.filter_map(|text| text.parse().ok()).collect(),
+        gateways: gateways.filter_map(|text| text.parse().ok()).collect(),
     }
 }
 

@@ -12,27 +12,34 @@
 
 mod adopt;
 mod pools;
+mod report;
+mod reserved;
 mod restore;
+mod service;
+mod status;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use lightship_crds::{AddressPoolStatus, VirtualIPSpec, virtual_ip_name};
-use lightship_ipam::{Allocator, Assignment, Request, ServiceId};
+use k8s_openapi::jiff::Timestamp;
+use lightship_crds::{AddressPoolStatus, VirtualIPSpec};
+use lightship_ipam::{Allocator, ServiceId};
 
-use crate::adapter;
 use crate::model::{
-    Action, Change, Clock, Demand, Input, NamespaceView, Namespaces, Notice, PoolView, Revision,
-    ServiceView, Subject, Wish,
+    Action, Change, Clock, Input, NamespaceView, Namespaces, Notice, PoolView, Revision,
+    ServiceView, SpeakerView, Subject, Verdict,
 };
+use waiting::Waiting;
 
 /// A Service, and what was last said about it.
 #[derive(Clone, Debug)]
 struct Entry {
     view: ServiceView,
-    /// The last complaint, so that events come on change only.
-    said: Option<String>,
+    /// What its condition should say; a change of it may be worth an event.
+    verdict: Option<Verdict>,
 }
 
 /// A pool, and what was last reported about it.
@@ -40,8 +47,8 @@ struct Entry {
 struct PoolEntry {
     view: PoolView,
     reported: Option<AddressPoolStatus>,
-    /// The last complaint, so that events come on change only.
-    said: Option<String>,
+    /// The last complaints by event reason, so that events come on change only.
+    said: BTreeMap<&'static str, String>,
 }
 
 /// A VirtualIP as it was last seen.
@@ -58,6 +65,14 @@ struct Listed {
     pools: bool,
     vips: bool,
     namespaces: bool,
+    nodes: bool,
+    speakers: bool,
+}
+
+impl Listed {
+    fn all(self) -> bool {
+        self.services && self.pools && self.vips && self.namespaces && self.nodes && self.speakers
+    }
 }
 
 /// The controller's state and its decisions.
@@ -65,15 +80,25 @@ struct Listed {
 pub struct Core {
     listed: Listed,
     started: bool,
+    /// The clock at the first input, to turn the one kind of time into the other.
+    origin: Option<Clock>,
+    /// The wall clock at the last input.
+    now: Option<Timestamp>,
     allocator: Allocator,
     services: BTreeMap<ServiceId, Entry>,
     pools: BTreeMap<Arc<str>, PoolEntry>,
     vips: BTreeMap<String, Seen>,
     namespaces: Namespaces,
-    /// Services that lack something which another Service or a pool could free, oldest first.
-    waiting: BTreeSet<(i64, ServiceId)>,
-    /// An address became free since the waiting Services were last looked at.
-    freed: bool,
+    /// Addresses of each Node.
+    nodes: BTreeMap<String, Vec<IpAddr>>,
+    /// What the speakers report of their networks, by node.
+    speakers: BTreeMap<String, SpeakerView>,
+    /// Whose addresses no pool gives away.
+    reserved: BTreeMap<IpAddr, Arc<str>>,
+    /// Services that lack something which another Service or a pool could free.
+    waiting: Waiting,
+    /// Something changed that may concern every Service.
+    revisit: bool,
     /// Counts or conditions of some pool may have changed.
     pools_dirty: bool,
     actions: Vec<Action>,
@@ -92,260 +117,95 @@ impl Core {
 
     /// Takes in what was seen and returns what is to be done.
     pub fn apply(&mut self, input: Input, clock: Clock) -> Vec<Action> {
+        self.origin.get_or_insert(clock);
+        self.now = Some(clock.wall);
         match input {
             Input::Services(change) => self.services_changed(change, clock),
             Input::Pools(change) => self.pools_changed(change),
             Input::Vips(change) => self.vips_changed(change),
-            Input::Namespaces(change) => self.namespaces_changed(change),
+            Input::Namespaces(change) => self.namespaces_changed(change, clock),
+            Input::Nodes(change) => self.nodes_changed(change),
+            Input::Speakers(change) => self.speakers_changed(change),
             Input::Recheck(key) => self.recheck(&key),
+            Input::Tick => self.pools_dirty |= self.allocator.wake(clock.mono),
         }
-        let listed = self.listed;
-        if !self.started && listed.services && listed.pools && listed.vips && listed.namespaces {
+        if !self.started && self.listed.all() {
             self.started = true;
             self.start(clock);
         }
         if self.started {
+            self.revisit_all(clock);
             self.serve_waiting(clock);
             self.report_pools(clock);
         }
         last_write_of_each(std::mem::take(&mut self.actions))
     }
 
-    fn services_changed(&mut self, change: Change<ServiceView>, clock: Clock) {
-        match change {
-            Change::Applied(view) => self.service_applied(view, clock),
-            Change::Gone(view) => self.service_gone(&view.id, clock),
-            Change::Listed(views) => {
-                self.listed.services = true;
-                let present: BTreeSet<_> = views.iter().map(|view| view.id.clone()).collect();
-                let gone: Vec<_> = self
-                    .services
-                    .keys()
-                    .filter(|id| !present.contains(id))
-                    .cloned()
-                    .collect();
-                for id in gone {
-                    self.service_gone(&id, clock);
-                }
-                let mut views = views;
-                views.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
-                for view in views {
-                    self.service_applied(view, clock);
-                }
-            }
-        }
+    /// When [`Input::Tick`] has something to do, if at all: since the start of the process.
+    pub fn deadline(&self) -> Option<Duration> {
+        // Many rests end one after the other; their pools are written once for all of them.
+        let pace = |end: Duration| Duration::from_secs(end.as_secs() / 5 * 5 + 5);
+        self.started.then(|| self.allocator.next_wake().map(pace))?
     }
 
-    fn service_applied(&mut self, view: ServiceView, clock: Clock) {
-        let id = view.id.clone();
-        let before = self.services.remove(&id);
-        // Of a Service that was deleted and created again unseen, the complaint is news.
-        let same = before.as_ref().filter(|before| before.view.uid == view.uid);
-        let said = same.and_then(|before| before.said.clone());
-        if let Some(before) = &before {
-            self.waiting.remove(&(before.view.created, id.clone()));
+    /// Looks at every Service again, oldest first, if something changed that concerns all.
+    fn revisit_all(&mut self, clock: Clock) {
+        if !std::mem::take(&mut self.revisit) {
+            return;
         }
-        let first_sight = before.is_none_or(|before| before.view.demand == Demand::Nothing);
-        self.services.insert(id.clone(), Entry { view, said });
-        if self.started {
-            if first_sight {
-                self.adopt_from_status(&id);
-            }
+        for id in self.oldest_first() {
             self.reconcile(&id, clock);
         }
     }
 
-    fn service_gone(&mut self, id: &ServiceId, clock: Clock) {
-        let Some(entry) = self.services.remove(id) else {
-            return;
-        };
-        self.waiting.remove(&(entry.view.created, id.clone()));
-        for address in self.allocator.release(id, clock.mono) {
-            self.address_freed(address);
-        }
+    fn oldest_first(&self) -> Vec<ServiceId> {
+        let entries = self.services.iter();
+        let mut order: Vec<_> = entries
+            .map(|(id, entry)| (entry.view.created, id))
+            .collect();
+        order.sort();
+        order.into_iter().map(|(_, id)| id.clone()).collect()
     }
 
-    /// Gives one Service what it asks for, or says why not.
-    fn reconcile(&mut self, id: &ServiceId, clock: Clock) {
-        let Some(entry) = self.services.get(id) else {
-            return;
-        };
-        let (uid, created) = (entry.view.uid.clone(), entry.view.created);
-        let subject = Subject::Service {
-            id: id.clone(),
-            uid,
-        };
-        let (waits, complaint) = match &entry.view.demand {
-            Demand::Nothing => {
-                self.let_go(id, subject, clock);
-                (false, None)
-            }
-            // What it holds it keeps: a slip of the pen must not cut a running Service off.
-            Demand::Unclear(fault) => (false, Some(("AllocationFailed", true, fault.clone()))),
-            Demand::Addresses(wish) => {
-                let request = self.request(&entry.view, wish);
-                match self.allocator.assign(id, &request, clock.mono) {
-                    Ok(assignment) => {
-                        self.assigned(&subject, &assignment);
-                        let unmet = assignment.unmet.map(|(family, pools)| {
-                            let pools: Vec<_> = pools.iter().map(ToString::to_string).collect();
-                            let note = format!(
-                                "no {family} address beside {}: {}",
-                                list(&assignment.addresses),
-                                pools.join("; ")
-                            );
-                            ("AdditionalAssignFailed", false, note)
-                        });
-                        (unmet.is_some(), unmet)
-                    }
-                    Err(refusal) => (
-                        true,
-                        Some((
-                            "AllocationFailed",
-                            true,
-                            self.refused(id, &refusal.to_string()),
-                        )),
-                    ),
-                }
-            }
-        };
-        if waits {
-            self.waiting.insert((created, id.clone()));
-        } else {
-            self.waiting.remove(&(created, id.clone()));
-        }
-        self.complain(id, complaint);
-        self.sync_ingress(id);
-    }
-
-    fn request(&self, view: &ServiceView, wish: &Wish) -> Request {
-        let none = BTreeMap::new();
-        let labels = self.namespaces.get(&*view.id.namespace).unwrap_or(&none);
-        let pools = self.pools.values().map(|entry| &entry.view);
-        Request {
-            families: wish.families.clone(),
-            policy: wish.policy,
-            addresses: wish.addresses.clone(),
-            pool: wish.pool.clone(),
-            closed: adapter::closed(pools, view, labels),
-        }
-    }
-
-    /// Takes everything from a Service that is not ours any more.
-    fn let_go(&mut self, id: &ServiceId, subject: Subject, clock: Clock) {
-        let released = self.allocator.release(id, clock.mono);
-        if released.is_empty() {
-            return;
-        }
-        for address in &released {
-            self.address_freed(*address);
-        }
-        self.notify(
-            subject,
-            false,
-            "AddressReleased",
-            format!("released {}", list(&released)),
-        );
-        self.write_ingress(id, Vec::new());
-    }
-
-    fn assigned(&mut self, subject: &Subject, assignment: &Assignment) {
-        for address in &assignment.released {
-            self.address_freed(*address);
-        }
-        if !assignment.released.is_empty() {
-            let note = format!("released {}", list(&assignment.released));
-            self.notify(subject.clone(), false, "AddressReleased", note);
-        }
-        for address in &assignment.added {
-            self.pools_dirty = true;
-            self.sync_vip(*address);
-        }
-        if let Some(pool) = assignment
-            .added
-            .first()
-            .and_then(|first| self.allocator.holding(*first))
-        {
-            let note = format!(
-                "assigned {} from pool \"{}\"",
-                list(&assignment.added),
-                pool.pool
-            );
-            self.notify(subject.clone(), false, "IPAllocated", note);
-        }
-    }
-
-    fn refused(&self, id: &ServiceId, refusal: &str) -> String {
-        match self.allocator.held_by(id) {
-            [] => format!("no address: {refusal}"),
-            held => format!(
-                "keeps {}, as what it asks for cannot be had: {refusal}",
-                list(held)
-            ),
-        }
-    }
-
-    /// Passes a complaint on if it is another one than last time.
-    fn complain(&mut self, id: &ServiceId, complaint: Option<(&'static str, bool, String)>) {
-        let Some(entry) = self.services.get_mut(id) else {
-            return;
-        };
-        let note = complaint.as_ref().map(|(_, _, note)| note.clone());
-        if entry.said == note {
-            return;
-        }
-        entry.said = note;
-        let uid = entry.view.uid.clone();
-        if let Some((reason, warning, note)) = complaint {
-            self.notify(
-                Subject::Service {
-                    id: id.clone(),
-                    uid,
-                },
-                warning,
-                reason,
-                note,
-            );
-        }
-    }
-
-    /// Looks at the Services that wait whenever something became free, oldest first.
-    fn serve_waiting(&mut self, clock: Clock) {
-        while std::mem::take(&mut self.freed) {
-            for (_, id) in self.waiting.clone() {
-                self.reconcile(&id, clock);
-            }
-        }
-    }
-
-    fn address_freed(&mut self, address: IpAddr) {
-        self.freed = true;
-        self.pools_dirty = true;
-        // Whether it is there or still being written: the later write of a name counts.
-        self.drop_vip(&virtual_ip_name(address));
-    }
-
-    fn namespaces_changed(&mut self, change: Change<NamespaceView>) {
-        match change {
+    fn namespaces_changed(&mut self, change: Change<NamespaceView>, clock: Clock) {
+        let touched: BTreeSet<String> = match change {
             Change::Applied(view) => {
                 if self.namespaces.get(&view.name) == Some(&view.labels) {
                     return;
                 }
-                self.namespaces.insert(view.name, view.labels);
+                self.namespaces.insert(view.name.clone(), view.labels);
+                [view.name].into()
             }
             Change::Gone(view) => {
                 self.namespaces.remove(&view.name);
+                [view.name].into()
             }
             Change::Listed(views) => {
                 self.listed.namespaces = true;
-                self.namespaces = views
-                    .into_iter()
-                    .map(|view| (view.name, view.labels))
-                    .collect();
+                let views = views.into_iter();
+                let now: Namespaces = views.map(|view| (view.name, view.labels)).collect();
+                let before = std::mem::replace(&mut self.namespaces, now);
+                let names = before.keys().chain(self.namespaces.keys());
+                let changed = names.filter(|name| before.get(*name) != self.namespaces.get(*name));
+                changed.cloned().collect()
+            }
+        };
+        if !self.started {
+            return;
+        }
+        // A pool may have opened for Services there, or shut.
+        for namespace in touched {
+            let first = ServiceId::new(namespace.as_str(), "");
+            let inside = self.services.range(first..);
+            let inside = inside.take_while(|(id, _)| *id.namespace == *namespace);
+            let mut order: Vec<_> = inside
+                .map(|(id, entry)| (entry.view.created, id.clone()))
+                .collect();
+            order.sort();
+            for (_, id) in order {
+                self.reconcile(&id, clock);
             }
         }
-        // A pool may have opened for Services that wait.
-        self.freed = true;
     }
 
     fn notify(&mut self, subject: Subject, warning: bool, reason: &'static str, note: String) {

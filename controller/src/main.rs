@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use lightship_controller::adapter::Classes;
+use lightship_controller::adapter::{Classes, Dialect};
 use lightship_controller::lease::Timing;
 use lightship_controller::throttle::Rate;
 use lightship_controller::{Options, run};
@@ -18,6 +18,11 @@ struct Flags {
     /// a class. Default: lightship.dev/l2 and Services without a class.
     #[arg(long = "load-balancer-class", value_name = "CLASS")]
     classes: Vec<String>,
+
+    /// Honour MetalLB's annotations (metallb.io/address-pool, loadBalancerIPs, allow-shared-ip, and
+    /// the same under metallb.universe.tf) on Services that lack ours.
+    #[arg(long, env = "LIGHTSHIP_METALLB_ANNOTATIONS")]
+    metallb_annotations: bool,
 
     /// Kubeconfig file; without it the Pod's service account is used.
     #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
@@ -83,7 +88,10 @@ async fn main() -> anyhow::Result<()> {
     let rate = rate.checked().map_err(anyhow::Error::msg)?;
     let client = lightship_kit::connect(flags.kubeconfig.as_deref()).await?;
     let options = Options {
-        classes: Classes::new(&flags.classes),
+        dialect: Dialect {
+            classes: Classes::new(&flags.classes),
+            metallb: flags.metallb_annotations,
+        },
         namespace: flags.namespace,
         instance: flags.instance,
         timing,

@@ -1,14 +1,16 @@
 //! The values between the parts: what was seen, and what is to be done about it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use k8s_openapi::jiff::Timestamp;
 use lightship_crds::{AddressPoolStatus, LabelSet, ServiceAllocation, VirtualIPSpec};
-use lightship_ipam::{Family, Policy, PoolSpec, ServiceId};
+use lightship_ipam::{Family, Policy, PoolSpec, ServiceId, Sharing};
 
 /// The time as the pure part sees it.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +43,12 @@ pub enum Input {
     Vips(Change<VipView>),
     /// Namespaces, for their labels.
     Namespaces(Change<NamespaceView>),
+    /// Nodes, whose own addresses are not to be given away.
+    Nodes(Change<NodeView>),
+    /// What the nodes' speakers report of their networks.
+    Speakers(Change<SpeakerView>),
+    /// The time that the core asked to be woken at has come.
+    Tick,
     /// A write was refused because the object had changed, and nothing was heard of it
     /// since: it is to be looked at again.
     Recheck(Key),
@@ -70,8 +78,34 @@ pub struct ServiceView {
     pub labels: LabelSet,
     /// What it asks for.
     pub demand: Demand,
+    /// `spec.externalIPs`: claims, as far as pools take them.
+    pub claims: Vec<IpAddr>,
+    /// With whom it may share.
+    pub sharing: Sharing,
     /// `status.loadBalancer.ingress`.
     pub ingress: Vec<Ingress>,
+    /// Our condition, if it has it.
+    pub told: Option<Told>,
+}
+
+/// A condition as it stands on a Service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// What it says.
+    pub verdict: Verdict,
+    /// Since when its status is what it is.
+    pub since: Timestamp,
+}
+
+/// What our condition on a Service says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// Whether the Service has what it asks for.
+    pub met: bool,
+    /// In one CamelCase word.
+    pub reason: Cow<'static, str>,
+    /// The whole story.
+    pub message: String,
 }
 
 /// What a Service asks for.
@@ -135,6 +169,26 @@ pub struct VipView {
     pub spec: VirtualIPSpec,
 }
 
+/// What matters of a Node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeView {
+    /// Its name.
+    pub name: String,
+    /// Its addresses of any kind.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What matters of a Speaker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpeakerView {
+    /// The node's name.
+    pub name: String,
+    /// The node's addresses on its uplinks, with their networks.
+    pub networks: Vec<IpNet>,
+    /// Its routers there.
+    pub gateways: Vec<IpAddr>,
+}
+
 /// What matters of a Namespace.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamespaceView {
@@ -175,14 +229,16 @@ pub enum Write {
         /// What is there; if nothing is, there is nothing to do.
         seen: Option<Revision>,
     },
-    /// A Service's ingress.
-    Ingress {
+    /// A Service's ingress and condition.
+    ServiceStatus {
         /// The Service.
         service: ServiceId,
         /// This one, not a later one of the same name.
         seen: Revision,
-        /// Its addresses; none clears the list.
-        addresses: Vec<IpAddr>,
+        /// Its addresses, if they are other than they should be; none clears the list.
+        addresses: Option<Vec<IpAddr>>,
+        /// Its condition; none removes it.
+        told: Option<Told>,
     },
     /// A pool's status.
     PoolStatus {
@@ -221,7 +277,7 @@ impl Write {
     pub fn key(&self) -> Key {
         match self {
             Write::Vip { name, .. } | Write::DropVip { name, .. } => Key::Vip(name.clone()),
-            Write::Ingress { service, .. } => Key::Service(service.clone()),
+            Write::ServiceStatus { service, .. } => Key::Service(service.clone()),
             Write::PoolStatus { name, .. } => Key::Pool(name.clone()),
         }
     }
@@ -230,7 +286,7 @@ impl Write {
     pub fn seen(&self) -> Option<&Revision> {
         match self {
             Write::Vip { seen, .. } | Write::DropVip { seen, .. } => seen.as_ref(),
-            Write::Ingress { seen, .. } | Write::PoolStatus { seen, .. } => Some(seen),
+            Write::ServiceStatus { seen, .. } | Write::PoolStatus { seen, .. } => Some(seen),
         }
     }
 
@@ -239,7 +295,7 @@ impl Write {
     pub fn rebase(&mut self, revision: Option<Revision>) {
         match self {
             Write::Vip { seen, .. } | Write::DropVip { seen, .. } => *seen = revision,
-            Write::Ingress { seen, .. } | Write::PoolStatus { seen, .. } => {
+            Write::ServiceStatus { seen, .. } | Write::PoolStatus { seen, .. } => {
                 if let Some(revision) = revision {
                     *seen = revision;
                 }
@@ -260,20 +316,23 @@ impl Write {
             ) => name == other_name && spec == other_spec,
             (Write::DropVip { name, .. }, Write::DropVip { name: other, .. }) => name == other,
             (
-                Write::Ingress {
+                Write::ServiceStatus {
                     service,
                     seen,
                     addresses,
+                    told,
                 },
-                Write::Ingress {
+                Write::ServiceStatus {
                     service: other_service,
                     seen: other_seen,
                     addresses: other_addresses,
+                    told: other_told,
                 },
             ) => {
                 service == other_service
                     && seen.uid == other_seen.uid
                     && addresses == other_addresses
+                    && told == other_told
             }
             (
                 Write::PoolStatus { name, status, .. },

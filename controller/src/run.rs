@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 
-use crate::adapter::Classes;
+use crate::adapter::Dialect;
 use crate::core::Core;
 use crate::heartbeat_key;
 use crate::leader::{Authority, Leadership};
@@ -25,8 +25,8 @@ const GRACE: Duration = Duration::from_secs(1);
 /// What the command line decides.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Which Services are ours.
-    pub classes: Classes,
+    /// Which Services are ours, and whose annotations count.
+    pub dialect: Dialect,
     /// Where the Lease and the heartbeat key live.
     pub namespace: String,
     /// Tells replicas apart.
@@ -78,7 +78,7 @@ async fn lead(
     mut shutdown: Pin<&mut impl Future<Output = &'static str>>,
 ) -> End {
     let origin = Instant::now();
-    let mut watchers = watch::start(client, options.classes.clone());
+    let mut watchers = watch::start(client, options.dialect.clone());
     let publisher = Publisher::start(client.clone(), authority.clone(), options.instance.clone());
     let sink = ApiServer::new(client.clone(), authority.clone());
     let mut writer = Writer::new(sink, options.rate);
@@ -96,6 +96,7 @@ async fn lead(
                 Some(key) => Input::Recheck(key),
                 None => continue,
             },
+            () = until(core.deadline(), origin) => Input::Tick,
             input = watchers.next() => match input {
                 Some(input) => input,
                 None => {
@@ -141,6 +142,14 @@ fn act(action: Action, writer: &mut Writer<ApiServer>, publisher: &Publisher) {
             }
             publisher.notify(notice);
         }
+    }
+}
+
+/// Waits for a moment given since `origin`, or for ever.
+async fn until(moment: Option<Duration>, origin: Instant) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until((origin + moment).into()).await,
+        None => std::future::pending().await,
     }
 }
 

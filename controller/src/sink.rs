@@ -1,14 +1,15 @@
 //! Writing to the API server.
 
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::PartialObjectMeta;
 use kube::{Client, Error, Resource};
-use lightship_crds::{AddressPool, MANAGER_CONTROLLER, VirtualIP};
+use lightship_crds::{AddressPool, CONDITION_ASSIGNED, MANAGER_CONTROLLER, VirtualIP};
 use serde_json::{Value, json};
 
 use crate::leader::Authority;
-use crate::model::{Revision, Write};
+use crate::model::{Revision, Told, Write};
 use crate::writer::{Outcome, Sink};
 
 /// The API server.
@@ -70,29 +71,29 @@ impl ApiServer {
                 let patch = Patch::Apply(object);
                 api.patch_status(name, &ours(), &patch).await?.metadata
             }
-            Write::Ingress {
+            Write::ServiceStatus {
                 service,
                 seen,
                 addresses,
+                told,
             } => {
-                let ingress: Vec<Value> = addresses
-                    .iter()
-                    .map(|ip| json!({ "ip": ip, "ipMode": "VIP" }))
-                    .collect();
-                // A merge patch replaces the list as a whole, whoever wrote it, and null removes it.
-                let ingress = if ingress.is_empty() {
-                    Value::Null
-                } else {
-                    ingress.into()
-                };
-                let patch = json!({
-                    "metadata": only(seen),
-                    "status": { "loadBalancer": { "ingress": ingress } },
-                });
+                // Strategic: other controllers' conditions stay, and the ingress is replaced as
+                // a whole, whoever wrote it; null removes it.
+                let mut status = json!({ "conditions": [condition(told.as_ref())] });
+                if let Some(addresses) = addresses {
+                    let entries = addresses.iter();
+                    let entries = entries.map(|ip| json!({ "ip": ip, "ipMode": "VIP" }));
+                    let ingress = match addresses[..] {
+                        [] => Value::Null,
+                        _ => entries.collect(),
+                    };
+                    status["loadBalancer"] = json!({ "ingress": ingress });
+                }
+                let patch = json!({ "metadata": only(seen), "status": status });
                 // Of the answer, only the metadata is of interest.
                 let api: Api<PartialObjectMeta<Service>> =
                     Api::namespaced(self.client.clone(), &service.namespace);
-                let patch = Patch::Merge(patch);
+                let patch = Patch::Strategic(patch);
                 let answer = api.patch_status(&service.name, &merge(), &patch).await?;
                 answer.metadata
             }
@@ -106,6 +107,20 @@ impl ApiServer {
     fn vips(&self) -> Api<VirtualIP> {
         Api::all(self.client.clone())
     }
+}
+
+/// Our condition on a Service in a strategic merge patch.
+fn condition(told: Option<&Told>) -> Value {
+    let Some(told) = told else {
+        return json!({ "$patch": "delete", "type": CONDITION_ASSIGNED });
+    };
+    json!({
+        "type": CONDITION_ASSIGNED,
+        "status": if told.verdict.met { "True" } else { "False" },
+        "reason": told.verdict.reason,
+        "message": told.verdict.message,
+        "lastTransitionTime": Time(told.since),
+    })
 }
 
 /// Makes a patch fail on any other state of the object.

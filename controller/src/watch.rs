@@ -4,17 +4,17 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, pin_mut};
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use kube::core::PartialObjectMeta;
 use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::watcher::{Config, Error, Event};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
-use lightship_crds::{AddressPool, VirtualIP};
+use lightship_crds::{AddressPool, Speaker, VirtualIP};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::adapter::{self, Classes};
+use crate::adapter::{self, Dialect};
 use crate::backoff::WatchPauses;
 use crate::model::{Change, Input};
 
@@ -35,7 +35,7 @@ impl Watchers {
 }
 
 /// Starts all watchers.
-pub fn start(client: &Client, classes: Classes) -> Watchers {
+pub fn start(client: &Client, dialect: Dialect) -> Watchers {
     let (inputs, receiver) = mpsc::channel(QUEUE);
     let mut tasks = JoinSet::new();
     // The default lists what is newest, not what a cache of the API server has: an address
@@ -44,7 +44,7 @@ pub fn start(client: &Client, classes: Classes) -> Watchers {
 
     let services: Api<Service> = Api::all(client.clone());
     let stream = watcher(services, config()).backoff(pauses());
-    let view = move |object| adapter::service(object, &classes);
+    let view = move |object| adapter::service(object, &dialect);
     tasks.spawn(feed(
         "services",
         stream,
@@ -81,6 +81,26 @@ pub fn start(client: &Client, classes: Classes) -> Watchers {
         stream,
         adapter::namespace,
         Input::Namespaces,
+        inputs.clone(),
+    ));
+
+    let nodes: Api<Node> = Api::all(client.clone());
+    let stream = watcher(nodes, config()).backoff(pauses());
+    tasks.spawn(feed(
+        "nodes",
+        stream,
+        adapter::node,
+        Input::Nodes,
+        inputs.clone(),
+    ));
+
+    let speakers: Api<Speaker> = Api::all(client.clone());
+    let stream = watcher(speakers, config()).backoff(pauses());
+    tasks.spawn(feed(
+        "speakers",
+        stream,
+        adapter::speaker,
+        Input::Speakers,
         inputs,
     ));
     Watchers {

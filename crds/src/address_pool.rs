@@ -3,7 +3,7 @@
 // KubeSchema repeats each struct, `pub` included, inside a function; printer columns repeat keys.
 #![allow(unreachable_pub, clippy::duplicated_attributes)]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,18 @@ use crate::selector::list_schema;
         json_path = r#".status.conditions[?(@.type=="Ready")].status"#
     ),
     printcolumn(
+        name = "V4-Resting",
+        type_ = "integer",
+        priority = 1,
+        json_path = ".status.ipv4.quarantined"
+    ),
+    printcolumn(
+        name = "V6-Resting",
+        type_ = "integer",
+        priority = 1,
+        json_path = ".status.ipv6.quarantined"
+    ),
+    printcolumn(
         name = "Reason",
         type_ = "string",
         priority = 1,
@@ -94,6 +106,48 @@ pub struct AddressPoolSpec {
     #[serde(default = "default_reuse_delay")]
     #[schemars(range(min = 0, max = 86_400))]
     pub reuse_delay_seconds: i64,
+
+    /// Which free address comes first: the lowest, or with ByServiceName the first from a place
+    /// that the Service's namespace and name decide, so that a Service which is deleted and
+    /// created again mostly gets its address again.
+    #[serde(default)]
+    pub allocation_order: AllocationOrder,
+
+    /// What becomes of addresses in use that this pool no longer offers their Services, as it
+    /// was shrunk, restricted or deleted: with Keep the Services keep them, and conditions say
+    /// so; with Reallocate they get others, or none.
+    #[serde(default)]
+    pub on_shrink: OnShrink,
+
+    /// Whether Services of different namespaces may share an address of this pool, given the
+    /// same lightship.dev/shared-address-key.
+    #[serde(default)]
+    pub allow_sharing_across_namespaces: bool,
+
+    /// Whether Services of any type may claim addresses of this pool by spec.externalIPs. They
+    /// are announced and directed like assigned ones.
+    #[serde(default, rename = "allowExternalIPs")]
+    pub allow_external_ips: bool,
+}
+
+/// Which free address of a pool comes first.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AllocationOrder {
+    /// The lowest.
+    #[default]
+    LowestFirst,
+    /// The first from a place that the Service's namespace and name decide.
+    ByServiceName,
+}
+
+/// What becomes of an address in use that its pool no longer offers.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnShrink {
+    /// The Service keeps it.
+    #[default]
+    Keep,
+    /// The Service gets another one, or none.
+    Reallocate,
 }
 
 fn yes() -> bool {
@@ -141,7 +195,15 @@ pub struct AddressPoolStatus {
     /// IPv6 addresses of the pool.
     #[serde(default)]
     pub ipv6: FamilyUsage,
-    /// `Ready`: whether all of the pool's addresses are in use as the spec says, and if not why.
+    /// Addresses that were released a short while ago and rest, the latest 100 of them: what a
+    /// controller that starts has to know of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub resting: Vec<RestingAddress>,
+    /// `Ready`: whether the pool gives out all that its spec says, and if not why;
+    /// `AddressesWithheld`: it contains addresses of nodes, gateways or subnets, which it never
+    /// gives out; `AddressesOutside`: Services hold addresses that it does not offer any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -158,7 +220,22 @@ pub struct FamilyUsage {
     /// Addresses that Services hold.
     #[serde(default)]
     pub assigned: i64,
-    /// Addresses left.
+    /// Addresses left, the resting ones included.
     #[serde(default)]
     pub available: i64,
+    /// Released addresses that rest until reuseDelaySeconds have passed, or nothing else is left.
+    #[serde(default)]
+    pub quarantined: i64,
+}
+
+/// An address that rests.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestingAddress {
+    /// The address.
+    pub address: String,
+    /// The Service that held it last, as namespace/name.
+    pub service: String,
+    /// When its rest ends.
+    pub until: Time,
 }

@@ -14,7 +14,8 @@ mod speaker;
 mod virtual_ip;
 
 pub use address_pool::{
-    AddressPool, AddressPoolSpec, AddressPoolStatus, FamilyUsage, ServiceAllocation,
+    AddressPool, AddressPoolSpec, AddressPoolStatus, AllocationOrder, FamilyUsage, OnShrink,
+    RestingAddress, ServiceAllocation,
 };
 pub use generate::{CrdFile, crd_files};
 pub use l2_announcement::{ForwardingMode, L2Announcement, L2AnnouncementSpec, PreferredNodes};

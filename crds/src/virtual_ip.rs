@@ -10,6 +10,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::address_pool::OnShrink;
+
 /// One address in use: `spec` is written by the controller, `status` by the speakers.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -81,6 +83,11 @@ pub struct VirtualIPSpec {
     #[serde(default)]
     #[schemars(length(max = 330))]
     pub used_by: String,
+
+    /// What the pool says of addresses that it does not offer any more, if it is not Keep; here
+    /// because the pool may be gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_shrink: Option<OnShrink>,
 }
 
 impl VirtualIPSpec {
@@ -98,6 +105,7 @@ impl VirtualIPSpec {
             pool: pool.to_owned(),
             services,
             used_by,
+            on_shrink: None,
         }
     }
 }

@@ -10,7 +10,11 @@ fn view(spec: Value, annotations: Value) -> ServiceView {
         "spec": spec,
         "status": { "loadBalancer": { "ingress": [ { "ip": "192.0.2.1", "ipMode": "VIP" }, { "hostname": "x" } ] } },
     });
-    service(serde_json::from_value(object).unwrap(), &Classes::new(&[]))
+    let dialect = Dialect {
+        classes: Classes::new(&[]),
+        metallb: false,
+    };
+    service(serde_json::from_value(object).unwrap(), &dialect)
 }
 
 fn wish(spec: Value, annotations: Value) -> Wish {
@@ -147,4 +151,79 @@ fn restrictions_close_pools() {
             "{rules}"
         );
     }
+}
+
+#[test]
+fn metallb_annotations_count_where_ours_are_missing_and_only_if_asked_to() {
+    let object = |annotations: Value| -> Service {
+        let object = json!({
+            "metadata": { "name": "web", "annotations": annotations },
+            "spec": { "type": "LoadBalancer", "ipFamilies": ["IPv4"], "ports": [{ "port": 80 }] },
+        });
+        serde_json::from_value(object).unwrap()
+    };
+    let view = |annotations: Value, metallb: bool| {
+        let classes = Classes::new(&[]);
+        service(object(annotations), &Dialect { classes, metallb })
+    };
+    let theirs = json!({
+        "metallb.io/loadBalancerIPs": "192.0.2.7",
+        "metallb.universe.tf/address-pool": "gold",
+        "metallb.io/allow-shared-ip": "k",
+        "metallb.universe.tf/allow-shared-ip": "old",
+    });
+    let honoured = view(theirs.clone(), true);
+    let Demand::Addresses(wish) = honoured.demand else {
+        panic!()
+    };
+    assert_eq!(wish.addresses, ["192.0.2.7".parse::<IpAddr>().unwrap()]);
+    assert_eq!(wish.pool.as_deref(), Some("gold"));
+    assert_eq!(honoured.sharing.key.as_deref(), Some("k"));
+    let ignored = view(theirs, false);
+    let Demand::Addresses(wish) = ignored.demand else {
+        panic!()
+    };
+    assert!(wish.addresses.is_empty() && wish.pool.is_none() && ignored.sharing.key.is_none());
+    let both = json!({ "metallb.io/address-pool": "theirs", ANNOTATION_POOL: "ours" });
+    let Demand::Addresses(wish) = view(both, true).demand else {
+        panic!()
+    };
+    assert_eq!(wish.pool.as_deref(), Some("ours"));
+    let bad = view(json!({ "metallb.io/loadBalancerIPs": "x" }), true);
+    let Demand::Unclear(fault) = bad.demand else {
+        panic!()
+    };
+    assert!(
+        fault.starts_with("metallb.io/loadBalancerIPs: \"x\""),
+        "{fault}"
+    );
+}
+
+#[test]
+fn sharing_claims_and_our_condition() {
+    let object = json!({
+        "metadata": { "name": "dns", "namespace": "shop", "annotations": { ANNOTATION_SHARED_KEY: " k " } },
+        "spec": {
+            "type": "ClusterIP", "externalTrafficPolicy": "Local", "selector": { "b": "2", "a": "1" },
+            "externalIPs": ["192.0.2.9", "2001:db8::9", "192.0.2.9"],
+            "ports": [{ "port": 53, "protocol": "UDP" }, { "port": 53 }],
+        },
+        "status": { "conditions": [
+            { "type": "Other", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z" },
+            { "type": CONDITION_ASSIGNED, "status": "False", "reason": "R", "message": "m", "lastTransitionTime": "2026-01-01T00:00:10Z" },
+        ] },
+    });
+    let dialect = Dialect {
+        classes: Classes::new(&[]),
+        metallb: false,
+    };
+    let view = service(serde_json::from_value(object).unwrap(), &dialect);
+    assert_eq!(view.demand, Demand::Nothing);
+    assert_eq!(view.claims.len(), 2);
+    assert_eq!(view.sharing.key.as_deref(), Some("k"));
+    assert_eq!(view.sharing.backends, Backends::Local("a=1,b=2".into()));
+    assert_eq!(view.sharing.ports.len(), 2);
+    let told = view.told.unwrap();
+    assert_eq!((told.verdict.met, &*told.verdict.message), (false, "m"));
+    assert_eq!(told.since.as_second() % 60, 10);
 }

@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use lightship_ipam::ServiceId;
+use lightship_ipam::{OnShrink, ServiceId};
 
 use super::{Core, Seen};
 use crate::model::{Clock, Demand};
+
+/// An address, its pool, and what that says of strays.
+type Record = (IpAddr, String, OnShrink);
 
 impl Core {
     /// Adopts what is on record, then serves all Services, oldest first, and clears away
@@ -18,40 +21,38 @@ impl Core {
     /// several Services that claim one address the oldest has it.
     pub(super) fn start(&mut self, clock: Clock) {
         self.rebuild_pools();
-        let mut order: Vec<_> = self
-            .services
-            .values()
-            .map(|entry| (entry.view.created, entry.view.id.clone()))
-            .collect();
-        order.sort();
-        let order: Vec<ServiceId> = order.into_iter().map(|(_, id)| id).collect();
-
+        self.reserve();
+        let order = self.oldest_first();
         let records = self.records();
         self.adopt_records(&order, &records, true);
         self.adopt_records(&order, &records, false);
         for id in &order {
             self.adopt_from_status(id);
         }
+        self.restore_order();
+        self.adopt_rests();
         for id in &order {
             self.reconcile(id, clock);
-            self.clear_former(id, &records);
         }
+        self.revisit = false;
         self.sync_all_vips();
     }
 
-    /// Address and pool of each VirtualIP, by Service.
-    fn records(&self) -> HashMap<ServiceId, Vec<(IpAddr, String)>> {
+    /// Address, pool and the pool's word on strays of each VirtualIP, by Service.
+    fn records(&self) -> HashMap<ServiceId, Vec<Record>> {
         let mut records: HashMap<_, Vec<_>> = HashMap::new();
         for Seen { spec, .. } in self.vips.values() {
             let Ok(address) = spec.address.parse() else {
                 continue;
             };
+            let on_shrink = match spec.on_shrink {
+                Some(lightship_crds::OnShrink::Reallocate) => OnShrink::Reallocate,
+                _ => OnShrink::Keep,
+            };
             for service in &spec.services {
                 let id = ServiceId::new(service.namespace.as_str(), service.name.as_str());
-                records
-                    .entry(id)
-                    .or_default()
-                    .push((address, spec.pool.clone()));
+                let record = (address, spec.pool.clone(), on_shrink);
+                records.entry(id).or_default().push(record);
             }
         }
         records
@@ -60,71 +61,66 @@ impl Core {
     fn adopt_records(
         &mut self,
         order: &[ServiceId],
-        records: &HashMap<ServiceId, Vec<(IpAddr, String)>>,
+        records: &HashMap<ServiceId, Vec<Record>>,
         confirmed: bool,
     ) {
         for id in order {
-            let Some(entry) = self.services.get(id) else {
+            let Some(view) = self.services.get(id).map(|entry| &entry.view) else {
                 continue;
             };
-            if entry.view.demand == Demand::Nothing {
-                continue;
-            }
-            for (address, pool) in records.get(id).into_iter().flatten() {
-                let in_status = entry
-                    .view
-                    .ingress
-                    .iter()
-                    .any(|seen| seen.ip == Some(*address));
-                if in_status == confirmed {
-                    self.allocator.adopt(id, *address, Some(pool));
+            for (address, pool, on_shrink) in records.get(id).into_iter().flatten() {
+                let in_status = view.ingress.iter().any(|seen| seen.ip == Some(*address));
+                let assigned = view.demand != Demand::Nothing;
+                let claim = view.claims.contains(address) && !(assigned && in_status);
+                if (in_status || claim) != confirmed || !(assigned || claim) {
+                    continue;
                 }
+                let record = Some((&**pool, *on_shrink));
+                self.allocator
+                    .adopt(id, *address, record, &view.sharing, claim);
             }
         }
         self.pools_dirty = true;
     }
 
-    /// Adopts what a Service's status says, as far as a pool covers it and nobody holds it.
+    /// Adopts what a Service's status says, as far as a pool covers it and its holders, if any,
+    /// share it.
     pub(super) fn adopt_from_status(&mut self, id: &ServiceId) {
-        let Some(entry) = self.services.get(id) else {
+        let Some(view) = self.services.get(id).map(|entry| &entry.view) else {
             return;
         };
-        if entry.view.demand == Demand::Nothing {
+        if view.demand == Demand::Nothing {
             return;
         }
-        let seen: Vec<IpAddr> = entry
-            .view
-            .ingress
-            .iter()
-            .filter_map(|seen| seen.ip)
-            .collect();
-        for address in seen {
-            if self.allocator.adopt(id, address, None) {
-                self.pools_dirty = true;
-                self.sync_vip(address);
+        let mut adopted = Vec::new();
+        for address in view.ingress.iter().filter_map(|seen| seen.ip) {
+            if self.allocator.held_by(id).contains(&address) {
+                continue;
             }
+            let sharing = &view.sharing;
+            if self.allocator.adopt(id, address, None, sharing, false) {
+                adopted.push(address);
+            }
+        }
+        for address in adopted {
+            self.pools_dirty = true;
+            self.sync_vip(address);
         }
     }
 
-    /// A Service that stopped being ours while nobody watched still shows our address.
-    fn clear_former(
-        &mut self,
-        id: &ServiceId,
-        records: &HashMap<ServiceId, Vec<(IpAddr, String)>>,
-    ) {
-        let Some(entry) = self.services.get(id) else {
-            return;
-        };
-        let shown = |address: &IpAddr| {
-            entry
-                .view
-                .ingress
-                .iter()
-                .any(|seen| seen.ip == Some(*address))
-        };
-        let recorded = records.get(id).into_iter().flatten();
-        if entry.view.demand == Demand::Nothing && recorded.map(|(address, _)| address).any(shown) {
-            self.write_ingress(id, Vec::new());
+    /// Who shares an address keeps the place that the VirtualIP gives it.
+    fn restore_order(&mut self) {
+        for Seen { spec, .. } in self.vips.values() {
+            if spec.services.len() < 2 {
+                continue;
+            }
+            let services = spec.services.iter();
+            let order: Vec<_> = services
+                .map(|service| ServiceId::new(service.namespace.as_str(), service.name.as_str()))
+                .collect();
+            if let Ok(address) = spec.address.parse() {
+                self.allocator.order_holders(address, &order);
+            }
         }
     }
 }

@@ -3,11 +3,11 @@
 
 use std::net::IpAddr;
 
-use lightship_crds::{ServiceRef, VirtualIPSpec, virtual_ip_name};
+use lightship_crds::{OnShrink, ServiceRef, VirtualIPSpec, virtual_ip_name};
 use lightship_ipam::ServiceId;
 
 use super::{Core, Seen};
-use crate::model::{Action, Change, Demand, Key, Revision, VipView, Write};
+use crate::model::{Action, Change, Key, VipView, Write};
 
 impl Core {
     pub(super) fn vips_changed(&mut self, change: Change<VipView>) {
@@ -19,7 +19,7 @@ impl Core {
                 self.sync_vip_named(&name);
                 // Their status may have waited for it.
                 for user in users {
-                    self.sync_ingress(&ServiceId::new(user.namespace, user.name));
+                    self.sync_status(&ServiceId::new(user.namespace, user.name));
                 }
             }
             Change::Gone(view) => {
@@ -30,7 +30,7 @@ impl Core {
                 self.listed.vips = true;
                 self.vips = views.into_iter().map(seen).collect();
                 self.sync_all_vips();
-                self.sync_all_ingress();
+                self.sync_all_status();
             }
         }
     }
@@ -39,7 +39,7 @@ impl Core {
     pub(super) fn recheck(&mut self, key: &Key) {
         match key {
             Key::Vip(name) => self.sync_vip_named(name),
-            Key::Service(id) => self.sync_ingress(id),
+            Key::Service(id) => self.sync_status(id),
             Key::Pool(name) => {
                 if let Some(entry) = self.pools.get_mut(name) {
                     entry.reported.clone_from(&entry.view.status);
@@ -64,13 +64,13 @@ impl Core {
         }
     }
 
-    fn sync_all_ingress(&mut self) {
+    fn sync_all_status(&mut self) {
         if !self.started {
             return;
         }
         let ids: Vec<_> = self.services.keys().cloned().collect();
         for id in ids {
-            self.sync_ingress(&id);
+            self.sync_status(&id);
         }
     }
 
@@ -90,7 +90,11 @@ impl Core {
                     namespace: id.namespace.to_string(),
                     name: id.name.to_string(),
                 });
-                VirtualIPSpec::new(address, &holding.pool, services.collect())
+                let mut spec = VirtualIPSpec::new(address, &holding.pool, services.collect());
+                if holding.on_shrink == lightship_ipam::OnShrink::Reallocate {
+                    spec.on_shrink = Some(OnShrink::Reallocate);
+                }
+                spec
             });
         match (wanted, self.vips.get(name)) {
             // The address of an object cannot be changed: it is made anew once this one is gone.
@@ -113,56 +117,12 @@ impl Core {
     }
 
     /// Whether the VirtualIP of an address has been seen to be this Service's.
-    fn stands(&self, address: IpAddr, id: &ServiceId) -> bool {
+    pub(super) fn stands(&self, address: IpAddr, id: &ServiceId) -> bool {
         let seen = self.vips.get(&virtual_ip_name(address));
         seen.is_some_and(|seen| {
             let mut users = seen.spec.services.iter();
             users.any(|user| *user.namespace == *id.namespace && *user.name == *id.name)
         })
-    }
-
-    /// Restores a Service's ingress to what it holds. One that holds nothing loses only
-    /// addresses that are ours to give: others are another load balancer's business.
-    pub(super) fn sync_ingress(&mut self, id: &ServiceId) {
-        let Some(entry) = self.services.get(id).filter(|_| self.started) else {
-            return;
-        };
-        if entry.view.demand == Demand::Nothing {
-            return;
-        }
-        let held = self.allocator.held_by(id).to_vec();
-        let seen = &entry.view.ingress;
-        let agrees = seen.len() == held.len()
-            && seen
-                .iter()
-                .zip(&held)
-                .all(|(seen, held)| seen.plain && seen.ip == Some(*held));
-        if agrees {
-            return;
-        }
-        let pools = self.allocator.pools();
-        let ours = |ip: IpAddr| pools.covering(ip).is_some();
-        if held.is_empty() && !seen.iter().any(|entry| entry.ip.is_some_and(ours)) {
-            return;
-        }
-        // An address that is not claimed yet might be another's; the VirtualIP leads back here.
-        if held.iter().all(|address| self.stands(*address, id)) {
-            self.write_ingress(id, held);
-        }
-    }
-
-    pub(super) fn write_ingress(&mut self, id: &ServiceId, addresses: Vec<IpAddr>) {
-        let Some(entry) = self.services.get(id) else {
-            return;
-        };
-        self.actions.push(Action::Write(Write::Ingress {
-            service: id.clone(),
-            seen: Revision {
-                uid: entry.view.uid.clone(),
-                version: entry.view.version.clone(),
-            },
-            addresses,
-        }));
     }
 }
 

@@ -18,9 +18,12 @@ impl Sink for Arc<Scripted> {
     async fn write(&self, write: &Write) -> Result<Outcome, String> {
         let name = match write {
             Write::DropVip { name, .. } => name.clone(),
-            Write::Ingress {
+            Write::ServiceStatus {
                 service, addresses, ..
-            } => format!("{service}={addresses:?}"),
+            } => format!(
+                "{service}={:?}",
+                addresses.iter().flatten().collect::<Vec<_>>()
+            ),
             other => format!("{other:?}"),
         };
         let object = name.split('=').next().unwrap_or_default().to_owned();
@@ -56,10 +59,11 @@ fn ingress_at(version: u32, last: u8) -> Write {
 }
 
 fn ingress(last: u8) -> Write {
-    Write::Ingress {
+    Write::ServiceStatus {
         service: ServiceId::new("n", "s"),
         seen: revision(1),
-        addresses: vec![[192, 0, 2, last].into()],
+        addresses: Some(vec![[192, 0, 2, last].into()]),
+        told: None,
     }
 }
 

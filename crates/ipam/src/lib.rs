@@ -15,9 +15,13 @@ mod intervals;
 mod pool;
 mod range;
 mod request;
+mod resting;
+mod sharing;
 
-pub use allocator::{Allocator, Assignment, Holding, Usage};
+pub use allocator::{Allocator, Assignment, Claims, Holding, Usage};
 pub use family::Family;
-pub use pool::{Pool, PoolProblem, PoolSpec, Pools};
+pub use pool::{OnShrink, Order, Pool, PoolProblem, PoolSpec, Pools};
 pub use range::{AddrRange, RangeError};
 pub use request::{Considered, Policy, Refusal, Request, ServiceId, Why};
+pub use resting::Rest;
+pub use sharing::{Backends, Clash, Port, Protocol, Sharing};

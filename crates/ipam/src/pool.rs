@@ -27,6 +27,35 @@ pub struct PoolSpec {
     pub pinned: Option<u32>,
     /// How long a released address rests.
     pub reuse_delay: Duration,
+    /// In which order its addresses are given out.
+    pub order: Order,
+    /// What becomes of holders of addresses that the pool does not offer them any more.
+    pub on_shrink: OnShrink,
+    /// Whether Services of different namespaces may share an address of it.
+    pub sharing_across_namespaces: bool,
+    /// Whether `spec.externalIPs` of Services may claim addresses of it.
+    pub external_ips: bool,
+}
+
+/// Which free address of a pool comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// The lowest.
+    #[default]
+    Lowest,
+    /// The first from a place that the Service's name decides, so that a Service which is
+    /// created again mostly gets the same address again.
+    Hashed,
+}
+
+/// What becomes of an address in use that its pool does not offer any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnShrink {
+    /// The Service keeps it, and that is said.
+    #[default]
+    Keep,
+    /// The Service gets another one, or none.
+    Reallocate,
 }
 
 /// Why a block of a pool is not in use. The pool's other blocks are.
@@ -86,8 +115,8 @@ impl Pool {
         &self.ranges[family.index()]
     }
 
-    /// How many addresses of a family can be given out.
-    pub fn total(&self, family: Family) -> u128 {
+    /// How many addresses of a family the ranges have, without those that `avoid_buggy` excludes.
+    pub(crate) fn size(&self, family: Family) -> u128 {
         self.ranges(family)
             .iter()
             .map(|range| {
@@ -101,11 +130,6 @@ impl Pool {
             .fold(0, u128::saturating_add)
     }
 
-    /// Whether the pool gives this address out.
-    pub fn offers(&self, address: IpAddr) -> bool {
-        self.covers(address) && !self.withholds(address)
-    }
-
     /// Whether a usable range contains the address.
     pub fn covers(&self, address: IpAddr) -> bool {
         self.ranges(Family::of(address))
@@ -114,7 +138,7 @@ impl Pool {
     }
 
     /// Whether the address is kept out of use by `avoid_buggy`.
-    pub fn withholds(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_buggy(&self, address: IpAddr) -> bool {
         self.spec.avoid_buggy && is_buggy(address)
     }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::family::Family;
+use crate::sharing::{Clash, Sharing};
 
 /// A Service by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +58,8 @@ pub struct Request {
     /// Restricted pools that are not for this Service, and what about the Service rules it out.
     /// A restricted pool missing here is open to it.
     pub closed: BTreeMap<Arc<str>, String>,
+    /// With whom it may share an address.
+    pub sharing: Sharing,
 }
 
 impl Request {
@@ -137,14 +140,18 @@ pub enum Why {
     },
     /// It does not contain the address asked for.
     NotInside(IpAddr),
-    /// It contains the address but keeps it out of use.
-    Withheld(IpAddr),
+    /// It contains the address but keeps it out of use, for this reason.
+    Withheld(IpAddr, Arc<str>),
+    /// It does not take claims by `spec.externalIPs`.
+    NotExternal,
     /// The address asked for is held.
     Taken {
         /// The address.
         address: IpAddr,
         /// Who holds it.
         by: ServiceId,
+        /// Why the two cannot share it.
+        clash: Clash,
     },
 }
 
@@ -163,8 +170,11 @@ impl fmt::Display for Why {
                 write!(f, "all of its {total} {family} addresses are in use")
             }
             Why::NotInside(address) => write!(f, "it does not contain {address}"),
-            Why::Withheld(address) => write!(f, "avoidBuggyIPs keeps {address} out of use"),
-            Why::Taken { address, by } => write!(f, "{address} is held by Service {by}"),
+            Why::Withheld(address, reason) => write!(f, "{address} is kept out of use: {reason}"),
+            Why::NotExternal => f.write_str("allowExternalIPs is false"),
+            Why::Taken { address, by, clash } => {
+                write!(f, "{address} is held by Service {by}{clash}")
+            }
         }
     }
 }

@@ -4,14 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use lightship_ipam::{Allocator, Family, Policy, PoolSpec, Request, ServiceId};
+use lightship_ipam::{
+    Allocator, Backends, Family, OnShrink, Order, Policy, PoolSpec, Port, Protocol, Request,
+    ServiceId, Sharing,
+};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
 enum Op {
     Pools(Vec<PoolSpec>),
     Assign(u8, Request),
+    Claim(u8, Vec<IpAddr>, Sharing),
     Release(u8),
+    Reserve(Vec<u8>),
 }
 
 fn pool() -> impl Strategy<Value = PoolSpec> {
@@ -27,10 +32,24 @@ fn pool() -> impl Strategy<Value = PoolSpec> {
         any::<bool>(),
         any::<bool>(),
         prop::option::of(0u32..3),
-        0u64..3,
+        (
+            0u64..3,
+            any::<bool>(),
+            any::<bool>(),
+            any::<bool>(),
+            any::<bool>(),
+        ),
     )
         .prop_map(
-            |(name, created, blocks, auto_assign, avoid_buggy, pinned, delay)| PoolSpec {
+            |(
+                name,
+                created,
+                blocks,
+                auto_assign,
+                avoid_buggy,
+                pinned,
+                (delay, hashed, back, across, external),
+            )| PoolSpec {
                 name: format!("p{name}").into(),
                 created,
                 blocks,
@@ -38,6 +57,14 @@ fn pool() -> impl Strategy<Value = PoolSpec> {
                 avoid_buggy,
                 pinned,
                 reuse_delay: Duration::from_secs(delay),
+                order: if hashed { Order::Hashed } else { Order::Lowest },
+                on_shrink: if back {
+                    OnShrink::Reallocate
+                } else {
+                    OnShrink::Keep
+                },
+                sharing_across_namespaces: across,
+                external_ips: external,
             },
         )
 }
@@ -47,6 +74,29 @@ fn pools() -> impl Strategy<Value = Vec<PoolSpec>> {
         let unique: BTreeMap<_, _> = pools.into_iter().map(|p| (p.name.clone(), p)).collect();
         unique.into_values().collect()
     })
+}
+
+fn sharing() -> impl Strategy<Value = Sharing> {
+    let key = prop::option::weighted(0.6, 0u8..2);
+    let backends = prop_oneof![
+        3 => Just(Backends::Cluster),
+        1 => (0u8..2).prop_map(|n| Backends::Local(format!("app={n}").into())),
+    ];
+    let port = (1u16..5).prop_map(|number| Port {
+        protocol: Protocol::Tcp,
+        number,
+    });
+    (key, backends, prop::collection::btree_set(port, 1..3)).prop_map(|(key, backends, ports)| {
+        Sharing {
+            key: key.map(|n| format!("k{n}").into()),
+            backends,
+            ports,
+        }
+    })
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    (0u8..30).prop_map(|n| IpAddr::V4(Ipv4Addr::new(192, 0, 2, n)))
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -61,32 +111,37 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Policy::PreferDual),
         Just(Policy::RequireDual)
     ];
-    let address = (0u8..30).prop_map(|n| IpAddr::V4(Ipv4Addr::new(192, 0, 2, n)));
     (
         families,
         policy,
-        prop::collection::vec(address, 0..2),
+        prop::collection::vec(address(), 0..2),
         prop::option::weighted(0.2, 0u8..4),
         prop::collection::btree_map(
             (0u8..4).prop_map(|n| format!("p{n}").into()),
             Just("closed".to_owned()),
             0..2,
         ),
+        sharing(),
     )
-        .prop_map(|(families, policy, addresses, pool, closed)| Request {
-            families,
-            policy,
-            addresses,
-            pool: pool.map(|n| format!("p{n}").into()),
-            closed,
-        })
+        .prop_map(
+            |(families, policy, addresses, pool, closed, sharing)| Request {
+                families,
+                policy,
+                addresses,
+                pool: pool.map(|n| format!("p{n}").into()),
+                closed,
+                sharing,
+            },
+        )
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         1 => pools().prop_map(Op::Pools),
         8 => (0u8..12, request()).prop_map(|(s, r)| Op::Assign(s, r)),
+        2 => (0u8..12, prop::collection::vec(address(), 0..3), sharing()).prop_map(|(n, a, s)| Op::Claim(n, a, s)),
         3 => (0u8..12).prop_map(Op::Release),
+        1 => prop::collection::vec(0u8..30, 0..4).prop_map(Op::Reserve),
     ];
     (pools(), prop::collection::vec(op, 0..60)).prop_map(|(first, mut ops)| {
         ops.insert(0, Op::Pools(first));
@@ -95,7 +150,14 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 fn service(n: u8) -> ServiceId {
-    ServiceId::new("default", format!("s{n}"))
+    ServiceId::new(
+        if n.is_multiple_of(3) {
+            "far"
+        } else {
+            "default"
+        },
+        format!("s{n}"),
+    )
 }
 
 fn holdings(allocator: &Allocator) -> BTreeMap<IpAddr, Vec<ServiceId>> {
@@ -105,8 +167,12 @@ fn holdings(allocator: &Allocator) -> BTreeMap<IpAddr, Vec<ServiceId>> {
         .collect()
 }
 
-fn run(ops: &[Op]) -> Result<Allocator, TestCaseError> {
+/// What each Service said last about sharing.
+type Said = BTreeMap<ServiceId, Sharing>;
+
+fn run(ops: &[Op]) -> Result<(Allocator, Said), TestCaseError> {
     let mut allocator = Allocator::default();
+    let mut said = Said::new();
     for (step, op) in ops.iter().enumerate() {
         let now = Duration::from_millis(step as u64 * 700);
         let before = holdings(&allocator);
@@ -119,14 +185,43 @@ fn run(ops: &[Op]) -> Result<Allocator, TestCaseError> {
                 let released = allocator.release(&service(*n), now);
                 prop_assert!(allocator.held_by(&service(*n)).is_empty());
                 for address in released {
-                    prop_assert!(allocator.holding(address).is_none());
+                    let others = allocator.holding(address).map_or(&[][..], |h| &h.holders);
+                    prop_assert!(!others.contains(&service(*n)));
                 }
             }
-            Op::Assign(n, request) => assign(&mut allocator, &service(*n), request, now, &before)?,
+            Op::Reserve(numbers) => {
+                let reserved = numbers
+                    .iter()
+                    .map(|n| (IpAddr::from([192, 0, 2, *n]), "node".into()));
+                allocator.set_reserved(reserved.collect());
+                prop_assert_eq!(&before, &holdings(&allocator), "a node moved an address");
+            }
+            Op::Claim(n, addresses, sharing) => {
+                let id = service(*n);
+                let none = BTreeMap::new();
+                allocator.settle(&id, sharing, &none, now);
+                said.insert(id.clone(), sharing.clone());
+                allocator.claim(&id, addresses, sharing, &none, now);
+                let again = allocator.claim(&id, addresses, sharing, &none, now);
+                prop_assert!(again.added.is_empty() && again.released.is_empty());
+                prop_assert!(
+                    allocator
+                        .claimed_by(&id)
+                        .iter()
+                        .all(|held| addresses.contains(held))
+                );
+            }
+            Op::Assign(n, request) => {
+                let id = service(*n);
+                allocator.settle(&id, &request.sharing, &request.closed, now);
+                said.insert(id.clone(), request.sharing.clone());
+                let before = holdings(&allocator);
+                assign(&mut allocator, &id, request, now, &before)?;
+            }
         }
-        consistent(&allocator)?;
+        consistent(&allocator, &said)?;
     }
-    Ok(allocator)
+    Ok((allocator, said))
 }
 
 fn assign(
@@ -162,11 +257,20 @@ fn assign(
         prop_assert_eq!(asked, assignment.addresses.iter().collect::<BTreeSet<_>>());
     }
     for added in &assignment.added {
-        prop_assert!(!before.contains_key(added), "{added} was held");
+        let shared = before
+            .get(added)
+            .is_none_or(|_| request.sharing.key.is_some());
+        let claimed = before
+            .get(added)
+            .is_some_and(|holders| holders.contains(service));
+        prop_assert!(shared || claimed, "{added} was held");
+        if claimed {
+            continue;
+        }
         let pool = allocator.pools().covering(*added);
         let pool =
             pool.ok_or_else(|| TestCaseError::fail(format!("{added} is outside every pool")))?;
-        prop_assert!(pool.offers(*added));
+        prop_assert!(allocator.offers(pool, *added));
         prop_assert!(!request.closed.contains_key(&pool.spec.name));
         prop_assert!(
             request
@@ -179,10 +283,9 @@ fn assign(
         .iter()
         .filter(|(_, holders)| !holders.contains(service))
     {
-        prop_assert_eq!(
-            allocator.holding(*other.0).map(|h| &h.holders),
-            Some(other.1)
-        );
+        let now = allocator.holding(*other.0).map_or(&[][..], |h| &h.holders);
+        let others: Vec<_> = now.iter().filter(|holder| *holder != service).collect();
+        prop_assert_eq!(others, other.1.iter().collect::<Vec<_>>());
     }
     prop_assert!(
         held.iter()
@@ -195,11 +298,36 @@ fn assign(
     Ok(())
 }
 
-fn consistent(allocator: &Allocator) -> Result<(), TestCaseError> {
+/// Written once more, as plainly as can be, to judge the allocator by.
+fn may_share(one: &ServiceId, mine: &Sharing, other: &ServiceId, theirs: &Sharing) -> bool {
+    let local = mine.backends != Backends::Cluster;
+    mine.key.is_some()
+        && mine.key == theirs.key
+        && mine.backends == theirs.backends
+        && mine.ports.is_disjoint(&theirs.ports)
+        && !(local && one.namespace != other.namespace)
+}
+
+fn consistent(allocator: &Allocator, said: &Said) -> Result<(), TestCaseError> {
     let mut counts: BTreeMap<(String, Family), u128> = BTreeMap::new();
     for (address, holding) in allocator.holdings() {
-        prop_assert_eq!(holding.holders.len(), 1, "{} has several holders", address);
-        prop_assert!(allocator.held_by(&holding.holders[0]).contains(&address));
+        prop_assert!(!holding.holders.is_empty());
+        for (position, one) in holding.holders.iter().enumerate() {
+            let lists = [allocator.held_by(one), allocator.claimed_by(one)];
+            prop_assert_eq!(
+                lists.iter().filter(|list| list.contains(&address)).count(),
+                1
+            );
+            for other in &holding.holders[..position] {
+                prop_assert!(
+                    may_share(one, &said[one], other, &said[other]),
+                    "{} and {} share {}",
+                    one,
+                    other,
+                    address
+                );
+            }
+        }
         *counts
             .entry((holding.pool.to_string(), Family::of(address)))
             .or_default() += 1;
@@ -219,14 +347,14 @@ proptest! {
 
     #[test]
     fn invariants_hold_and_runs_repeat(ops in ops()) {
-        let first = run(&ops)?;
-        let second = run(&ops)?;
+        let (first, _) = run(&ops)?;
+        let (second, _) = run(&ops)?;
         prop_assert_eq!(holdings(&first), holdings(&second));
     }
 
     #[test]
     fn releasing_everything_restores_the_pools(ops in ops()) {
-        let mut allocator = run(&ops)?;
+        let (mut allocator, _) = run(&ops)?;
         for n in 0..12 {
             allocator.release(&service(n), Duration::from_secs(1000));
         }
@@ -241,7 +369,7 @@ proptest! {
     /// A restart: what everyone held is adopted in any order, and asking again moves nothing.
     #[test]
     fn adoption_keeps_every_address(ops in ops(), seed in any::<u64>()) {
-        let before = run(&ops)?;
+        let (before, said) = run(&ops)?;
         let mut order: Vec<_> = before.holdings().map(|(a, h)| (a, h.clone())).collect();
         order.sort_by_key(|(address, _)| {
             let IpAddr::V4(v4) = address else { return seed };
@@ -250,9 +378,13 @@ proptest! {
         let mut after = Allocator::default();
         after.set_pools(before.pools().iter().map(|pool| pool.spec.clone()).collect());
         for (address, holding) in &order {
-            prop_assert!(after.adopt(&holding.holders[0], *address, Some(&holding.pool)));
+            for holder in &holding.holders {
+                let recorded = Some((&*holding.pool, holding.on_shrink));
+                let claim = before.claimed_by(holder).contains(address);
+                prop_assert!(after.adopt(holder, *address, recorded, &said[holder], claim));
+            }
         }
         prop_assert_eq!(holdings(&before), holdings(&after));
-        consistent(&after)?;
+        consistent(&after, &said)?;
     }
 }

@@ -20,6 +20,10 @@ mod lifecycle;
 mod pools;
 #[path = "api/replica.rs"]
 mod replica;
+#[path = "api/sharing.rs"]
+mod sharing;
+#[path = "api/upkeep.rs"]
+mod upkeep;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -71,6 +75,35 @@ const TESTS: &[(&str, Test)] = &[
     ("an_exhausted_pool_says_why", addresses::exhausted),
     ("no_pool_says_so", addresses::no_pool),
     ("classes_ours_foreign_and_none", addresses::classes),
+    ("services_share_an_address", sharing::shared),
+    ("who_may_not_share_is_told_why", sharing::refused),
+    (
+        "sharing_across_namespaces_if_the_pool_says_so",
+        sharing::across_namespaces,
+    ),
+    (
+        "external_ips_are_claims_where_a_pool_allows_them",
+        sharing::external_ips,
+    ),
+    ("a_released_address_rests", upkeep::reuse_delay),
+    (
+        "a_service_created_again_gets_its_address_again",
+        upkeep::by_name,
+    ),
+    (
+        "an_address_outside_its_pool_is_kept_and_flagged",
+        upkeep::kept,
+    ),
+    (
+        "a_pool_may_have_its_services_move_when_it_shrinks",
+        upkeep::reallocated,
+    ),
+    (
+        "addresses_of_the_lan_itself_are_not_given_away",
+        upkeep::withheld,
+    ),
+    ("metallb_annotations_with_the_switch", upkeep::metallb),
+    ("no_node_ports_are_needed", upkeep::without_node_ports),
     ("deletion_releases", lifecycle::deletion),
     ("a_type_change_releases", lifecycle::type_change),
     ("edits_by_hand_are_undone", lifecycle::forged),

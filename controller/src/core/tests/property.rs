@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use lightship_ipam::Family;
 use proptest::prelude::*;
 
 use super::*;
@@ -94,7 +95,8 @@ fn check(w: &World) -> Result<(), TestCaseError> {
         if view.ingress.is_empty() && wish.addresses.is_empty() {
             for pool in w.core.allocator().pools().iter() {
                 let free = (0u8..40).map(|n| IpAddr::from([192, 0, 2, n]));
-                let mut free = free.filter(|a| pool.offers(*a) && !holders.contains_key(a));
+                let mut free = free
+                    .filter(|a| w.core.allocator().offers(pool, *a) && !holders.contains_key(a));
                 prop_assert_eq!(free.next(), None, "{} waits beside a free address", view.id);
             }
         }

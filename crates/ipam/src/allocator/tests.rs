@@ -1,4 +1,9 @@
+mod order;
+mod sharing;
+mod strays;
+
 use super::*;
+use crate::{Order, Policy};
 
 const T0: Duration = Duration::ZERO;
 
@@ -11,6 +16,10 @@ fn pool(name: &str, blocks: &[&str]) -> PoolSpec {
         avoid_buggy: false,
         pinned: None,
         reuse_delay: Duration::ZERO,
+        order: Order::Lowest,
+        on_shrink: OnShrink::Keep,
+        sharing_across_namespaces: false,
+        external_ips: false,
     }
 }
 
@@ -31,6 +40,7 @@ fn want(families: &[Family], policy: Policy) -> Request {
         addresses: vec![],
         pool: None,
         closed: BTreeMap::new(),
+        sharing: Sharing::default(),
     }
 }
 
@@ -67,6 +77,17 @@ fn got(result: Result<Assignment, Refusal>) -> Vec<String> {
         .iter()
         .map(ToString::to_string)
         .collect()
+}
+
+fn adopt(a: &mut Allocator, name: &str, address: &str, recorded: Option<&str>) -> bool {
+    let recorded = recorded.map(|pool| (pool, OnShrink::Keep));
+    a.adopt(
+        &service(name),
+        ip(address),
+        recorded,
+        &Sharing::default(),
+        false,
+    )
 }
 
 fn refused(result: Result<Assignment, Refusal>) -> String {
@@ -204,7 +225,7 @@ fn explicit_addresses() {
         ),
         (
             exactly(&["192.0.2.0"]),
-            "avoidBuggyIPs keeps 192.0.2.0 out of use",
+            "192.0.2.0 is kept out of use: avoidBuggyIPs",
         ),
         (
             exactly(&["203.0.113.9"]),
@@ -333,7 +354,8 @@ fn pools_that_shrink_or_go_take_nothing_away() {
         Usage {
             total: 4,
             assigned: 1,
-            available: 3
+            available: 3,
+            quarantined: 0,
         }
     );
     assert_eq!(a.usage("p", Family::V4).assigned, 0);
@@ -342,11 +364,11 @@ fn pools_that_shrink_or_go_take_nothing_away() {
 #[test]
 fn adoption_keeps_and_the_first_one_wins() {
     let mut a = allocator(vec![pool("p", &["192.0.2.0/28"])]);
-    assert!(a.adopt(&service("old"), ip("192.0.2.5"), None));
-    assert!(!a.adopt(&service("young"), ip("192.0.2.5"), None));
-    assert!(a.adopt(&service("old"), ip("192.0.2.5"), None));
-    assert!(!a.adopt(&service("alien"), ip("203.0.113.1"), None));
-    assert!(a.adopt(&service("orphan"), ip("203.0.113.1"), Some("gone")));
+    assert!(adopt(&mut a, "old", "192.0.2.5", None));
+    assert!(!adopt(&mut a, "young", "192.0.2.5", None));
+    assert!(adopt(&mut a, "old", "192.0.2.5", None));
+    assert!(!adopt(&mut a, "alien", "203.0.113.1", None));
+    assert!(adopt(&mut a, "orphan", "203.0.113.1", Some("gone")));
     assert_eq!(got(a.assign(&service("old"), &v4(), T0)), ["192.0.2.5"]);
     assert_eq!(
         got(a.assign(&service("orphan"), &v4(), T0)),

@@ -220,8 +220,11 @@ impl Cluster {
                 self.kubectl
                     .run(&["delete", "events.events.k8s.io", "--all", "-n", namespace])?;
         }
-        self.kubectl
-            .run(&["delete", "addresspools,l2announcements", "--all"])?;
+        self.kubectl.run(&[
+            "delete",
+            "addresspools,l2announcements,speakers,nodes",
+            "--all",
+        ])?;
         self.kubectl.wait("no VirtualIPs are left", |kubectl| {
             Ok(kubectl.items(&["get", "virtualips"])?.is_empty())
         })?;

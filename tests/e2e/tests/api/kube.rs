@@ -161,6 +161,58 @@ impl Kubectl {
         }
     }
 
+    /// Waits until a Service's condition has this status and reason, and a message with these
+    /// parts.
+    pub(crate) fn assigned(
+        &self,
+        service: &str,
+        status: &str,
+        reason: &str,
+        parts: &[&str],
+    ) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let object = self.json(&["get", "service", service])?;
+            let conditions = object["status"]["conditions"].as_array().cloned();
+            let ours = |c: &Value| c["type"] == "lightship.dev/AddressAssigned";
+            let condition = conditions.unwrap_or_default().into_iter().find(ours);
+            let condition = condition.unwrap_or_default();
+            let message = condition["message"].as_str().unwrap_or_default();
+            if condition["status"] == status
+                && condition["reason"] == reason
+                && parts.iter().all(|part| message.contains(part))
+            {
+                return Ok(());
+            }
+            if start.elapsed() > PATIENCE {
+                bail!(
+                    "{service} is not AddressAssigned={status} {reason} {parts:?} but {condition}"
+                );
+            }
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+
+    /// Waits until a condition of a pool is there with these parts, or is not there.
+    pub(crate) fn pool_says(&self, pool: &str, kind: &str, parts: Option<&[&str]>) -> Result<()> {
+        self.wait(&format!("{kind} of pool {pool}: {parts:?}"), |kubectl| {
+            let object = kubectl.json(&["get", "addresspool", pool])?;
+            let conditions = object["status"]["conditions"].as_array().cloned();
+            let found = conditions
+                .unwrap_or_default()
+                .into_iter()
+                .find(|c| c["type"] == kind);
+            Ok(match (found, parts) {
+                (None, None) => true,
+                (Some(condition), Some(parts)) => {
+                    let message = condition["message"].as_str().unwrap_or_default();
+                    parts.iter().all(|part| message.contains(part))
+                }
+                _ => false,
+            })
+        })
+    }
+
     /// Waits until a pool's Ready condition has this status and a message with these parts.
     pub(crate) fn ready(&self, pool: &str, status: &str, parts: &[&str]) -> Result<()> {
         let start = Instant::now();
@@ -210,5 +262,12 @@ pub(crate) fn service(name: &str) -> Value {
 pub(crate) fn annotated(name: &str, annotation: &str, value: &str) -> Value {
     let mut object = service(name);
     object["metadata"]["annotations"] = json!({ annotation: value });
+    object
+}
+
+/// The same with a sharing key, on this port.
+pub(crate) fn sharing(name: &str, key: &str, port: u16) -> Value {
+    let mut object = annotated(name, "lightship.dev/shared-address-key", key);
+    object["spec"]["ports"] = json!([{ "port": port }]);
     object
 }

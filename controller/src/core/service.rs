@@ -1,0 +1,370 @@
+//! Services: what each gets, keeps and gives back.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use lightship_crds::virtual_ip_name;
+use lightship_ipam::{Assignment, Claims, Considered, Request, ServiceId};
+
+use super::waiting::{Lack, lacks, lacks_of};
+use super::{Core, Entry, list};
+use crate::adapter;
+use crate::model::{Change, Clock, Demand, ServiceView, Subject, Verdict, Wish};
+
+/// A verdict on a Service, and the event that a change to it is worth.
+pub(super) struct Judgement {
+    verdict: Verdict,
+    /// Reason and whether it is a warning.
+    event: Option<(&'static str, bool)>,
+}
+
+impl Judgement {
+    fn new(met: bool, reason: &'static str, message: String) -> Self {
+        let verdict = Verdict {
+            met,
+            reason: reason.into(),
+            message,
+        };
+        Self {
+            verdict,
+            event: None,
+        }
+    }
+
+    fn told(self, warning: bool) -> Self {
+        let reason = match self.verdict.reason {
+            std::borrow::Cow::Borrowed(reason) => reason,
+            std::borrow::Cow::Owned(_) => return self,
+        };
+        Self {
+            event: Some((reason, warning)),
+            ..self
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn services_changed(&mut self, change: Change<ServiceView>, clock: Clock) {
+        match change {
+            Change::Applied(view) => self.service_applied(view, clock),
+            Change::Gone(view) => self.service_gone(&view.id, clock),
+            Change::Listed(views) => {
+                self.listed.services = true;
+                let present: BTreeSet<_> = views.iter().map(|view| view.id.clone()).collect();
+                let gone: Vec<_> = self
+                    .services
+                    .keys()
+                    .filter(|id| !present.contains(id))
+                    .cloned()
+                    .collect();
+                for id in gone {
+                    self.service_gone(&id, clock);
+                }
+                let mut views = views;
+                views.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+                for view in views {
+                    self.service_applied(view, clock);
+                }
+            }
+        }
+    }
+
+    fn service_applied(&mut self, view: ServiceView, clock: Clock) {
+        let id = view.id.clone();
+        let before = self.services.remove(&id);
+        // Of a Service that was deleted and created again unseen, the verdict is news.
+        let same = before.as_ref().filter(|before| before.view.uid == view.uid);
+        let verdict = same.and_then(|before| before.verdict.clone());
+        let first_sight = before
+            .as_ref()
+            .is_none_or(|before| before.view.demand == Demand::Nothing);
+        let shares = before.is_some_and(|before| before.view.sharing != view.sharing);
+        self.services.insert(id.clone(), Entry { view, verdict });
+        if !self.started {
+            return;
+        }
+        if first_sight {
+            self.adopt_from_status(&id);
+        }
+        self.reconcile(&id, clock);
+        if shares {
+            // Another may fit beside it now.
+            for address in self.all_of(&id) {
+                self.wake_for(address);
+            }
+        }
+    }
+
+    fn service_gone(&mut self, id: &ServiceId, clock: Clock) {
+        if self.services.remove(id).is_none() {
+            return;
+        }
+        self.waiting.set(id, 0, Vec::new());
+        for address in self.allocator.release(id, clock.mono) {
+            self.released(address);
+        }
+    }
+
+    /// What a Service holds, by whichever way.
+    fn all_of(&self, id: &ServiceId) -> Vec<IpAddr> {
+        [self.allocator.held_by(id), self.allocator.claimed_by(id)].concat()
+    }
+
+    /// Gives one Service what it asks for, or says why not.
+    pub(super) fn reconcile(&mut self, id: &ServiceId, clock: Clock) {
+        // Taken out meanwhile, as much is read from it while the rest changes.
+        let Some(entry) = self.services.remove(id) else {
+            return;
+        };
+        let view = &entry.view;
+        if view.demand == Demand::Nothing && view.claims.is_empty() && self.all_of(id).is_empty() {
+            self.waiting.set(id, view.created, Vec::new());
+            self.services.insert(id.clone(), entry);
+            self.judge(id, None);
+            return;
+        }
+        let subject = Subject::Service {
+            id: id.clone(),
+            uid: view.uid.clone(),
+        };
+        let closed = self.closed(view);
+        let lost = self
+            .allocator
+            .settle(id, &view.sharing, &closed, clock.mono);
+        for (address, why) in lost {
+            let note = format!("took {address} back: {why}");
+            self.notify(subject.clone(), true, "ClearAssignment", note);
+            self.released(address);
+        }
+        let (mut judgement, mut lacks) = match &view.demand {
+            Demand::Nothing => {
+                self.let_go(id, &subject, clock);
+                (None, Vec::new())
+            }
+            // What it holds it keeps: a slip of the pen must not cut a running Service off.
+            Demand::Unclear(fault) => {
+                let judgement = Judgement::new(false, "AllocationFailed", fault.clone());
+                (Some(judgement.told(true)), Vec::new())
+            }
+            Demand::Addresses(wish) => {
+                let (judgement, lacks) = self.assign(id, &subject, view, wish, &closed, clock);
+                (Some(judgement), lacks)
+            }
+        };
+        let claims = self
+            .allocator
+            .claim(id, &view.claims, &view.sharing, &closed, clock.mono);
+        lacks.extend(self.claimed(&subject, &claims));
+        judgement = self.judge_claims(id, judgement, &claims);
+        self.waiting.set(id, view.created, lacks);
+        self.services.insert(id.clone(), entry);
+        self.judge(id, judgement);
+    }
+
+    fn assign(
+        &mut self,
+        id: &ServiceId,
+        subject: &Subject,
+        view: &ServiceView,
+        wish: &Wish,
+        closed: &BTreeMap<Arc<str>, String>,
+        clock: Clock,
+    ) -> (Judgement, Vec<Lack>) {
+        let request = Request {
+            families: wish.families.clone(),
+            policy: wish.policy,
+            addresses: wish.addresses.clone(),
+            pool: wish.pool.clone(),
+            closed: closed.clone(),
+            sharing: view.sharing.clone(),
+        };
+        match self.allocator.assign(id, &request, clock.mono) {
+            Ok(assignment) => {
+                self.assigned(subject, &assignment);
+                if let Some((family, pools)) = assignment.unmet {
+                    let texts: Vec<_> = pools.iter().map(ToString::to_string).collect();
+                    let note = format!(
+                        "no {family} address beside {}: {}",
+                        list(&assignment.addresses),
+                        texts.join("; ")
+                    );
+                    let judgement = Judgement::new(true, "AdditionalAssignFailed", note);
+                    return (judgement.told(false), lacks(&pools));
+                }
+                (self.kept(&assignment.addresses, closed), Vec::new())
+            }
+            Err(refusal) => {
+                let note = self.refused(id, &refusal.to_string());
+                let judgement = Judgement::new(false, "AllocationFailed", note);
+                (judgement.told(true), lacks_of(&refusal))
+            }
+        }
+    }
+
+    /// All is well, but for addresses that their pool would not give any more.
+    fn kept(&self, addresses: &[IpAddr], closed: &BTreeMap<Arc<str>, String>) -> Judgement {
+        let pool = addresses.first().and_then(|a| self.allocator.holding(*a));
+        let pool = pool.map(|holding| holding.pool.clone()).unwrap_or_default();
+        let faults: Vec<_> = addresses
+            .iter()
+            .filter_map(|address| self.allocator.stray(*address, closed, false))
+            .map(|why| format!("pool \"{pool}\": {why}"))
+            .collect();
+        let addresses = list(addresses);
+        if faults.is_empty() {
+            let message = format!("{addresses} from pool \"{pool}\"");
+            return Judgement::new(true, "Assigned", message);
+        }
+        let message = format!("keeps {addresses}, although {}", faults.join("; "));
+        Judgement::new(true, "KeptOutsidePool", message).told(true)
+    }
+
+    fn judge_claims(
+        &self,
+        id: &ServiceId,
+        judgement: Option<Judgement>,
+        claims: &Claims,
+    ) -> Option<Judgement> {
+        let refused: Vec<_> = claims.refused.iter().map(Considered::to_string).collect();
+        let mut parts = Vec::new();
+        let claimed = self.allocator.claimed_by(id);
+        if !claimed.is_empty() {
+            parts.push(format!("{} claimed by spec.externalIPs", list(claimed)));
+        }
+        if !refused.is_empty() {
+            parts.push(format!("spec.externalIPs refused: {}", refused.join("; ")));
+        }
+        if parts.is_empty() {
+            return judgement;
+        }
+        let text = parts.join("; ");
+        let well = refused.is_empty();
+        match judgement {
+            None if well => Some(Judgement::new(true, "Assigned", text)),
+            None => Some(Judgement::new(false, "ExternalIPRefused", text).told(true)),
+            Some(mut judgement) => {
+                let message = &mut judgement.verdict.message;
+                *message = format!("{message}; {text}");
+                if !well && judgement.verdict.met {
+                    judgement.verdict.met = false;
+                    judgement.verdict.reason = "ExternalIPRefused".into();
+                    judgement = judgement.told(true);
+                }
+                Some(judgement)
+            }
+        }
+    }
+
+    fn claimed(&mut self, subject: &Subject, claims: &Claims) -> Vec<Lack> {
+        for address in &claims.released {
+            self.released(*address);
+        }
+        for address in &claims.added {
+            self.pools_dirty = true;
+            self.sync_vip(*address);
+        }
+        if !claims.added.is_empty() {
+            let note = format!("claims {} by spec.externalIPs", list(&claims.added));
+            self.notify(subject.clone(), false, "IPAllocated", note);
+        }
+        lacks(&claims.refused)
+    }
+
+    /// Restricted pools that are not for this Service.
+    fn closed(&self, view: &ServiceView) -> BTreeMap<Arc<str>, String> {
+        let none = BTreeMap::new();
+        let labels = self.namespaces.get(&*view.id.namespace).unwrap_or(&none);
+        let pools = self.pools.values().map(|entry| &entry.view);
+        adapter::closed(pools, view, labels)
+    }
+
+    /// Takes everything assigned from a Service that is not ours any more.
+    fn let_go(&mut self, id: &ServiceId, subject: &Subject, clock: Clock) {
+        let released = self.allocator.unassign(id, clock.mono);
+        if released.is_empty() {
+            return;
+        }
+        for address in &released {
+            self.released(*address);
+        }
+        let note = format!("released {}", list(&released));
+        self.notify(subject.clone(), false, "AddressReleased", note);
+    }
+
+    fn assigned(&mut self, subject: &Subject, assignment: &Assignment) {
+        for address in &assignment.released {
+            self.released(*address);
+        }
+        if !assignment.released.is_empty() {
+            let note = format!("released {}", list(&assignment.released));
+            self.notify(subject.clone(), false, "AddressReleased", note);
+        }
+        for address in &assignment.added {
+            self.pools_dirty = true;
+            self.sync_vip(*address);
+        }
+        if let Some(pool) = assignment
+            .added
+            .first()
+            .and_then(|first| self.allocator.holding(*first))
+        {
+            let note = format!(
+                "assigned {} from pool \"{}\"",
+                list(&assignment.added),
+                pool.pool
+            );
+            self.notify(subject.clone(), false, "IPAllocated", note);
+        }
+    }
+
+    fn refused(&self, id: &ServiceId, refusal: &str) -> String {
+        match self.allocator.held_by(id) {
+            [] => format!("no address: {refusal}"),
+            held => format!(
+                "keeps {}, as what it asks for cannot be had: {refusal}",
+                list(held)
+            ),
+        }
+    }
+
+    /// Remembers a verdict, tells of it if it is news, and has it written.
+    fn judge(&mut self, id: &ServiceId, judgement: Option<Judgement>) {
+        let Some(entry) = self.services.get_mut(id) else {
+            return;
+        };
+        let known = entry.verdict.take();
+        let known = known.or_else(|| entry.view.told.as_ref().map(|told| told.verdict.clone()));
+        let uid = entry.view.uid.clone();
+        let mut event = None;
+        if let Some(judgement) = judgement {
+            if known.as_ref() != Some(&judgement.verdict) {
+                event = judgement
+                    .event
+                    .map(|event| (event, judgement.verdict.message.clone()));
+            }
+            entry.verdict = Some(judgement.verdict);
+        }
+        if let Some(((reason, warning), note)) = event {
+            let subject = Subject::Service {
+                id: id.clone(),
+                uid,
+            };
+            self.notify(subject, warning, reason, note);
+        }
+        self.sync_status(id);
+    }
+
+    /// A Service has let go of an address, which others may hold still.
+    pub(super) fn released(&mut self, address: IpAddr) {
+        self.pools_dirty = true;
+        self.wake_for(address);
+        if self.allocator.holding(address).is_some() {
+            self.sync_vip(address);
+        } else {
+            // Whether it is there or still being written: the later write of a name counts.
+            self.drop_vip(&virtual_ip_name(address));
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What conditions say, and that a freed address concerns those alone that wait for it.
+
+use super::*;
+
+#[test]
+fn the_condition_tells_the_whole_story() {
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.1/32"])]);
+    w.put(wants("a", 10));
+    w.put(wants("b", 11));
+    assert_eq!(
+        w.told("a"),
+        (
+            true,
+            "Assigned".into(),
+            "192.0.2.1 from pool \"lan\"".into()
+        )
+    );
+    let (met, reason, message) = w.told("b");
+    assert_eq!((met, &*reason), (false, "AllocationFailed"));
+    assert_eq!(
+        message,
+        "no address: pool \"lan\": its only IPv4 address is in use"
+    );
+    // A restart has nothing to say, to those that wait neither.
+    w.restart();
+    w.quiet();
+    let since = |w: &World| w.services[&id("b")].told.as_ref().unwrap().since;
+    let before = since(&w);
+    w.put_pool(pool("six", 2, &["2001:db8::/64"]));
+    assert!(w.told("b").2.contains("pool \"six\""));
+    assert_eq!(since(&w), before);
+    w.delete("a");
+    assert!(w.told("b").0);
+    assert!(since(&w) > before);
+    // A condition written by another hand is put right.
+    let view = w.services.get_mut(&id("b")).unwrap();
+    view.told.as_mut().unwrap().verdict.message = "forged".into();
+    let view = view.clone();
+    w.feed(Input::Services(Change::Applied(view)));
+    assert_eq!(w.told("b").2, "192.0.2.1 from pool \"lan\"");
+    // And one that is not ours any more has none.
+    w.put(service("b", 11, Demand::Nothing));
+    assert_eq!(w.services[&id("b")].told, None);
+    assert_eq!(w.shows("b"), [""; 0]);
+}
+
+#[test]
+fn handling_one_service_writes_to_no_other() {
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.1-192.0.2.3"])]);
+    for n in 0..20 {
+        w.put(wants(&format!("s{n:02}"), n));
+    }
+    w.writes.clear();
+    w.delete("s01");
+    let touched: BTreeSet<_> = w
+        .writes
+        .iter()
+        .map(|write| write.key().to_string())
+        .collect();
+    let expected = ["Service shop/s03", "VirtualIP 192.0.2.2"];
+    assert_eq!(touched, expected.map(str::to_owned).into());
+}
+
+#[test]
+fn requiring_both_families_and_then_one_keeps_the_address() {
+    let dual = |policy, families: &[lightship_ipam::Family]| Wish {
+        families: families.to_vec(),
+        policy,
+        ..wish()
+    };
+    use lightship_ipam::{Family, Policy};
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.0/28", "2001:db8::/120"])]);
+    w.put(wants("first", 1));
+    let both = dual(Policy::RequireDual, &[Family::V6, Family::V4]);
+    w.put(service("a", 10, Demand::Addresses(both)));
+    assert_eq!(w.shows("a"), ["2001:db8::", "192.0.2.1"]);
+    w.delete("first");
+    let one = dual(Policy::Single, &[Family::V4]);
+    w.put(service("a", 10, Demand::Addresses(one)));
+    assert_eq!(w.shows("a"), ["192.0.2.1"]);
+    assert_eq!(w.vip_names(), ["192.0.2.1"]);
+}

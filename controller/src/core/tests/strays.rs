@@ -1,0 +1,163 @@
+//! Addresses that pools do not offer (any more), and addresses that rest.
+
+use std::time::Duration;
+
+use super::*;
+use crate::model::SpeakerView;
+
+fn wants_back(blocks: &[&str]) -> PoolView {
+    let mut view = pool("lan", 1, blocks);
+    view.spec.on_shrink = lightship_ipam::OnShrink::Reallocate;
+    view
+}
+
+fn condition(w: &World, pool: &str, kind: &str) -> Option<String> {
+    let status = w.pools[pool].status.as_ref().unwrap();
+    let found = status.conditions.iter().find(|c| c.type_ == kind)?;
+    assert_eq!(found.status, "True");
+    Some(found.message.clone())
+}
+
+#[test]
+fn a_shrunk_pool_keeps_and_flags() {
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.0/28"])]);
+    w.put(wants("a", 10));
+    w.put_pool(pool("lan", 1, &["192.0.2.8/29"]));
+    assert_eq!(w.shows("a"), ["192.0.2.0"]);
+    let message = condition(&w, "lan", "AddressesOutside").unwrap();
+    assert!(message.contains("192.0.2.0 (shop/a)"), "{message}");
+    let kept = "keeps 192.0.2.0, although pool \"lan\": it does not contain 192.0.2.0";
+    assert_eq!(w.told("a"), (true, "KeptOutsidePool".into(), kept.into()));
+    assert!(w.heard().contains(&format!("KeptOutsidePool: {kept}")));
+    w.restart();
+    w.quiet();
+    w.put_pool(pool("lan", 1, &["192.0.2.0/28"]));
+    assert_eq!(condition(&w, "lan", "AddressesOutside"), None);
+    assert_eq!(w.told("a").1, "Assigned");
+    // A pool that is gone leaves its holders alone, too, and another may cover them.
+    w.delete_pool("lan");
+    assert_eq!(w.told("a").1, "KeptOutsidePool");
+    w.put_pool(pool("other", 5, &["192.0.2.0/30"]));
+    assert_eq!(w.told("a").2, "192.0.2.0 from pool \"other\"");
+}
+
+#[test]
+fn a_pool_may_have_its_holders_move() {
+    let mut w = World::started(vec![
+        wants_back(&["192.0.2.0/28"]),
+        pool("next", 2, &["198.51.100.0/30"]),
+    ]);
+    w.put(wants("a", 10));
+    w.put(asks("b", 11, "192.0.2.1"));
+    w.heard();
+    w.put_pool(wants_back(&["192.0.2.8/29"]));
+    assert_eq!(
+        (w.shows("a"), w.shows("b")),
+        (vec!["192.0.2.8".into()], vec![])
+    );
+    let heard = w.heard();
+    assert!(
+        heard
+            .iter()
+            .any(|text| text.starts_with("ClearAssignment: took 192.0.2.0 back")),
+        "{heard:?}"
+    );
+    assert_eq!(w.told("b").0, false);
+    w.delete_pool("lan");
+    assert_eq!(w.shows("a"), ["198.51.100.0"]);
+}
+
+#[test]
+fn a_pool_that_wanted_its_addresses_back_and_went_unseen() {
+    let mut w = World::started(vec![wants_back(&["192.0.2.0/28"])]);
+    w.put(wants("a", 10));
+    w.pools.clear();
+    w.restart();
+    assert_eq!(w.shows("a"), [""; 0]);
+    assert!(w.vips.is_empty());
+}
+
+#[test]
+fn addresses_of_nodes_routers_and_networks_are_not_given_away() {
+    let mut w = World {
+        nodes: vec![NodeView {
+            name: "n1".into(),
+            addresses: vec!["192.0.2.2".parse().unwrap()],
+        }],
+        speakers: vec![SpeakerView {
+            name: "n1".into(),
+            networks: vec![
+                "192.0.2.2/24".parse().unwrap(),
+                "2001:db8::2/64".parse().unwrap(),
+            ],
+            gateways: vec!["192.0.2.1".parse().unwrap()],
+        }],
+        ..World::default()
+    };
+    let lan = pool("lan", 1, &["192.0.2.0/29"]);
+    w.pools.insert(lan.spec.name.clone(), lan);
+    w.restart();
+    w.put(wants("a", 10));
+    assert_eq!(w.shows("a"), ["192.0.2.3"]);
+    assert_eq!(w.pools["lan"].status.as_ref().unwrap().ipv4.total, 5);
+    let message = condition(&w, "lan", "AddressesWithheld").unwrap();
+    assert_eq!(
+        message,
+        "never given out are 192.0.2.0: the network address of 192.0.2.0/24; \
+         192.0.2.1: the nodes' default gateway; 192.0.2.2: an address of node n1"
+    );
+    assert_eq!(w.heard()[0], format!("AddressesWithheld: {message}"));
+    w.restart();
+    w.quiet();
+    // A node that comes and has an address that is in use: said, not taken.
+    let node = NodeView {
+        name: "n2".into(),
+        addresses: vec!["192.0.2.3".parse().unwrap()],
+    };
+    w.feed(Input::Nodes(Change::Applied(node.clone())));
+    assert_eq!(w.shows("a"), ["192.0.2.3"]);
+    assert!(
+        w.told("a")
+            .2
+            .contains("192.0.2.3 is kept out of use: an address of node n2")
+    );
+    w.heard();
+    w.writes.clear();
+    w.feed(Input::Nodes(Change::Applied(node)));
+    w.quiet();
+}
+
+#[test]
+fn rests_survive_a_restart_and_end() {
+    let mut lan = pool("lan", 1, &["192.0.2.0/30"]);
+    lan.spec.reuse_delay = Duration::from_secs(60);
+    let mut w = World::started(vec![lan]);
+    w.put(wants("a", 10));
+    w.delete("a");
+    let status = w.pools["lan"].status.clone().unwrap();
+    assert_eq!((status.ipv4.quarantined, status.ipv4.available), (1, 4));
+    assert_eq!(status.resting[0].service, "shop/a");
+    w.restart();
+    w.quiet();
+    w.put(wants("b", 11));
+    assert_eq!(w.shows("b"), ["192.0.2.1"]);
+    w.wait(100);
+    let status = w.pools["lan"].status.clone().unwrap();
+    assert_eq!((status.ipv4.quarantined, status.resting.len()), (0, 0));
+    w.put(wants("c", 12));
+    assert_eq!(w.shows("c"), ["192.0.2.0"]);
+}
+
+#[test]
+fn hashed_pools_give_a_service_its_address_again() {
+    let mut lan = pool("lan", 1, &["192.0.2.0/24"]);
+    lan.spec.order = lightship_ipam::Order::Hashed;
+    lan.spec.reuse_delay = Duration::from_secs(60);
+    let mut w = World::started(vec![lan]);
+    w.put(wants("a", 10));
+    let before = w.shows("a");
+    w.delete("a");
+    w.restart();
+    w.put(wants("a", 20));
+    assert_eq!(w.shows("a"), before);
+}

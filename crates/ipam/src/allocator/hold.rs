@@ -1,0 +1,189 @@
+//! Holders: who comes, who goes, and what rests afterwards.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Allocator, Holding};
+use crate::family::{Family, number};
+use crate::pool::OnShrink;
+use crate::request::ServiceId;
+use crate::resting::Rest;
+use crate::sharing::{Clash, Sharing, clash};
+
+impl Allocator {
+    /// Adds a holder; the caller lists the address with the Service.
+    pub(super) fn hold(
+        &mut self,
+        service: &ServiceId,
+        address: IpAddr,
+        pool: Arc<str>,
+        on_shrink: OnShrink,
+    ) {
+        let sharing = self.services.get(service).map(|held| &held.sharing);
+        if let Some(key) = sharing.and_then(|sharing| sharing.key.clone()) {
+            self.keys.entry(key).or_default().insert(address);
+        }
+        if let Some(holding) = self.held.get_mut(&address) {
+            if !holding.holders.contains(service) {
+                holding.holders.push(service.clone());
+            }
+            return;
+        }
+        let family = Family::of(address).index();
+        self.counts.entry(pool.clone()).or_default()[family] += 1;
+        self.taken[family].insert(number(address));
+        self.busy[family].insert(number(address));
+        self.resting.remove(address);
+        let holders = vec![service.clone()];
+        let holding = Holding {
+            pool,
+            on_shrink,
+            holders,
+        };
+        self.held.insert(address, holding);
+        self.note_stray(address);
+    }
+
+    pub(super) fn drop_holder(&mut self, service: &ServiceId, address: IpAddr, now: Duration) {
+        let mut key = None;
+        if let Some(held) = self.services.get_mut(service) {
+            key.clone_from(&held.sharing.key);
+            held.addresses.retain(|held| *held != address);
+            held.claims.retain(|held| *held != address);
+            if held.addresses.is_empty() && held.claims.is_empty() {
+                self.services.remove(service);
+            }
+        }
+        let Some(holding) = self.held.get_mut(&address) else {
+            return;
+        };
+        holding.holders.retain(|holder| holder != service);
+        let alone = holding.holders.is_empty();
+        if let Some(key) = key {
+            self.leave_key(&key, address);
+        }
+        if alone {
+            self.vacate(address, service, now);
+        }
+    }
+
+    fn vacate(&mut self, address: IpAddr, former: &ServiceId, now: Duration) {
+        let Some(holding) = self.held.remove(&address) else {
+            return;
+        };
+        let family = Family::of(address).index();
+        self.taken[family].remove(number(address));
+        if let Some(counts) = self.counts.get_mut(&holding.pool) {
+            counts[family] = counts[family].saturating_sub(1);
+        }
+        self.forget_stray(&holding.pool, address);
+        let delay = self.pools.get(&holding.pool);
+        let delay = delay.map_or(Duration::ZERO, |pool| pool.spec.reuse_delay);
+        if delay.is_zero() {
+            self.busy[family].remove(number(address));
+        } else {
+            let rest = Rest {
+                pool: holding.pool,
+                former: former.clone(),
+                until: now + delay,
+            };
+            self.resting.insert(address, rest);
+        }
+    }
+
+    /// Puts the holders of an address into this order, those that are not in it last.
+    pub fn order_holders(&mut self, address: IpAddr, order: &[ServiceId]) {
+        if let Some(holding) = self.held.get_mut(&address) {
+            let place = |holder: &ServiceId| order.iter().position(|other| other == holder);
+            holding
+                .holders
+                .sort_by_key(|holder| place(holder).unwrap_or(usize::MAX));
+        }
+    }
+
+    /// Lets an address that nobody holds rest, as it did before a restart.
+    pub fn rest(&mut self, address: IpAddr, rest: Rest) {
+        if self.held.contains_key(&address) {
+            return;
+        }
+        self.busy[Family::of(address).index()].insert(number(address));
+        self.resting.insert(address, rest);
+    }
+
+    /// Ends a rest.
+    pub(super) fn let_in(&mut self, address: IpAddr) {
+        if !self.held.contains_key(&address) {
+            self.busy[Family::of(address).index()].remove(number(address));
+        }
+    }
+
+    /// Why a Service cannot hold the address with those who hold it, and with whom it clashes.
+    pub(super) fn clash(
+        &self,
+        service: &ServiceId,
+        sharing: &Sharing,
+        address: IpAddr,
+        across: bool,
+    ) -> Option<(ServiceId, Clash)> {
+        let none = Sharing::default();
+        let others = self.held.get(&address)?.holders.iter();
+        others.filter(|other| *other != service).find_map(|other| {
+            let theirs = self.services.get(other).map_or(&none, |held| &held.sharing);
+            let clash = clash((service, sharing), (other, theirs), across)?;
+            Some((other.clone(), clash))
+        })
+    }
+
+    /// Whether the pool of an address lets different namespaces share it.
+    pub(super) fn shares_across(&self, address: IpAddr) -> bool {
+        let pool = self.pools.covering(address);
+        pool.is_some_and(|pool| pool.spec.sharing_across_namespaces)
+    }
+
+    /// Remembers with whom a Service shares from now on.
+    pub(super) fn set_sharing(&mut self, service: &ServiceId, sharing: &Sharing) {
+        let Some(held) = self.services.get_mut(service) else {
+            // Its first address is about to come.
+            if sharing.key.is_some() {
+                let held = self.services.entry(service.clone()).or_default();
+                held.sharing = sharing.clone();
+            }
+            return;
+        };
+        if held.sharing == *sharing {
+            return;
+        }
+        let before = std::mem::replace(&mut held.sharing, sharing.clone());
+        if before.key == sharing.key {
+            return;
+        }
+        let addresses = [&held.addresses[..], &held.claims].concat();
+        for address in addresses {
+            if let Some(key) = &before.key {
+                self.leave_key(key, address);
+            }
+            if let Some(key) = &sharing.key {
+                self.keys.entry(key.clone()).or_default().insert(address);
+            }
+        }
+    }
+
+    /// Takes an address from a key's list unless a holder has that key still.
+    fn leave_key(&mut self, key: &Arc<str>, address: IpAddr) {
+        let holders = self.held.get(&address).map(|holding| &holding.holders);
+        let has_key = |holder: &ServiceId| {
+            let held = self.services.get(holder);
+            held.is_some_and(|held| held.sharing.key.as_ref() == Some(key))
+        };
+        if holders.into_iter().flatten().any(has_key) {
+            return;
+        }
+        if let Some(addresses) = self.keys.get_mut(key) {
+            addresses.remove(&address);
+            if addresses.is_empty() {
+                self.keys.remove(key);
+            }
+        }
+    }
+}
