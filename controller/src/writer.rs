@@ -89,7 +89,7 @@ struct Attempt {
 #[derive(Debug)]
 enum Report {
     Done {
-        write: Write,
+        write: Box<Write>,
         attempt: Attempt,
         result: Result<Outcome, String>,
         took: Duration,
@@ -243,7 +243,7 @@ impl<S: Sink> Writer<S> {
             };
             let took = started.elapsed();
             let _ = reporter.send(Report::Done {
-                write,
+                write: Box::new(write),
                 attempt,
                 result,
                 took,
@@ -267,7 +267,7 @@ impl<S: Sink> Writer<S> {
                 result,
                 took,
             } => {
-                self.done(write, attempt, result, took);
+                self.done(*write, attempt, result, took);
                 None
             }
             Report::Wake { key, wake } => self.woken(key, wake),
