@@ -62,7 +62,7 @@ fn a_pool_may_have_its_holders_move() {
             .any(|text| text.starts_with("ClearAssignment: took 192.0.2.0 back")),
         "{heard:?}"
     );
-    assert_eq!(w.told("b").0, false);
+    assert!(!w.told("b").0);
     w.delete_pool("lan");
     assert_eq!(w.shows("a"), ["198.51.100.0"]);
 }
