@@ -7,7 +7,34 @@ use lightship_kit::LogFormat;
 
 /// Announces virtual IPs and directs their traffic on one node.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(version, about)]
+#[command(version, about, subcommand_negates_reqs = true)]
+pub struct Cli {
+    /// Something else than to run.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// How to run; none only with a command.
+    #[command(flatten)]
+    pub run: Option<Args>,
+}
+
+/// What the program can do besides running.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Command {
+    /// Takes everything that a speaker made off this node: the director's namespace with its
+    /// links, routes and IPVS table, the loop guard, and the state file. The speaker must not
+    /// run. Existing connections through this node's director end.
+    Cleanup {
+        /// The speaker's state file.
+        #[arg(long, default_value = STATE_FILE)]
+        state_file: PathBuf,
+    },
+}
+
+const STATE_FILE: &str = "/run/lightship/state.json";
+
+/// How a speaker runs.
+#[derive(Clone, Debug, clap::Parser)]
 pub struct Args {
     /// The name of the Node object of the machine this runs on.
     #[arg(long, env = "NODE_NAME")]
@@ -51,7 +78,7 @@ pub struct Args {
 
     /// Where the last known state is kept over a restart of the speaker. It should not
     /// outlive a boot.
-    #[arg(long, default_value = "/run/lightship/state.json")]
+    #[arg(long, default_value = STATE_FILE)]
     pub state_file: PathBuf,
 
     /// A kubeconfig file. Default: the Pod's service account.
@@ -112,6 +139,16 @@ mod tests {
             args.heartbeat_interval * args.heartbeat_misses,
             Duration::from_millis(400)
         );
+    }
+
+    #[test]
+    fn a_command_needs_no_node_name_and_running_does() {
+        let cli = Cli::try_parse_from(["lightship-speaker", "cleanup"]).unwrap();
+        assert!(matches!(cli.command, Some(Command::Cleanup { .. })));
+        let error = Cli::try_parse_from(["lightship-speaker"]).unwrap_err();
+        assert!(error.to_string().contains("--node-name"), "{error}");
+        let cli = Cli::try_parse_from(["lightship-speaker", "--node-name", "n"]).unwrap();
+        assert_eq!(cli.run.unwrap().node_name, "n");
     }
 
     #[test]

@@ -13,9 +13,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use lightship_netio::{Family, PROTOCOL, Result, Route, Rtnl, Rule};
+use futures::FutureExt;
+use lightship_netio::{Family, Monitor, Notice, PROTOCOL, Result, Route, Rtnl, Rule};
 use tokio::sync::watch;
 
 use crate::director::VETH_HOST;
@@ -26,36 +27,101 @@ use crate::world::World;
 /// (0), before the main one (32766).
 const TABLE: u32 = 7733;
 
-/// How often the guard is read again, in case somebody else changed it.
+/// How soon after a change of the host's routes or rules the guard is read again: others may
+/// change them all the time.
+const PACE: Duration = Duration::from_secs(1);
+
+/// How often it is read again without any notice, and after a failure.
 const CHECK: Duration = Duration::from_secs(10);
 
 /// Keeps the guard until the world's sender is gone. It stays when the speaker stops: a
 /// speaker that is away protects nobody from a loop.
-pub async fn run(uplink: Uplink, director: bool, mut world: watch::Receiver<Option<Arc<World>>>) {
+///
+/// # Errors
+/// When the kernel gives no notices of changes.
+pub async fn run(
+    uplink: Uplink,
+    director: bool,
+    mut world: watch::Receiver<Option<Arc<World>>>,
+) -> Result<()> {
+    let mut monitor = Monitor::open()?;
     let mut failing = false;
+    let mut last: Option<BTreeSet<IpAddr>> = None;
     loop {
+        let looked = Instant::now();
         let vips: BTreeSet<IpAddr> = world
             .borrow_and_update()
             .as_ref()
             .map(|world| world.vips.keys().copied().collect())
             .unwrap_or_default();
         match apply(&uplink.name, director, &vips).await {
-            Ok(()) => failing = false,
+            Ok(changes) => {
+                failing = false;
+                // A rule goes with `ls-host`, which is mended elsewhere.
+                if changes > 0 && last.as_ref() == Some(&vips) {
+                    tracing::warn!(
+                        changes,
+                        "the loop guard was changed by somebody else; put back"
+                    );
+                }
+                last = Some(vips);
+            }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%error, "the loop guard is not complete; trying on");
                 }
             }
         }
-        let changed = tokio::time::timeout(CHECK, world.changed()).await;
-        if matches!(changed, Ok(Err(_))) {
-            return;
+        loop {
+            tokio::select! {
+                changed = world.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return Ok(()),
+                },
+                notice = monitor.next() => {
+                    if matches!(notice?, Notice::Route { .. } | Notice::Rule { .. } | Notice::Lost) {
+                        tokio::time::sleep_until((looked + PACE).into()).await;
+                        while monitor.next().now_or_never().is_some() {}
+                        break;
+                    }
+                }
+                () = tokio::time::sleep(CHECK) => break,
+            }
         }
     }
 }
 
-async fn apply(uplink: &str, director: bool, vips: &BTreeSet<IpAddr>) -> Result<()> {
+/// Removes the guard from this node, and tells what that was.
+///
+/// # Errors
+/// The kernel refuses.
+pub async fn remove(rtnl: &Rtnl) -> Result<Vec<String>> {
+    let mut removed = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        let rules = match rtnl.rules(family).await {
+            Err(error) if family == Family::V6 && error.is_not_supported() => continue,
+            rules => rules?,
+        };
+        let ours = rules
+            .iter()
+            .filter(|r| r.table == TABLE && r.protocol == PROTOCOL);
+        for rule in ours {
+            if rtnl.delete_rule(rule).await? {
+                removed.push(format!("{family:?} rule of preference {TABLE}"));
+            }
+        }
+        for route in rtnl.list_routes(TABLE, family).await? {
+            if route.protocol == PROTOCOL && rtnl.delete_route(&route).await? {
+                removed.push(format!("route {route}"));
+            }
+        }
+    }
+    Ok(removed)
+}
+
+async fn apply(uplink: &str, director: bool, vips: &BTreeSet<IpAddr>) -> Result<usize> {
     let rtnl = Rtnl::open()?;
+    let mut changes = 0;
     let mut interfaces = vec![uplink];
     if director {
         interfaces.push(VETH_HOST);
@@ -64,18 +130,20 @@ async fn apply(uplink: &str, director: bool, vips: &BTreeSet<IpAddr>) -> Result<
         match apply_family(&rtnl, family, &interfaces, vips).await {
             // A kernel without IPv6 has no IPv6 loops.
             Err(error) if family == Family::V6 && error.is_not_supported() => {}
-            result => result?,
+            result => changes += result?,
         }
     }
-    Ok(())
+    Ok(changes)
 }
 
+/// Returns how many routes and rules it made or removed.
 async fn apply_family(
     rtnl: &Rtnl,
     family: Family,
     interfaces: &[&str],
     vips: &BTreeSet<IpAddr>,
-) -> Result<()> {
+) -> Result<usize> {
+    let mut changes = 0;
     let wanted: BTreeSet<Route> = vips
         .iter()
         .filter(|vip| Family::of(**vip) == family)
@@ -83,13 +151,13 @@ async fn apply_family(
         .collect();
     let present: BTreeSet<Route> = rtnl.list_routes(TABLE, family).await?.into_iter().collect();
     for route in wanted.difference(&present) {
-        rtnl.add_route(route).await?;
+        changes += usize::from(rtnl.add_route(route).await?);
     }
     for route in present
         .difference(&wanted)
         .filter(|r| r.protocol == PROTOCOL)
     {
-        rtnl.delete_route(route).await?;
+        changes += usize::from(rtnl.delete_route(route).await?);
     }
     let rules = rtnl.rules(family).await?;
     let ours: Vec<Rule> = interfaces
@@ -97,13 +165,13 @@ async fn apply_family(
         .map(|i| Rule::for_iif(family, i, TABLE, TABLE))
         .collect();
     for rule in ours.iter().filter(|rule| !rules.contains(rule)) {
-        rtnl.add_rule(rule).await?;
+        changes += usize::from(rtnl.add_rule(rule).await?);
     }
     let stale = rules
         .iter()
         .filter(|r| r.table == TABLE && r.protocol == PROTOCOL);
     for rule in stale.filter(|rule| !ours.contains(rule)) {
-        rtnl.delete_rule(rule).await?;
+        changes += usize::from(rtnl.delete_rule(rule).await?);
     }
-    Ok(())
+    Ok(changes)
 }

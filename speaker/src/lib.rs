@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod cache;
+pub mod cleanup;
 pub mod core;
 pub mod director;
 pub mod eligibility;
@@ -12,6 +13,7 @@ pub mod grace;
 pub mod groups;
 pub mod guard;
 pub mod intent;
+pub mod lock;
 pub mod node;
 pub mod report;
 pub mod run;

@@ -1,11 +1,19 @@
 //! The speaker's program; [`lightship_speaker::run`] has the picture.
 
 use clap::Parser;
-use lightship_speaker::args::Args;
+use lightship_speaker::args::{Cli, Command};
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+    let cli = Cli::parse();
+    if let Some(Command::Cleanup { state_file }) = cli.command {
+        let said = |what| println!("removed {what}");
+        return lightship_speaker::cleanup::run(&state_file, said).await;
+    }
+    // Without a command the parser has made sure of it.
+    let Some(args) = cli.run else {
+        anyhow::bail!("--node-name is missing")
+    };
     lightship_kit::init_logging(args.log_format, &args.log_level)?;
     let signal = lightship_kit::shutdown_signal()?;
     let (stop, stopping) = tokio::sync::watch::channel(false);

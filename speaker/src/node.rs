@@ -39,6 +39,8 @@ pub struct Links {
     pub groups: watch::Sender<BTreeSet<Ipv6Addr>>,
     /// What the director says.
     pub reports: mpsc::UnboundedReceiver<DirectorReport>,
+    /// Whether there is a director.
+    pub has_director: bool,
     /// What the director should hold.
     pub director: watch::Sender<Arc<DirectorIntent>>,
     /// What is owned.
@@ -149,7 +151,10 @@ pub async fn run(
                 }
                 Err(error) => return Err(error).context("cannot listen on the uplink"),
             },
-            Some(report) = links.reports.recv() => core.on_director(report),
+            report = links.reports.recv(), if links.has_director => match report {
+                Some(report) => core.on_director(report),
+                None => bail!("the director's thread ended; starting anew"),
+            },
             Ok(()) = links.world.changed() => {
                 let world = links.world.borrow_and_update().clone();
                 if let Some(world) = world {

@@ -34,7 +34,7 @@ use crate::eligibility::Policy;
 use crate::report::{Facts, Trouble};
 use crate::uplink::{self, Uplink};
 use crate::world::{Node, NodeName, World};
-use crate::{director, guard, node, report, status};
+use crate::{director, guard, lock, node, report, status};
 
 /// How long the process waits, when all else has ended, for the word that it stops.
 const LAST_WORD: Duration = Duration::from_millis(500);
@@ -45,6 +45,7 @@ const LAST_WORD: Duration = Duration::from_millis(500);
 /// When it cannot start or one of its threads fails.
 pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
     let (origin, started) = (Instant::now(), SystemTime::now());
+    let _only = lock::take(&args.state_file)?;
     let saved = load(&args);
     let (world_tx, mut world) = watch::channel(known(&saved));
     let (secrets_tx, mut secrets) = watch::channel(saved.secrets.clone());
@@ -84,14 +85,20 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     let (reports_tx, reports) = mpsc::unbounded_channel();
     let (director_tx, director_rx) = watch::channel(Arc::default());
     let started_director = start_director(args.mode, plan, director_rx, reports_tx, health_tx);
-    let (found, reason) = started_director.await?;
+    let (started_director, reason) = started_director.await?;
+    let (found, director_thread) = started_director.unzip();
     let mode = if found.is_some() {
         VipMode::DirectRouting
     } else {
         VipMode::Announce
     };
     facts.send_modify(|facts| facts.mode = Some((mode, reason)));
-    tokio::spawn(guard::run(link.clone(), found.is_some(), world.clone()));
+    let guard = guard::run(link.clone(), found.is_some(), world.clone());
+    tokio::spawn(async move {
+        if let Err(error) = guard.await {
+            tracing::error!(%error, "the loop guard is not kept up any more");
+        }
+    });
 
     // Greater than at the last start, also if the clock went back meanwhile.
     let clock = started
@@ -121,6 +128,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         applied: 0,
         programmed: found.vips,
         digest: 0,
+        failing: Default::default(),
         error: None,
     };
     let now = origin.elapsed();
@@ -164,6 +172,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         world,
         secrets,
         reports,
+        has_director: mode == VipMode::DirectRouting,
         director: director_tx,
         ownership: ownership_tx,
         saved: saved_tx,
@@ -181,8 +190,13 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         },
     )?;
     let ended = tokio::task::spawn_blocking(move || core.join()).await?;
-    // The senders are gone now, so the keeper writes the last state and ends.
+    // The senders are gone now, so the keeper writes the last state and ends, and so does the
+    // director, when it has done what it was told last.
     keeper.await?;
+    if let Some(thread) = director_thread {
+        let joined = tokio::task::spawn_blocking(move || thread.join()).await?;
+        joined.map_err(|_| anyhow::anyhow!("the director's thread panicked"))?;
+    }
     // The last word to the API server is worth a moment, but no more.
     let _ = tokio::time::timeout(LAST_WORD, reporter).await;
     ended.map_err(|_| anyhow::anyhow!("the core thread panicked"))?
@@ -278,6 +292,8 @@ async fn first_keys(
     }
 }
 
+type Director = (director::Found, lightship_netio::NetnsThread<()>);
+
 /// Starts the director if this node can have one; says why it has one or not.
 async fn start_director(
     mode: Mode,
@@ -285,7 +301,7 @@ async fn start_director(
     intent: watch::Receiver<Arc<crate::core::DirectorIntent>>,
     reports: mpsc::UnboundedSender<DirectorReport>,
     health: watch::Sender<director::Health>,
-) -> anyhow::Result<(Option<director::Found>, String)> {
+) -> anyhow::Result<(Option<Director>, String)> {
     if mode == Mode::Announce {
         let reason = "the speaker was started with --mode announce";
         return Ok((None, reason.to_owned()));

@@ -79,13 +79,7 @@ impl Client {
     /// Whatever the kernel or the socket says; [`Error::Interrupted`] when
     /// something else keeps changing the table.
     pub fn dump(&mut self) -> Result<Vec<ServiceState>, Error> {
-        let mut services = self
-            .dump_messages(&IpvsMessage::dump_services())?
-            .iter()
-            .map(|message| Ok(message.service()?))
-            .collect::<Result<Vec<_>, Error>>()?;
-        services.sort_by_key(|(service, _)| service.key);
-        services
+        self.dump_services()?
             .into_iter()
             .map(|(service, stats)| {
                 Ok(ServiceState {
@@ -95,6 +89,21 @@ impl Client {
                 })
             })
             .collect()
+    }
+
+    /// All services without their destinations, by key: one request, where [`Self::dump`]
+    /// makes one more for each service.
+    ///
+    /// # Errors
+    /// As [`Client::dump`].
+    pub fn dump_services(&mut self) -> Result<Vec<(Service, Stats)>, Error> {
+        let mut services = self
+            .dump_messages(&IpvsMessage::dump_services())?
+            .iter()
+            .map(|message| Ok(message.service()?))
+            .collect::<Result<Vec<_>, Error>>()?;
+        services.sort_by_key(|(service, _)| service.key);
+        Ok(services)
     }
 
     /// One service's settings and counters.

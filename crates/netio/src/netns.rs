@@ -45,23 +45,11 @@ impl Netns {
         if let Ok(ns) = Netns::open(name) {
             return Ok(ns);
         }
-        share_netns_dir()?;
-        // Two makers at once would mount two namespaces on one name. `ip netns`
-        // takes the same lock. Closing the file gives it back.
-        let lock = File::open(NETNS_DIR)
-            .and_then(|dir| dir.lock().map(|()| dir))
-            .map_err(|e| Error::os(format!("lock {NETNS_DIR}"), e))?;
+        let lock = lock_netns_dir()?;
         if let Ok(ns) = Netns::open(name) {
             return Ok(ns);
         }
-        // A file left by a namespace whose mount is gone (reboot, another mount
-        // namespace) is taken over: it holds nothing.
-        fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(|e| Error::os(format!("create {}", path.display()), e))?;
+        touch(&path)?;
         let made = on_thread("netns-create", || {
             unshare(CloneFlags::CLONE_NEWNET)
                 .map_err(|e| Error::errno(format!("create netns {name}"), e))?;
@@ -98,6 +86,37 @@ impl Netns {
             }),
             Err(e) => Err(Error::errno(format!("open netns {name}"), e)),
         }
+    }
+
+    /// Gives the namespace `ns` its name back, if that is gone (`ip netns delete`) or is now
+    /// another one's. Returns whether it had to.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn restore(name: &str, ns: &Netns) -> Result<bool> {
+        if Netns::open(name).is_ok_and(|named| named.is_same(ns)) {
+            return Ok(false);
+        }
+        let path = path_of(name)?;
+        let lock = lock_netns_dir()?;
+        Netns::delete(name)?;
+        touch(&path)?;
+        // The descriptor's entry stands for the namespace itself, as /proc/PID/ns/net does.
+        let handle = format!("/proc/self/fd/{}", ns.as_raw_fd());
+        let mounted = mount(
+            Some(handle.as_str()),
+            &path,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        );
+        if let Err(e) = mounted {
+            let _ = fs::remove_file(&path);
+            let what = format!("mount netns {name} on {}", path.display());
+            return Err(Error::errno(what, e));
+        }
+        drop(lock);
+        Ok(true)
     }
 
     /// The namespace of the calling thread.
@@ -280,6 +299,27 @@ fn path_of(name: &str) -> Result<PathBuf> {
         });
     }
     Ok(Path::new(NETNS_DIR).join(name))
+}
+
+/// Makes [`NETNS_DIR`] and locks it: two makers at once would mount two namespaces on one
+/// name. `ip netns` takes the same lock. Closing the file gives it back.
+fn lock_netns_dir() -> Result<File> {
+    share_netns_dir()?;
+    File::open(NETNS_DIR)
+        .and_then(|dir| dir.lock().map(|()| dir))
+        .map_err(|e| Error::os(format!("lock {NETNS_DIR}"), e))
+}
+
+/// Makes the file that a namespace is mounted on. One left by a namespace whose mount is gone
+/// (reboot, another mount namespace) is taken over: it holds nothing.
+fn touch(path: &Path) -> Result<()> {
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map(drop)
+        .map_err(|e| Error::os(format!("create {}", path.display()), e))
 }
 
 /// Makes [`NETNS_DIR`] a shared mount: the same steps as `ip netns add`.

@@ -48,6 +48,23 @@ fn many_may_make_the_same_one_at_once() {
 }
 
 #[test]
+fn a_name_that_is_gone_or_another_ones_is_given_back() {
+    let ns = TestNs::new("restore");
+    assert!(!Netns::restore(&ns.name, &ns.ns).unwrap());
+    run("ip", &format!("netns delete {}", ns.name));
+    assert!(Netns::restore(&ns.name, &ns.ns).unwrap());
+    assert!(Netns::open(&ns.name).unwrap().is_same(&ns.ns));
+    run("ip", &format!("netns delete {}", ns.name));
+    run("ip", &format!("netns add {}", ns.name));
+    assert!(!Netns::open(&ns.name).unwrap().is_same(&ns.ns));
+    assert!(Netns::restore(&ns.name, &ns.ns).unwrap());
+    assert!(Netns::open(&ns.name).unwrap().is_same(&ns.ns));
+    // One mount only.
+    assert!(Netns::delete(&ns.name).unwrap());
+    assert!(!Netns::exists(&ns.name));
+}
+
+#[test]
 fn one_made_by_ip_netns_is_opened_and_deleted() {
     let name = unused_name("theirs");
     run("ip", &format!("netns add {name}"));

@@ -105,6 +105,9 @@ pub struct DirectorReport {
     pub programmed: BTreeSet<IpAddr>,
     /// The digest of the table it holds, for comparison among nodes.
     pub digest: u64,
+    /// VIPs that the kernel does not hold as wanted, and its reason. One of them that is not
+    /// `programmed` either cannot be directed by this node at all.
+    pub failing: BTreeMap<IpAddr, String>,
     /// What went wrong last.
     pub error: Option<String>,
 }
@@ -270,7 +273,29 @@ impl Core {
     pub fn on_director(&mut self, report: DirectorReport) {
         self.stale |= report.healthy != self.director.healthy;
         self.unreported |= report != self.director;
+        let owned: Vec<IpAddr> = self.owned.keys().copied().collect();
+        let before: Vec<bool> = owned.iter().map(|vip| self.directed(*vip)).collect();
         self.director = report;
+        for (vip, was) in owned.into_iter().zip(before) {
+            self.if_turned(vip, was);
+        }
+    }
+
+    /// Has a VIP announced anew if it `was` directed and is no more, or the other way round:
+    /// it is at another MAC then, and the LAN has to hear of it.
+    fn if_turned(&mut self, vip: IpAddr, was: bool) {
+        if self.directed(vip) != was
+            && let Some(owned) = self.owned.get_mut(&vip)
+        {
+            (owned.announced, owned.resumed) = (false, false);
+            self.schedule.stop(vip);
+        }
+    }
+
+    /// Whether the own director cannot take the traffic of a VIP, so that the own kube-proxy
+    /// has to.
+    fn withheld(&self, vip: IpAddr) -> bool {
+        self.director.failing.contains_key(&vip) && !self.director.programmed.contains(&vip)
     }
 
     /// Takes the state of the uplink: without a carrier or its address this node owns nothing
@@ -453,7 +478,9 @@ impl Core {
 
     /// Whether this node's director takes the traffic of a VIP.
     fn directed(&self, vip: IpAddr) -> bool {
-        self.setup.direct_routing && self.intent.vips.get(&vip).is_some_and(|v| !v.announce_only)
+        self.setup.direct_routing
+            && !self.withheld(vip)
+            && self.intent.vips.get(&vip).is_some_and(|v| !v.announce_only)
     }
 
     /// Whether this node may own VIPs: it is not about to stop, and nothing is wrong with it.

@@ -41,13 +41,7 @@ impl Core {
             .collect();
         self.intent = intent::compute(&self.world, &self.health(), self.setup.policy);
         for (vip, was) in before {
-            // Now at another MAC: the LAN has to hear of it.
-            if self.directed(vip) != was
-                && let Some(owned) = self.owned.get_mut(&vip)
-            {
-                (owned.announced, owned.resumed) = (false, false);
-                self.schedule.stop(vip);
-            }
+            self.if_turned(vip, was);
         }
         let candidates = self.intent.vips.iter().map(|(vip, intent)| {
             let seats = &intent.eligibility.seats;

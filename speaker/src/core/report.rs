@@ -60,6 +60,8 @@ pub struct VipReport {
     pub moved: Option<Move>,
     /// Why this node should not own it, and does only because nobody else can.
     pub trouble: Option<String>,
+    /// The kernel's words where it does not hold the VIP's part of the director as wanted.
+    pub refused: Option<String>,
     /// What became of the annotations that ask for a node.
     pub placement: Option<Placement>,
     /// The target of `lightship.dev/move-to` that has been dealt with.
@@ -112,6 +114,7 @@ impl Core {
                 backends: intent.backends.clone(),
                 moved: self.moves.get(vip).cloned(),
                 trouble: trouble.clone(),
+                refused: self.director.failing.get(vip).cloned(),
                 placement: self.placement(*vip),
                 moved_to: self.moved_to.get(vip).cloned(),
             };

@@ -158,7 +158,7 @@ impl Lan {
                         applied: intent.revision,
                         programmed: intent.vips.clone(),
                         digest: intent.virtuals.len() as u64,
-                        error: None,
+                        ..DirectorReport::default()
                     };
                     if !self.slow_directors {
                         self.cores.get_mut(&from).unwrap().on_director(report);
@@ -446,6 +446,55 @@ fn a_vip_that_changes_its_mac_is_announced_anew() {
             && matches!(claim, Ok(neighbours::Heard::Claim { mac, .. }) if mac == uplink(owner))
     });
     assert!(claims.count() >= 6, "a burst from the node's own MAC");
+}
+
+#[test]
+fn a_vip_that_the_director_cannot_hold_is_announced_by_the_nodes_own_mac() {
+    let mut lan = Lan::with(2);
+    lan.run(1_000 * MS);
+    let owner = lan.owner(vip(1));
+    let mac_since = |lan: &Lan, since: Duration, which: IpAddr| {
+        let mut macs = lan.frames.iter().filter_map(|(n, at, frame)| {
+            let claimed = matches!(neighbours::read(frame),
+                Ok(neighbours::Heard::Claim { address, .. }) if address == which);
+            (*n == owner && *at >= since && claimed).then(|| frame[6..12].to_vec())
+        });
+        macs.next()
+    };
+    let good = lan.cores[&owner].director.clone();
+    let mut bad = good.clone();
+    bad.failing.insert(vip(1), "EINVAL".into());
+
+    // It holds some of it, and goes on with that.
+    lan.cores.get_mut(&owner).unwrap().on_director(bad.clone());
+    let since = lan.now;
+    lan.run(90 * MS);
+    assert_eq!(mac_since(&lan, since, vip(1)), None);
+    let report = &lan.reports[&owner].vips[&vip(1)];
+    assert_eq!(
+        (report.direct_routing, report.trouble.is_some()),
+        (true, true)
+    );
+
+    // It holds nothing of it.
+    bad.programmed.remove(&vip(1));
+    lan.cores.get_mut(&owner).unwrap().on_director(bad);
+    let since = lan.now;
+    lan.run(90 * MS);
+    assert_eq!(
+        mac_since(&lan, since, vip(1)),
+        Some(uplink(owner).0.to_vec())
+    );
+    assert!(!lan.reports[&owner].vips[&vip(1)].direct_routing);
+
+    lan.cores.get_mut(&owner).unwrap().on_director(good);
+    let since = lan.now;
+    lan.run(90 * MS);
+    assert_eq!(
+        mac_since(&lan, since, vip(1)),
+        Some(director(owner).0.to_vec())
+    );
+    assert_eq!(lan.reports[&owner].vips[&vip(1)].trouble, None);
 }
 
 #[test]

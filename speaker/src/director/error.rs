@@ -9,9 +9,6 @@ pub enum Error {
     /// The IPVS table cannot be read or its settings changed.
     #[error("IPVS: {0}")]
     Ipvs(#[from] lightship_ipvs::Error),
-    /// Some changes of the IPVS table failed.
-    #[error("IPVS: {0}")]
-    Table(#[from] lightship_ipvs::ApplyError),
     /// This kernel lacks something that a director needs.
     #[error("{what}: {reason}")]
     Unsupported {
@@ -32,7 +29,7 @@ impl Error {
             Error::Network(error) => error.is_not_supported() || error.is_busy(),
             Error::Ipvs(error) => matches!(error, lightship_ipvs::Error::NotSupported),
             Error::Unsupported { .. } => true,
-            Error::Table(_) | Error::Gone => false,
+            Error::Gone => false,
         }
     }
 }

@@ -10,23 +10,29 @@
 //! All of it outlives the speaker's process: a director that starts reads what is there and
 //! changes only what differs, so a restart or an upgrade touches no packet.
 //!
-//! - [`setup`]: the namespace, its links and its settings
+//! What somebody else changes is put back within about a second, with a line in the log; a VIP
+//! that the kernel refuses is withheld, and the others are not concerned.
+//!
+//! - [`links`], [`settings`]: the namespace, its links, sysctls and timeouts
 //! - [`network`]: routes and neighbours
 //! - [`table`]: the IPVS table
+//! - [`worker`]: the loop that keeps all of it; [`failing`] and [`rota`] decide for it
 
 mod error;
+mod failing;
+mod links;
 mod network;
-mod setup;
+mod rota;
+mod settings;
 mod table;
+mod worker;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lightship_frames::Mac;
-use lightship_ipvs::{Client, Op, ServiceState, digest, outcome, plan};
-use lightship_netio::{Netns, spawn_thread_in};
+use lightship_netio::{NetnsThread, spawn_thread_in};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::{DirectorIntent, DirectorReport};
@@ -34,13 +40,8 @@ use crate::intent::PortKey;
 use crate::uplink::Uplink;
 
 pub use error::Error;
-pub use setup::VETH_HOST;
-
-/// How often all is read again, in case somebody else changed it.
-const CHECK: Duration = Duration::from_secs(10);
-
-/// How soon after a failure it is tried again.
-const RETRY: Duration = Duration::from_millis(500);
+pub use links::VETH_HOST;
+pub(crate) use links::{LINKS, NETNS};
 
 /// What a director is put upon.
 #[derive(Clone, Debug)]
@@ -65,9 +66,12 @@ pub struct Found {
 pub struct Health {
     /// What went wrong last, until it works again.
     pub error: Option<String>,
+    /// The VIPs that the kernel does not hold as wanted, and why.
+    pub failing: BTreeMap<IpAddr, String>,
 }
 
-/// Sets the director up and starts its thread, which then follows `intent`.
+/// Sets the director up and starts its thread, which then follows `intent` until its sender is
+/// gone.
 ///
 /// # Errors
 /// [`Error::is_not_supported`] when this kernel or uplink cannot have a director.
@@ -76,174 +80,20 @@ pub async fn start(
     intent: watch::Receiver<Arc<DirectorIntent>>,
     reports: mpsc::UnboundedSender<DirectorReport>,
     health: watch::Sender<Health>,
-) -> Result<Found, Error> {
-    setup::check_kernel().await?;
-    let netns = Netns::create(setup::NETNS)?;
-    let links = setup::links(&plan, &netns).await?;
+) -> Result<(Found, NetnsThread<()>), Error> {
+    settings::check_kernel().await?;
+    let ground = links::Ground::open(plan)?;
+    let netns = ground.netns.try_clone()?;
     let (started, start) = oneshot::channel();
-    spawn_thread_in(&netns, "director", move || async move {
-        let director = Director::open(links).await;
-        match director {
-            Ok((director, found)) => {
+    let thread = spawn_thread_in(&netns, "director", move || async move {
+        match worker::Worker::open(ground).await {
+            Ok((worker, found)) => {
                 let _ = started.send(Ok(found));
-                director.run(intent, reports, health).await;
+                worker.run(intent, reports, health).await;
             }
             Err(error) => drop(started.send(Err(error))),
         }
     })?;
-    start.await.unwrap_or(Err(Error::Gone))
-}
-
-struct Director {
-    ipvs: Client,
-    network: network::Network,
-    /// The IPVS table as last read or written; none when it has to be read again.
-    known: Option<Vec<ServiceState>>,
-}
-
-impl Director {
-    /// Within the namespace.
-    async fn open(links: setup::Links) -> Result<(Self, Found), Error> {
-        setup::settings(&links)?;
-        let mut ipvs = Client::open()?;
-        setup::timeouts(&mut ipvs)?;
-        let network = network::Network::open(links).await?;
-        let known = ipvs.dump()?;
-        let found = Found {
-            vips: network.vips().await?,
-            destinations: table::destinations(&known),
-        };
-        Ok((
-            Director {
-                ipvs,
-                network,
-                known: Some(known),
-            },
-            found,
-        ))
-    }
-
-    async fn run(
-        mut self,
-        mut intent: watch::Receiver<Arc<DirectorIntent>>,
-        reports: mpsc::UnboundedSender<DirectorReport>,
-        health: watch::Sender<Health>,
-    ) {
-        // Until the core has decided for the first time, what is there stays.
-        if intent.changed().await.is_err() {
-            return;
-        }
-        let mut failing = false;
-        loop {
-            let wanted = intent.borrow_and_update().clone();
-            let report = match self.apply(&wanted).await {
-                Ok(report) => {
-                    failing = false;
-                    report
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut failing, true) {
-                        tracing::error!(%error, "the director is not as it should be; trying on");
-                    }
-                    self.distrust();
-                    DirectorReport {
-                        error: Some(error.to_string()),
-                        ..DirectorReport::default()
-                    }
-                }
-            };
-            let now = Health {
-                error: report.error.clone(),
-            };
-            health.send_if_modified(|health| {
-                let changed = *health != now;
-                *health = now;
-                changed
-            });
-            if reports.send(report).is_err() {
-                return;
-            }
-            let wait = if failing { RETRY } else { CHECK };
-            match tokio::time::timeout(wait, intent.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return,
-                Err(_) => self.distrust(),
-            }
-        }
-    }
-
-    /// Makes the namespace hold what is wanted.
-    ///
-    /// What a VIP needs comes in this order: services with their destinations, then the
-    /// local route that lets packets in. Without the services, the local TCP would answer
-    /// packets of live connections by RST. What is no longer needed goes in reverse order.
-    async fn apply(&mut self, wanted: &DirectorIntent) -> Result<DirectorReport, Error> {
-        let specs = table::specs(wanted);
-        self.network.nodes(wanted).await?;
-        let actual = match self.known.take() {
-            Some(known) => known,
-            None => self.ipvs.dump()?,
-        };
-        let ops = plan(&specs, &actual);
-        let (late, early): (Vec<Op>, Vec<Op>) = ops
-            .into_iter()
-            .partition(|op| matches!(op, Op::DelService(_)));
-        self.change(&early)?;
-        let programmed = self.network.set_vips(&wanted.vips).await?;
-        self.change(&late)?;
-        if !early.is_empty() || !late.is_empty() {
-            tracing::info!(
-                services = specs.len(),
-                changes = early.len() + late.len(),
-                vips = programmed.len(),
-                "director programmed"
-            );
-        }
-        // What was asked for was done, so the table need not be read back.
-        self.known = Some(outcome(&specs));
-        Ok(DirectorReport {
-            healthy: true,
-            applied: wanted.revision,
-            programmed,
-            digest: digest(&specs),
-            error: None,
-        })
-    }
-
-    /// Lets all be read again at the next turn.
-    fn distrust(&mut self) {
-        self.known = None;
-        self.network.distrust();
-    }
-
-    fn change(&mut self, ops: &[Op]) -> Result<(), Error> {
-        if ops.is_empty() {
-            return Ok(());
-        }
-        // A destination that is deleted and added again (its place in the list changed)
-        // must not lose its connections in between: 0 makes the kernel drop a packet that
-        // comes just then, and TCP sends it again, where 1 would forget the connection.
-        let moves = reorders(ops);
-        if moves {
-            setup::expire_nodest(false)?;
-        }
-        let result = self.ipvs.apply(ops);
-        if moves {
-            setup::expire_nodest(true)?;
-        }
-        Ok(result?)
-    }
-}
-
-/// Whether a destination is deleted and added again.
-fn reorders(ops: &[Op]) -> bool {
-    let added: BTreeSet<_> = ops
-        .iter()
-        .filter_map(|op| match op {
-            Op::NewDest(key, destination) => Some((*key, destination.key())),
-            _ => None,
-        })
-        .collect();
-    ops.iter()
-        .any(|op| matches!(op, Op::DelDest(key, addr) if added.contains(&(*key, *addr))))
+    let found = start.await.unwrap_or(Err(Error::Gone))?;
+    Ok((found, thread))
 }

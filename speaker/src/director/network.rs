@@ -9,15 +9,27 @@ use lightship_netio::{
     TABLE_MAIN,
 };
 
-use super::setup::Links;
+use super::links::Links;
 use crate::core::DirectorIntent;
 
 /// Routes and neighbours within the director's namespace.
 pub(super) struct Network {
     rtnl: Rtnl,
     links: Links,
-    /// What was last put in place, to skip reading it all for an unchanged intent.
+    /// What was last put in place, to skip reading routes for an unchanged intent.
     nodes: Option<(BTreeSet<IpAddr>, BTreeMap<IpAddr, Mac>)>,
+    vips: Option<BTreeSet<IpAddr>>,
+}
+
+/// What became of the local routes.
+#[derive(Debug, Default)]
+pub(super) struct Locals {
+    /// The VIPs that are local.
+    pub(super) present: BTreeSet<IpAddr>,
+    /// Those of which the kernel refused to make or remove the route.
+    pub(super) failed: BTreeMap<IpAddr, String>,
+    /// How many routes were made or removed.
+    pub(super) changes: usize,
 }
 
 impl Network {
@@ -29,45 +41,82 @@ impl Network {
             rtnl,
             links,
             nodes: None,
+            vips: None,
         })
+    }
+
+    /// Takes links that were made anew, or other routes to clients.
+    pub(super) fn set_links(&mut self, links: Links) {
+        if self.links != links {
+            self.links = links;
+            self.nodes = None;
+        }
     }
 
     /// The VIPs that are local here.
     pub(super) async fn vips(&self) -> Result<BTreeSet<IpAddr>> {
         let mut vips = BTreeSet::new();
         for family in [Family::V4, Family::V6] {
-            vips.extend(
-                self.local_routes(family)
-                    .await?
-                    .iter()
-                    .map(|route| route.dst),
-            );
+            let routes = self.local_routes(family).await?;
+            vips.extend(routes.iter().map(|route| route.dst));
         }
         Ok(vips)
     }
 
-    /// Makes exactly these VIPs local: as routes, not as addresses, so that the kernel
-    /// delivers their packets to IPVS but never speaks ARP or NDP for them.
-    pub(super) async fn set_vips(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<BTreeSet<IpAddr>> {
+    /// Makes these VIPs local: as routes, not as addresses, so that the kernel
+    /// delivers their packets to IPVS but never speaks ARP or NDP for them. Those in `hold`
+    /// stay as they are, and all others cease to be local.
+    pub(super) async fn set_vips(
+        &mut self,
+        wanted: &BTreeSet<IpAddr>,
+        hold: &BTreeSet<IpAddr>,
+    ) -> Result<Locals> {
+        if hold.is_empty() && self.vips.as_ref() == Some(wanted) {
+            return Ok(Locals {
+                present: wanted.clone(),
+                ..Locals::default()
+            });
+        }
+        let mut locals = Locals::default();
         for family in [Family::V4, Family::V6] {
+            let present = self.local_routes(family).await?;
+            let kept = present.iter().filter(|r| hold.contains(&r.dst)).copied();
             let wanted: BTreeSet<Route> = wanted
-                .iter()
+                .difference(hold)
                 .filter(|vip| Family::of(**vip) == family)
                 .map(|vip| Route::local(*vip))
+                .chain(kept)
                 .collect();
-            let present = self.local_routes(family).await?;
-            self.differ(&wanted, &present).await?;
+            let mut now = present.clone();
+            for route in present.difference(&wanted) {
+                match self.rtnl.delete_route(route).await {
+                    Ok(_) => drop(now.remove(route)),
+                    Err(error) => drop(locals.failed.insert(route.dst, error.to_string())),
+                }
+                locals.changes += 1;
+            }
+            for route in wanted.difference(&present) {
+                match self.rtnl.replace_route(route).await {
+                    Ok(()) => drop(now.insert(*route)),
+                    Err(error) => drop(locals.failed.insert(route.dst, error.to_string())),
+                }
+                locals.changes += 1;
+            }
+            locals.present.extend(now.iter().map(|route| route.dst));
         }
-        Ok(wanted.clone())
+        self.vips = locals.failed.is_empty().then(|| locals.present.clone());
+        Ok(locals)
     }
 
     /// Lets frames reach every node: an own route and a permanent neighbour entry for each,
-    /// so that forwarding needs no ARP. The own node is behind the veth pair.
-    pub(super) async fn nodes(&mut self, intent: &DirectorIntent) -> Result<()> {
+    /// so that forwarding needs no ARP. The own node is behind the veth pair. Returns what it
+    /// changed; an entry that the kernel refuses does not keep the others from being made.
+    pub(super) async fn nodes(
+        &mut self,
+        intent: &DirectorIntent,
+        refused: &mut Vec<String>,
+    ) -> Result<Vec<String>> {
         let asked = (intent.own.clone(), intent.peers.clone());
-        if self.nodes.as_ref() == Some(&asked) {
-            return Ok(());
-        }
         let own = intent
             .own
             .iter()
@@ -77,6 +126,7 @@ impl Network {
             .iter()
             .map(|(ip, mac)| (self.links.macvlan, *ip, *mac));
         let wanted: Vec<(u32, IpAddr, Mac)> = own.chain(peers).collect();
+        let mut changed = Vec::new();
 
         let present = self.rtnl.neighbours().await?;
         let has = |n: &Neighbour, (dev, ip, mac): &(u32, IpAddr, Mac)| {
@@ -84,25 +134,23 @@ impl Network {
         };
         for entry in wanted.iter().filter(|w| !present.iter().any(|n| has(n, w))) {
             match self.rtnl.replace_neighbour(entry.0, entry.1, entry.2).await {
+                Ok(()) => changed.push(format!("neighbour {} {}", entry.1, entry.2)),
                 // A kernel without IPv6 still directs IPv4.
                 Err(error) if entry.1.is_ipv6() && error.is_not_supported() => {}
-                result => result?,
+                Err(error) => refused.push(error.to_string()),
             }
         }
-        for family in [Family::V4, Family::V6] {
-            let mut routes: BTreeSet<Route> = wanted
-                .iter()
-                .filter(|(_, ip, _)| Family::of(*ip) == family)
-                .map(|(dev, ip, _)| Route::on_link(*ip, *dev))
-                .collect();
-            let answers = self.links.answers.iter().filter(|r| r.family() == family);
-            routes.extend(answers.copied());
-            let present = self.rtnl.list_routes(TABLE_MAIN, family).await?;
-            let ours: BTreeSet<Route> = present
-                .into_iter()
-                .filter(|r| r.protocol == PROTOCOL)
-                .collect();
-            self.differ(&routes, &ours).await?;
+        if self.nodes.as_ref() != Some(&asked) {
+            for family in [Family::V4, Family::V6] {
+                let node_routes = wanted
+                    .iter()
+                    .filter(|(_, ip, _)| Family::of(*ip) == family)
+                    .map(|(dev, ip, _)| Route::on_link(*ip, *dev));
+                let answers = self.links.answers.iter().copied();
+                let routes = node_routes.chain(answers.filter(|r| r.family() == family));
+                self.routes(family, &routes.collect(), &mut changed, refused)
+                    .await?;
+            }
         }
         let stale = present.iter().filter(|n| {
             n.permanent
@@ -111,35 +159,53 @@ impl Network {
                     .any(|(dev, ip, _)| n.ifindex == *dev && n.ip == *ip)
         });
         for neighbour in stale {
-            self.rtnl
-                .delete_neighbour(neighbour.ifindex, neighbour.ip)
-                .await?;
+            let (dev, ip) = (neighbour.ifindex, neighbour.ip);
+            if self.rtnl.delete_neighbour(dev, ip).await? {
+                changed.push(format!("no neighbour {ip}"));
+            }
         }
-        self.nodes = Some(asked);
+        self.nodes = refused.is_empty().then_some(asked);
+        Ok(changed)
+    }
+
+    /// Makes the main table's routes of ours these. What takes the place of another comes
+    /// first, so that there is no moment without either.
+    async fn routes(
+        &self,
+        family: Family,
+        wanted: &BTreeSet<Route>,
+        changed: &mut Vec<String>,
+        refused: &mut Vec<String>,
+    ) -> Result<()> {
+        let present = self.rtnl.list_routes(TABLE_MAIN, family).await?;
+        let ours: BTreeSet<Route> = present
+            .into_iter()
+            .filter(|r| r.protocol == PROTOCOL)
+            .collect();
+        for route in wanted.difference(&ours) {
+            match self.rtnl.replace_route(route).await {
+                Ok(()) => changed.push(format!("route {route}")),
+                Err(error) if family == Family::V6 && error.is_not_supported() => {}
+                Err(error) => refused.push(error.to_string()),
+            }
+        }
+        for route in ours.difference(wanted) {
+            if self.rtnl.delete_route(route).await? {
+                changed.push(format!("no route {route}"));
+            }
+        }
         Ok(())
     }
 
-    /// Forgets what was put in place, so that all is read again.
+    /// Forgets what was put in place, so that all routes are read again.
     pub(super) fn distrust(&mut self) {
         self.nodes = None;
+        self.vips = None;
     }
 
     async fn local_routes(&self, family: Family) -> Result<BTreeSet<Route>> {
         let all = self.rtnl.list_routes(TABLE_LOCAL, family).await?;
         let ours = |r: &Route| r.protocol == PROTOCOL && r.kind == RouteKind::Local;
         Ok(all.into_iter().filter(ours).collect())
-    }
-
-    async fn differ(&self, wanted: &BTreeSet<Route>, present: &BTreeSet<Route>) -> Result<()> {
-        for route in present.difference(wanted) {
-            self.rtnl.delete_route(route).await?;
-        }
-        for route in wanted.difference(present) {
-            match self.rtnl.replace_route(route).await {
-                Err(error) if route.family() == Family::V6 && error.is_not_supported() => {}
-                result => result?,
-            }
-        }
-        Ok(())
     }
 }

@@ -54,6 +54,14 @@ fn protocol(protocol: Protocol) -> IpvsProtocol {
     }
 }
 
+/// The VIP that a service is of; none for one by firewall mark.
+pub(super) fn vip(key: ServiceKey) -> Option<IpAddr> {
+    match key {
+        ServiceKey::Address { addr, .. } => Some(addr),
+        ServiceKey::FwMark { .. } => None,
+    }
+}
+
 /// The destinations that a table holds, in the core's terms.
 pub(super) fn destinations(table: &[ServiceState]) -> Vec<(PortKey, IpAddr)> {
     let mut found = Vec::new();

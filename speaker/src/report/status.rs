@@ -8,6 +8,9 @@ use super::uplink::Reading;
 use crate::director::Health;
 use crate::uplink::Uplink;
 
+/// Condition type: whether the director holds every VIP as wanted.
+const CONDITION_DIRECTOR: &str = "DirectorComplete";
+
 /// What the start of the speaker found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -82,13 +85,15 @@ pub(super) fn status(seen: &Seen, before: Option<&SpeakerStatus>) -> SpeakerStat
         Some(trouble) => ("False", trouble.reason, trouble.message),
         None => ("True", "Running", "it answers for VIPs".to_owned()),
     };
-    let previous = before.and_then(|status| {
-        let mut conditions = status.conditions.iter();
-        conditions.find(|c| c.type_ == CONDITION_READY && c.status == ready)
-    });
-    // metav1.Time has whole seconds; a finer one would never equal what is read back.
-    let now = || Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
-    let since = previous.map_or_else(|| Time(now()), |c| c.last_transition_time.clone());
+    let mut conditions = vec![condition(CONDITION_READY, ready, reason, &message, before)];
+    if seen
+        .facts
+        .mode
+        .as_ref()
+        .is_some_and(|(mode, _)| *mode == VipMode::DirectRouting)
+    {
+        conditions.push(director(seen.health, before));
+    }
     let (mode, mode_reason) = match &seen.facts.mode {
         Some((mode, reason)) => (Some(*mode), cut(reason, 1024)),
         None => (None, String::new()),
@@ -98,14 +103,52 @@ pub(super) fn status(seen: &Seen, before: Option<&SpeakerStatus>) -> SpeakerStat
         mode_reason,
         uplinks: seen.uplink.iter().map(|r| r.uplink.clone()).collect(),
         vips: i32::try_from(seen.vips).unwrap_or(i32::MAX),
-        conditions: vec![Condition {
-            type_: CONDITION_READY.into(),
-            status: ready.into(),
-            reason: reason.into(),
-            message: cut(&message, 4096),
-            last_transition_time: since,
-            observed_generation: None,
-        }],
+        conditions,
+    }
+}
+
+/// Whether the director holds every VIP as wanted.
+fn director(health: &Health, before: Option<&SpeakerStatus>) -> Condition {
+    /// A person reads the first few.
+    const SHOWN: usize = 3;
+    let failing = &health.failing;
+    if failing.is_empty() {
+        let message = "the director holds every VIP as wanted";
+        return condition(CONDITION_DIRECTOR, "True", "Complete", message, before);
+    }
+    let some = failing.iter().take(SHOWN);
+    let some: Vec<_> = some.map(|(vip, why)| format!("{vip}: {why}")).collect();
+    let more = if failing.len() > SHOWN { "; …" } else { "" };
+    let message = format!(
+        "the kernel refuses {} VIPs, which is tried again: {}{more}",
+        failing.len(),
+        some.join("; ")
+    );
+    condition(CONDITION_DIRECTOR, "False", "VIPsRefused", &message, before)
+}
+
+/// A condition whose time is that of the one before, if that said the same.
+fn condition(
+    kind: &str,
+    status: &str,
+    reason: &str,
+    message: &str,
+    before: Option<&SpeakerStatus>,
+) -> Condition {
+    let previous = before.and_then(|before| {
+        let mut conditions = before.conditions.iter();
+        conditions.find(|c| c.type_ == kind && c.status == status)
+    });
+    // metav1.Time has whole seconds; a finer one would never equal what is read back.
+    let now = || Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+    Condition {
+        type_: kind.into(),
+        status: status.into(),
+        reason: reason.into(),
+        message: cut(message, 4096),
+        last_transition_time: previous
+            .map_or_else(|| Time(now()), |c| c.last_transition_time.clone()),
+        observed_generation: None,
     }
 }
 

@@ -35,6 +35,14 @@ pub(super) fn owned(
     } else if serving == 0 {
         let message = "no node has a ready endpoint for it; connections are refused".to_owned();
         ("False", "NoBackends", message)
+    } else if let Some(refused) = &report.refused {
+        let how = if report.direct_routing {
+            "its director does not hold all of it"
+        } else {
+            "by its own kube-proxy alone, as its director cannot hold it"
+        };
+        let message = format!("{} answers for it, {how}: {refused}", id.node);
+        ("True", "DirectorRefused", message)
     } else {
         ("True", "Announced", format!("{} answers for it", id.node))
     };

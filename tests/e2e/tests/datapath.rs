@@ -7,6 +7,8 @@ mod failover;
 mod lifecycle;
 #[path = "datapath/spread.rs"]
 mod spread;
+#[path = "datapath/upkeep.rs"]
+mod upkeep;
 
 use std::process::ExitCode;
 
@@ -33,6 +35,9 @@ fn main() -> ExitCode {
             ("a_changed_type_leaves_no_trace", lifecycle::type_change),
             ("the_kernel_never_answers_for_a_vip", lifecycle::silence),
             ("a_restarted_speaker_adopts", lifecycle::adoption),
+            ("upkeep_what_is_changed_by_hand_is_mended", upkeep::drift),
+            ("upkeep_a_refused_vip_hurts_no_other", upkeep::refused),
+            ("upkeep_cleanup_leaves_nothing", upkeep::cleanup),
             ("a_stopped_speaker_loses_nothing", failover::planned),
             ("a_killed_speaker_loses_nothing", failover::killed),
             ("a_crash_costs_only_its_own", failover::crash),

@@ -38,6 +38,7 @@ fn the_first_trouble_that_matters_is_named() {
         Health::default(),
         Health {
             error: Some("route".into()),
+            ..Health::default()
         },
     );
     let (up, down) = (reading(true), reading(false));
@@ -86,6 +87,32 @@ fn a_condition_keeps_its_time_until_it_turns() {
     assert_ne!(
         turned.conditions[0].last_transition_time.0,
         Timestamp::UNIX_EPOCH
+    );
+}
+
+#[test]
+fn vips_that_the_kernel_refuses_are_named_but_the_speaker_is_ready() {
+    let (facts, up) = (facts(), reading(true));
+    let reasons = (1..=4).map(|n| (std::net::IpAddr::from([192, 0, 2, n]), "EINVAL".to_owned()));
+    let health = Health {
+        failing: reasons.collect(),
+        ..Health::default()
+    };
+    let seen = Seen {
+        facts: &facts,
+        health: &health,
+        uplink: Some(&up),
+        vips: 4,
+        stopping: false,
+    };
+    let conditions = status(&seen, None).conditions;
+    assert_eq!(conditions[0].status, "True");
+    assert_eq!(conditions[1].type_, CONDITION_DIRECTOR);
+    assert_eq!(conditions[1].status, "False");
+    let message = &conditions[1].message;
+    assert!(
+        message.contains("4 VIPs") && message.contains("192.0.2.3: EINVAL; …"),
+        "{message}"
     );
 }
 

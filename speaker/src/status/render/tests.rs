@@ -28,6 +28,7 @@ fn report() -> VipReport {
             at: Duration::ZERO,
         }),
         trouble: None,
+        refused: None,
         placement: None,
         moved_to: None,
     }
@@ -39,6 +40,22 @@ fn ready(status: &Value) -> (&str, &str) {
         ready["status"].as_str().unwrap(),
         ready["reason"].as_str().unwrap(),
     )
+}
+
+#[test]
+fn what_the_kernel_refuses_is_said_and_how_the_vip_is_served_meanwhile() {
+    let all = Ownership::default();
+    for (direct_routing, how) in [(true, "does not hold all"), (false, "kube-proxy alone")] {
+        let report = VipReport {
+            direct_routing,
+            refused: Some("EINVAL".into()),
+            ..report()
+        };
+        let value = owned(&identity(), &report, &all, None);
+        assert_eq!(ready(&value), ("True", "DirectorRefused"));
+        let message = value["conditions"][0]["message"].as_str().unwrap();
+        assert!(message.contains(how) && message.contains("EINVAL"), "{message}");
+    }
 }
 
 #[test]

@@ -1,0 +1,188 @@
+//! The director's namespace and links, and whether they still are as they were made.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use lightship_frames::Mac;
+use lightship_netio::{Family, Link, Macvlan, Monitor, Netns, Route, Rtnl, Scope, Veth, run_in};
+
+use super::{Error, Plan, settings};
+
+/// The name of the director's network namespace.
+pub(crate) const NETNS: &str = "lightship";
+/// The macvlan on the uplink, in the namespace: clients send to it.
+pub(super) const MACVLAN: &str = "ls-dir";
+/// The host's end of the veth pair: the own node's share comes in by it.
+pub const VETH_HOST: &str = "ls-host";
+/// The namespace's end of the veth pair.
+pub(super) const VETH_DIRECTOR: &str = "ls-self";
+/// All of ours in the namespace.
+pub(crate) const LINKS: [&str; 2] = [MACVLAN, VETH_DIRECTOR];
+
+/// An address for [`VETH_HOST`], link scope and used by nobody. Loose reverse path filtering
+/// drops everything that comes in by an interface without any address
+/// (net/ipv4/fib_frontend.c, `__fib_validate_source`).
+const VETH_ADDRESS: [u8; 4] = [169, 254, 255, 1];
+
+/// The director's links.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Links {
+    /// Index of the macvlan within the namespace.
+    pub(super) macvlan: u32,
+    /// Index of the veth within the namespace.
+    pub(super) veth: u32,
+    /// MAC of the host's end of the veth.
+    pub(super) host_mac: Mac,
+    /// What the director itself needs to answer clients (ping, ICMP errors): the uplink's
+    /// networks and the host's routers, by way of the macvlan.
+    pub(super) answers: BTreeSet<Route>,
+}
+
+/// The two namespaces, and a handle on each that works from any thread.
+pub(super) struct Ground {
+    plan: Plan,
+    pub(super) netns: Netns,
+    host_ns: Netns,
+    host: Rtnl,
+    inside: Rtnl,
+}
+
+impl Ground {
+    /// From the host's namespace; makes the director's if it is not there.
+    pub(super) fn open(plan: Plan) -> Result<Self, Error> {
+        let netns = Netns::create(NETNS)?;
+        Ok(Ground {
+            plan,
+            host_ns: Netns::current()?,
+            host: Rtnl::open()?,
+            inside: Rtnl::open_in(&netns)?,
+            netns,
+        })
+    }
+
+    /// Notices of changes on the host.
+    pub(super) fn host_monitor(&self) -> Result<Monitor, Error> {
+        Ok(Monitor::open_in(&self.host_ns)?)
+    }
+
+    /// Makes what is missing or wrong, and says what that was.
+    pub(super) async fn links(&self, made: &mut Vec<String>) -> Result<Links, Error> {
+        if Netns::restore(NETNS, &self.netns)? {
+            made.push(format!("the name {NETNS} of the namespace"));
+        }
+        let uplink = &self.plan.uplink;
+        // It follows the uplink's MTU over time; an uplink that is gone ends the speaker.
+        let parent = self.host.link(uplink.index).await?;
+        let mtu = parent.map_or(uplink.mtu, |link| link.mtu);
+        let macvlan = self.macvlan(made).await?;
+        let (outer, inner) = self.veth(mtu, made).await?;
+        for (rtnl, link) in [
+            (&self.inside, &macvlan),
+            (&self.inside, &inner),
+            (&self.host, &outer),
+        ] {
+            follow(rtnl, link, mtu, made).await?;
+        }
+        made.extend(run_in(&self.host_ns, settings::host)??);
+        let address = VETH_ADDRESS.into();
+        if self
+            .host
+            .add_address(outer.index, address, 32, Scope::Link)
+            .await?
+        {
+            made.push(format!("{address} on {VETH_HOST}"));
+        }
+        let (host_mac, _) = self.veth_macs();
+        Ok(Links {
+            macvlan: macvlan.index,
+            veth: inner.index,
+            host_mac,
+            answers: self.answers(macvlan.index).await?,
+        })
+    }
+
+    async fn macvlan(&self, made: &mut Vec<String>) -> Result<Link, Error> {
+        let (mac, parent) = (self.plan.mac, self.plan.uplink.index);
+        if let Some(link) = self.inside.link_by_name(MACVLAN).await? {
+            if link.mac == Some(mac) && link.link == Some(parent) {
+                return Ok(link);
+            }
+            self.inside.delete_link(link.index).await?;
+        }
+        let wanted = Macvlan {
+            name: MACVLAN.into(),
+            mac,
+            parent,
+        };
+        self.host.create_macvlan(&wanted, Some(&self.netns)).await?;
+        made.push(format!("link {MACVLAN}"));
+        Ok(self.inside.require_link(MACVLAN).await?)
+    }
+
+    fn veth_macs(&self) -> (Mac, Mac) {
+        let mac = self.plan.uplink.mac;
+        let derive = |end| Mac::derive_director_mac(&format!("{mac} {end}"));
+        (derive("host"), derive("self"))
+    }
+
+    /// Both ends of the veth pair, the host's first.
+    async fn veth(&self, mtu: u32, made: &mut Vec<String>) -> Result<(Link, Link), Error> {
+        let (host_mac, self_mac) = self.veth_macs();
+        let outer = self.host.link_by_name(VETH_HOST).await?;
+        let inner = self.inside.link_by_name(VETH_DIRECTOR).await?;
+        match (outer, inner) {
+            (Some(outer), Some(inner)) if outer.mac == Some(host_mac) => return Ok((outer, inner)),
+            (Some(outer), _) => drop(self.host.delete_link(outer.index).await?),
+            (None, Some(inner)) => drop(self.inside.delete_link(inner.index).await?),
+            (None, None) => {}
+        }
+        let veth = Veth {
+            name: VETH_HOST.into(),
+            mac: host_mac,
+            peer_name: VETH_DIRECTOR.into(),
+            peer_mac: self_mac,
+            mtu,
+        };
+        self.host.create_veth(&veth, Some(&self.netns)).await?;
+        made.push(format!("links {VETH_HOST} and {VETH_DIRECTOR}"));
+        let outer = self.host.require_link(VETH_HOST).await?;
+        Ok((outer, self.inside.require_link(VETH_DIRECTOR).await?))
+    }
+
+    /// The routes by which the director's own packets reach clients. The kernel resolves these
+    /// by ARP with no sender address and by NDP with a link-local one, so no VIP is ever named.
+    async fn answers(&self, macvlan: u32) -> Result<BTreeSet<Route>, Error> {
+        let uplink = self.plan.uplink.index;
+        let addresses = self.host.addresses().await?;
+        let networks = addresses.iter().filter(|a| {
+            let link_local = matches!(a.addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
+            a.index == uplink && !link_local && a.prefix < Family::of(a.addr).bits()
+        });
+        let mut routes: BTreeSet<Route> = networks
+            .map(|a| Route::on_link_network(a.addr, a.prefix, macvlan))
+            .collect();
+        for family in [Family::V4, Family::V6] {
+            let default = self.host.default_route(family).await?;
+            let gateway = default
+                .filter(|d| d.ifindex == uplink)
+                .and_then(|d| d.gateway);
+            // A router of the other family (RFC 5549) needs more than this can say.
+            let gateway = gateway.filter(|ip| Family::of(*ip) == family);
+            routes.extend(gateway.map(|gateway| Route::default_via(gateway, macvlan)));
+        }
+        Ok(routes)
+    }
+}
+
+/// Brings a link up with the uplink's MTU, if it is not so already.
+async fn follow(rtnl: &Rtnl, link: &Link, mtu: u32, made: &mut Vec<String>) -> Result<(), Error> {
+    if link.mtu != mtu {
+        rtnl.set_mtu(link.index, mtu).await?;
+        made.push(format!("MTU {mtu} of {}", link.name));
+    }
+    if !link.up {
+        rtnl.set_up(link.index, true).await?;
+        made.push(format!("{} up", link.name));
+    }
+    Ok(())
+}

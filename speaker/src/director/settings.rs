@@ -1,0 +1,143 @@
+//! What the director needs of the kernel: modules, sysctls, timeouts.
+
+use std::time::Duration;
+
+use lightship_ipvs::{Client, Timeouts};
+use lightship_netio::ModuleState;
+use lightship_netio::sysctl::{self, Ensured};
+
+use super::Error;
+use super::links::{MACVLAN, VETH_DIRECTOR};
+
+/// Loads what the director needs and says what is missing.
+pub(super) async fn check_kernel() -> Result<(), Error> {
+    let load = tokio::task::spawn_blocking(|| {
+        // `mh` and macvlan load themselves where modprobe works for the kernel; asking
+        // for them here gives the reason when it does not.
+        ["ip_vs", "ip_vs_mh", "macvlan", "veth"].map(|m| (m, lightship_netio::load_module(m)))
+    });
+    let states = load
+        .await
+        .unwrap_or_else(|_| unreachable!("loading modules does not panic"));
+    match Client::open() {
+        Ok(_) => Ok(()),
+        Err(lightship_ipvs::Error::NotSupported) => {
+            let reason = match &states[0].1 {
+                ModuleState::Unavailable { reason } => reason.clone(),
+                _ => "the module is there but offers no netlink family".into(),
+            };
+            Err(Error::Unsupported {
+                what: "the kernel lacks IPVS (module ip_vs)",
+                reason: format!("{reason}; load it with: modprobe ip_vs ip_vs_mh"),
+            })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the host's end of the veth needs. It is the only host interface that is touched.
+/// Says which were not as they should be.
+pub(super) fn host() -> Result<Vec<String>, Error> {
+    let mut changed = Vec::new();
+    for (name, value) in [
+        // A client's packet comes in here, but the route to the client is by the uplink:
+        // strict filtering (1) would drop it. The kernel takes the greater of this and
+        // `all`, so 2 wins over a strict host (Documentation/networking/ip-sysctl.rst).
+        ("net/ipv4/conf/ls-host/rp_filter", "2"),
+        ("net/ipv4/conf/ls-host/forwarding", "1"),
+        ("net/ipv4/conf/ls-host/send_redirects", "0"),
+        ("net/ipv4/conf/ls-host/accept_redirects", "0"),
+        ("net/ipv6/conf/ls-host/accept_ra", "0"),
+        ("net/ipv6/conf/ls-host/forwarding", "1"),
+    ] {
+        ensure(name, value, &mut changed)?;
+    }
+    Ok(changed)
+}
+
+fn ensure(name: &str, value: &str, changed: &mut Vec<String>) -> Result<(), Error> {
+    if sysctl::ensure(name, value)? == Ensured::Changed {
+        changed.push(format!("{name} = {value}"));
+    }
+    Ok(())
+}
+
+/// The namespace's settings. Called by the director's thread, within the namespace.
+///
+/// A new namespace takes over the host's current values, so each one that matters is set.
+/// Says which were not as they should be.
+pub(super) fn inside() -> Result<Vec<String>, Error> {
+    let mut changed = Vec::new();
+    // Nothing is forwarded here: IPVS sends by LOCAL_OUT.
+    ensure("net/ipv4/ip_forward", "0", &mut changed)?;
+    for interface in ["all", "default", MACVLAN, VETH_DIRECTOR] {
+        for (name, value) in [
+            // Clients' packets come in without a route back to them.
+            ("rp_filter", "0"),
+            // The kernel answers no ARP at all: the speaker alone does.
+            ("arp_ignore", "8"),
+            // Never name a VIP as the sender of an ARP request.
+            ("arp_announce", "2"),
+            ("send_redirects", "0"),
+            ("accept_redirects", "0"),
+        ] {
+            let name = format!("net/ipv4/conf/{interface}/{name}");
+            ensure(&name, value, &mut changed)?;
+        }
+        for (name, value) in [
+            ("disable_ipv6", "0"),
+            ("accept_ra", "0"),
+            ("autoconf", "0"),
+            ("forwarding", "0"),
+        ] {
+            let name = format!("net/ipv6/conf/{interface}/{name}");
+            ensure(&name, value, &mut changed)?;
+        }
+    }
+    for (name, value) in [
+        // A director that never saw the SYN takes a flow over in the middle.
+        ("sloppy_tcp", "1"),
+        ("sloppy_sctp", "1"),
+        // No connection tracking: nothing here needs it, and every packet would pay for it.
+        ("conntrack", "0"),
+        // ICMP errors of a flow without an entry (path MTU after a take-over) follow its hash.
+        ("schedule_icmp", "1"),
+        // A flow whose node was removed is scheduled anew instead of being dropped for ever.
+        ("expire_nodest_conn", "1"),
+        // A new connection from a port that was used before is scheduled as new.
+        ("conn_reuse_mode", "3"),
+        // Under memory pressure half-open entries go first.
+        ("drop_entry", "1"),
+        // 1 would switch the director off.
+        ("backup_only", "0"),
+        // Rate estimators stall packets where there are many services.
+        ("run_estimation", "0"),
+        ("pmtu_disc", "1"),
+    ] {
+        // Kernels differ in what they have; what is missing has the wanted effect there or none.
+        ensure(&format!("net/ipv4/vs/{name}"), value, &mut changed)?;
+    }
+    Ok(changed)
+}
+
+/// Whether flows of a destination that is not there are scheduled anew (the normal case).
+pub(super) fn expire_nodest(on: bool) -> Result<(), Error> {
+    sysctl::ensure("net/ipv4/vs/expire_nodest_conn", if on { "1" } else { "0" })?;
+    Ok(())
+}
+
+/// How long IPVS keeps entries: an idle established connection keeps its node across
+/// changes of the table for 15 minutes, after that it follows its hash.
+/// Says whether they were otherwise.
+pub(super) fn timeouts(ipvs: &mut Client) -> Result<bool, Error> {
+    let wanted = Timeouts {
+        tcp: Duration::from_secs(900),
+        tcp_fin: Duration::from_secs(60),
+        udp: Duration::from_secs(60),
+    };
+    let differ = ipvs.timeouts()? != wanted;
+    if differ {
+        ipvs.set_timeouts(wanted)?;
+    }
+    Ok(differ)
+}

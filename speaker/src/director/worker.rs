@@ -1,0 +1,412 @@
+//! The loop that keeps the namespace as it is wanted, whoever changes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lightship_ipvs::{Client, Op, ServiceKey, ServiceState, digest, outcome, plan};
+use lightship_netio::{Monitor, Notice};
+use tokio::sync::{mpsc, watch};
+
+use super::failing::Failing;
+use super::links::{Ground, Links};
+use super::network::Network;
+use super::rota::Rota;
+use super::{Error, Found, Health, settings, table};
+use crate::core::{DirectorIntent, DirectorReport};
+
+/// How often it is seen whether somebody else changed something of which the kernel gives no
+/// notice: IPVS, sysctls, neighbours.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// How soon after a failure it is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Notices come in flocks: so much time is left for the rest of one, and so much between two
+/// looks, as other software may change the host's routes all the time.
+const SETTLE: Duration = Duration::from_millis(50);
+const PACE: Duration = Duration::from_millis(250);
+
+/// So many services and destinations are compared with the kernel's at each check: an idle
+/// speaker should not spend a noticeable part of a core on a large table.
+const SAMPLE: usize = 1_000;
+
+/// Up to so many services are listed at each check, and of a larger table so many at an average.
+const LIST: usize = 500;
+
+pub(super) struct Worker {
+    ground: Ground,
+    ipvs: Client,
+    network: Network,
+    /// Changes within the namespace, and on the host.
+    inside: Monitor,
+    host: Monitor,
+    /// The IPVS table as last read or written; none when it has to be read again.
+    known: Option<Vec<ServiceState>>,
+    failing: Failing,
+    rota: Rota,
+    /// Checks since the list of services was compared.
+    unlisted: usize,
+    checked: Instant,
+    /// Links and settings are right, as far as is known.
+    sound: bool,
+    /// What was wanted at the last turn: differences to the same are somebody else's.
+    last: Option<Arc<DirectorIntent>>,
+}
+
+/// Why a turn is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// Something else is wanted, or a failure is tried again.
+    Wanted,
+    /// It is time to look, or the kernel said that something changed.
+    Check,
+}
+
+impl Worker {
+    /// Within the namespace.
+    pub(super) async fn open(ground: Ground) -> Result<(Self, Found), Error> {
+        // Before anything is read, so that no change is missed.
+        let (inside, host) = (Monitor::open()?, ground.host_monitor()?);
+        // Some settings are named after links, and links need the addresses of others.
+        let mut made = Vec::new();
+        let links = ground.links(&mut made).await?;
+        settings::inside()?;
+        let mut ipvs = Client::open()?;
+        settings::timeouts(&mut ipvs)?;
+        let network = Network::open(links).await?;
+        let known = ipvs.dump()?;
+        let found = Found {
+            vips: network.vips().await?,
+            destinations: table::destinations(&known),
+        };
+        let worker = Worker {
+            ground,
+            ipvs,
+            network,
+            inside,
+            host,
+            known: Some(known),
+            failing: Failing::default(),
+            rota: Rota::default(),
+            unlisted: 0,
+            checked: Instant::now(),
+            sound: true,
+            last: None,
+        };
+        Ok((worker, found))
+    }
+
+    /// Until the sender of `intent` is gone.
+    pub(super) async fn run(
+        mut self,
+        mut intent: watch::Receiver<Arc<DirectorIntent>>,
+        reports: mpsc::UnboundedSender<DirectorReport>,
+        health: watch::Sender<Health>,
+    ) {
+        // Until the core has decided for the first time, what is there stays.
+        if intent.changed().await.is_err() {
+            return;
+        }
+        let mut said = None;
+        let mut reported = None;
+        let mut cause = Cause::Wanted;
+        loop {
+            let wanted = intent.borrow_and_update().clone();
+            let report = match self.turn(&wanted, cause).await {
+                Ok(report) => report,
+                Err(error) => {
+                    self.distrust();
+                    DirectorReport {
+                        error: Some(error.to_string()),
+                        ..DirectorReport::default()
+                    }
+                }
+            };
+            if report.error != said {
+                match &report.error {
+                    Some(error) => {
+                        tracing::error!(%error, "the director is not as it should be; trying on");
+                    }
+                    None => tracing::info!("the director is as it should be again"),
+                }
+                said = report.error.clone();
+            }
+            let broken = report.error.is_some();
+            let now = Health {
+                error: report.error.clone(),
+                failing: report.failing.clone(),
+            };
+            health.send_if_modified(|health| std::mem::replace(health, now.clone()) != now);
+            if reported.as_ref() != Some(&report) {
+                reported = Some(report.clone());
+                if reports.send(report).is_err() {
+                    return;
+                }
+            }
+            cause = tokio::select! {
+                changed = intent.changed() => match changed {
+                    Ok(()) => Cause::Wanted,
+                    Err(_) => return,
+                },
+                cause = self.wait(broken) => cause,
+            };
+        }
+    }
+
+    /// Until there is a reason to look again. Safe to cancel.
+    async fn wait(&mut self, broken: bool) -> Cause {
+        let now = Instant::now();
+        let check = self.checked + CHECK;
+        let retry = self.failing.next().into_iter();
+        let retry = retry.chain(broken.then_some(now + RETRY)).min();
+        let until = retry.map_or(check, |at| at.min(check)).max(now);
+        tokio::select! {
+            notice = self.inside.next() => {
+                if !matches!(notice, Ok(Notice::Rule { .. })) {
+                    self.network.distrust();
+                }
+            }
+            notice = self.host.next() => drop(notice.ok()),
+            () = tokio::time::sleep_until(until.into()) => {
+                return if retry.is_some_and(|at| at <= until) { Cause::Wanted } else { Cause::Check };
+            }
+        }
+        let next = (Instant::now() + SETTLE).max(self.checked + PACE);
+        tokio::time::sleep_until(next.into()).await;
+        self.drain().await;
+        Cause::Check
+    }
+
+    /// Throws away the rest of a flock of notices: all is read at the next turn.
+    async fn drain(&mut self) {
+        use futures::FutureExt;
+        while self.inside.next().now_or_never().is_some() {
+            self.network.distrust();
+        }
+        while self.host.next().now_or_never().is_some() {}
+    }
+
+    /// Makes the namespace hold what is wanted.
+    async fn turn(
+        &mut self,
+        wanted: &Arc<DirectorIntent>,
+        cause: Cause,
+    ) -> Result<DirectorReport, Error> {
+        let mut foreign = Vec::new();
+        let mut refused = Vec::new();
+        if cause == Cause::Check || !self.sound {
+            self.checked = Instant::now();
+            self.check_ground(&mut foreign).await?;
+            self.check_table()?;
+        }
+        // What is changed for the same wish as before was changed by somebody else.
+        let same = self.last.as_ref() == Some(wanted);
+        let nodes = self.network.nodes(wanted, &mut refused).await?;
+        let mut report = match self.apply(wanted, same, &mut foreign).await {
+            // Somebody else changed the table meanwhile: what the kernel says now counts.
+            Err(Refusals::Stale) => match self.apply(wanted, same, &mut foreign).await {
+                Err(Refusals::Stale) => unreachable!("a table just read is not stale"),
+                Err(Refusals::Error(error)) => return Err(error),
+                Ok(report) => report,
+            },
+            Err(Refusals::Error(error)) => return Err(error),
+            Ok(report) => report,
+        };
+        if same {
+            foreign.extend(nodes);
+        }
+        self.last = Some(wanted.clone());
+        if !foreign.is_empty() {
+            let what = foreign.join(", ");
+            tracing::warn!(%what, "the director was changed by somebody else; put back");
+        }
+        if !refused.is_empty() {
+            report.error = Some(refused.join("; "));
+        }
+        Ok(report)
+    }
+
+    /// The namespace's name, links, sysctls and timeouts.
+    async fn check_ground(&mut self, foreign: &mut Vec<String>) -> Result<(), Error> {
+        self.sound = false;
+        let links: Links = self.ground.links(foreign).await?;
+        self.network.set_links(links);
+        foreign.extend(settings::inside()?);
+        if settings::timeouts(&mut self.ipvs)? {
+            foreign.push("IPVS timeouts".to_owned());
+        }
+        self.sound = true;
+        Ok(())
+    }
+
+    /// Compares a part of the table with the kernel's, and forgets what is known if it differs.
+    fn check_table(&mut self) -> Result<(), Error> {
+        let Some(known) = &self.known else {
+            return Ok(());
+        };
+        self.unlisted += LIST;
+        if self.unlisted >= known.len() {
+            self.unlisted = 0;
+            let listed = self.ipvs.dump_services()?;
+            let listed = listed.iter().map(|(service, _)| service);
+            if !listed.eq(known.iter().map(|state| &state.service)) {
+                self.known = None;
+                return Ok(());
+            }
+        }
+        let cost = |index: usize| 1 + known[index].destinations.len();
+        for index in self.rota.turn(known.len(), SAMPLE, cost) {
+            let state = &known[index];
+            let found = self.ipvs.dump_destinations(state.service.key)?;
+            let found = found.iter().map(|d| &d.destination);
+            if !found.eq(state.destinations.iter().map(|d| &d.destination)) {
+                self.known = None;
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the table and the local routes what is wanted.
+    ///
+    /// What a VIP needs comes in this order: services with their destinations, then the
+    /// local route that lets packets in. Without the services, the local TCP would answer
+    /// packets of live connections by RST. What is no longer needed goes in reverse order.
+    async fn apply(
+        &mut self,
+        wanted: &DirectorIntent,
+        same: bool,
+        foreign: &mut Vec<String>,
+    ) -> Result<DirectorReport, Refusals> {
+        let waiting = self.failing.waiting(Instant::now());
+        let is_waiting = |key: ServiceKey| table::vip(key).is_some_and(|v| waiting.contains(&v));
+        let mut specs = table::specs(wanted);
+        specs.retain(|spec| !is_waiting(spec.key));
+        let fresh = self.known.is_none();
+        let actual = match self.known.take() {
+            Some(known) => known,
+            None => self.ipvs.dump().map_err(Error::from)?,
+        };
+        let (aside, actual): (Vec<_>, Vec<_>) = actual
+            .into_iter()
+            .partition(|state| is_waiting(state.service.key));
+        let (late, early): (Vec<Op>, Vec<Op>) = plan(&specs, &actual)
+            .into_iter()
+            .partition(|op| matches!(op, Op::DelService(_)));
+        let mut failed = self.change(&early)?;
+        if !failed.is_empty() && !fresh {
+            return Err(Refusals::Stale);
+        }
+        let hold: BTreeSet<IpAddr> = failed.keys().chain(&waiting).copied().collect();
+        let locals = self.network.set_vips(&wanted.vips, &hold).await;
+        let locals = locals.map_err(Error::from)?;
+        failed.extend(locals.failed);
+        failed.extend(self.change(&late)?);
+
+        let changes = early.len() + late.len();
+        if same && changes > 0 && self.failing.reasons().is_empty() {
+            foreign.push(format!("IPVS ({changes} differences)"));
+        }
+        if same && locals.changes > 0 && self.failing.reasons().is_empty() {
+            foreign.push(format!("local routes ({} differences)", locals.changes));
+        }
+        if changes > 0 {
+            tracing::info!(
+                services = specs.len(),
+                changes,
+                vips = locals.present.len(),
+                "director programmed"
+            );
+        }
+        specs.retain(|spec| table::vip(spec.key).is_none_or(|vip| !failed.contains_key(&vip)));
+        if failed.is_empty() {
+            // What was asked for was done, so the table need not be read back.
+            let mut known = outcome(&specs);
+            known.extend(aside);
+            known.sort_by_key(|state| state.service.key);
+            self.known = Some(known);
+        }
+        self.tell(wanted, failed);
+        Ok(DirectorReport {
+            healthy: true,
+            applied: wanted.revision,
+            programmed: locals.present,
+            digest: digest(&specs),
+            failing: self.failing.reasons(),
+            error: None,
+        })
+    }
+
+    /// Takes note of what failed, and says what is new.
+    fn tell(&mut self, wanted: &DirectorIntent, failed: BTreeMap<IpAddr, String>) {
+        let (new, mended) = self.failing.tried(&wanted.vips, failed, Instant::now());
+        for (vip, reason) in new {
+            tracing::error!(%vip, %reason, "the kernel refuses this VIP; trying on");
+        }
+        for vip in mended {
+            tracing::info!(%vip, "the kernel takes this VIP now");
+        }
+    }
+
+    /// Lets all be read again at the next turn.
+    fn distrust(&mut self) {
+        self.known = None;
+        self.network.distrust();
+    }
+
+    /// Applies ops; returns the VIPs of which one was refused.
+    fn change(&mut self, ops: &[Op]) -> Result<BTreeMap<IpAddr, String>, Error> {
+        if ops.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        // A destination that is deleted and added again (its place in the list changed)
+        // must not lose its connections in between: 0 makes the kernel drop a packet that
+        // comes just then, and TCP sends it again, where 1 would forget the connection.
+        let moves = reorders(ops);
+        if moves {
+            settings::expire_nodest(false)?;
+        }
+        let result = self.ipvs.apply(ops);
+        if moves {
+            settings::expire_nodest(true)?;
+        }
+        let mut failed = BTreeMap::new();
+        for failure in result.err().into_iter().flat_map(|error| error.failures) {
+            match table::vip(failure.op.service()) {
+                // The first is the cause; the rest is often its consequence.
+                Some(vip) => drop(failed.entry(vip).or_insert_with(|| failure.to_string())),
+                // No service of ours has a mark instead of an address.
+                None => tracing::warn!(%failure, "a foreign service stays"),
+            }
+        }
+        Ok(failed)
+    }
+}
+
+/// Why a table was not applied.
+enum Refusals {
+    /// What was known of the kernel's table may be wrong.
+    Stale,
+    Error(Error),
+}
+
+impl From<Error> for Refusals {
+    fn from(error: Error) -> Self {
+        Refusals::Error(error)
+    }
+}
+
+/// Whether a destination is deleted and added again.
+fn reorders(ops: &[Op]) -> bool {
+    let added: BTreeSet<_> = ops
+        .iter()
+        .filter_map(|op| match op {
+            Op::NewDest(key, destination) => Some((*key, destination.key())),
+            _ => None,
+        })
+        .collect();
+    ops.iter()
+        .any(|op| matches!(op, Op::DelDest(key, addr) if added.contains(&(*key, *addr))))
+}

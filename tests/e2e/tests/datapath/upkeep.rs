@@ -1,0 +1,294 @@
+//! What somebody else changes on a node is put back, what the kernel refuses concerns nobody
+//! else, and what a speaker made can be taken away again.
+
+use std::net::IpAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use lightship_e2e::scene::{self, Wish};
+use lightship_e2e::{director, probe, timeline, vip};
+use lightship_lab::{How, Lab, binaries, sh};
+use serde_json::Value;
+
+use crate::common::Served;
+
+/// In which drift has to be mended: it is looked for once a second, and these machines have
+/// other work.
+const SOON: Duration = Duration::from_secs(4);
+
+fn dual(name: &str) -> Wish<'_> {
+    Wish {
+        dual_stack: true,
+        ..Wish::local(name)
+    }
+}
+
+/// Runs a line of shell on a node.
+fn on_node(lab: &Lab, node: &str, line: &str) -> Result<String> {
+    let output = lab.exec(node, &["sh", "-c", line])?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{line} on {node}: {}", said.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Everything of ours that a node's kernel holds, in a fixed order, without what counts
+/// or has a life of its own.
+fn state(lab: &Lab, node: &str) -> Result<Vec<String>> {
+    let outside = on_node(
+        lab,
+        node,
+        "ip rule show; ip -6 rule show; ip route show table 7733; ip -6 route show table 7733; \
+         ip -o link show ls-host | sed 's/^[0-9]*: //; s/if[0-9]*//; s/link-netnsid.*//'; \
+         ip -o -4 address show dev ls-host | sed 's/^[0-9]*: //'; ip netns list | cut -d' ' -f1; \
+         for i in rp_filter forwarding; do cat /proc/sys/net/ipv4/conf/ls-host/$i; done",
+    )?;
+    let inside = director::run(
+        lab,
+        node,
+        &[
+            "sh",
+            "-c",
+            "ip route show table all proto 76; ip -6 route show table all proto 76; \
+             ip neigh show nud permanent; ip -6 neigh show nud permanent; \
+             ip -o link show | sed 's/^[0-9]*: //; s/@[^:]*//; s/if[0-9]*//; s/link-netnsid.*//'; \
+             ipvsadm -Ln --sort | grep -v Conn | sed 's/ *[0-9]* *[0-9]* *$//'; ipvsadm -L --timeout; \
+             cd /proc/sys/net/ipv4; cat vs/sloppy_tcp vs/conntrack vs/expire_nodest_conn \
+             conf/all/arp_ignore conf/ls-dir/rp_filter conf/ls-dir/arp_ignore ip_forward",
+        ],
+    )?;
+    let lines = outside.lines().chain(inside.lines());
+    Ok(lines.map(|line| line.trim_end().to_owned()).collect())
+}
+
+/// Each thing that a speaker made and that a person may break by hand.
+pub(crate) fn drift(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &dual("drift"), |lab, vips| {
+        let node = vip::owner(lab, vips[0])?;
+        let (v4, v6) = (vips[0], vips[1]);
+        let whole = state(lab, &node)?;
+        let netns = |line: &str| format!("ip netns exec lightship {line}");
+        for (line, told) in [
+            (netns("ipvsadm -C"), "IPVS"),
+            (netns(&format!("ipvsadm -D -t {v4}:80")), "IPVS"),
+            (
+                netns(&format!("ipvsadm -e -t {v4}:80 -r 192.0.2.12:80 -g -w 7")),
+                "IPVS",
+            ),
+            (netns("ipvsadm -A -t 198.51.100.250:81 -s rr"), "IPVS"),
+            (netns("ipvsadm --set 10 10 10"), "IPVS timeouts"),
+            (
+                netns(&format!("ip route del local {v4} table local")),
+                "local routes",
+            ),
+            (
+                netns(&format!("ip -6 route del local {v6} table local")),
+                "local routes",
+            ),
+            (netns("ip route del 192.0.2.12"), "route 192.0.2.12"),
+            (netns("ip neigh del 192.0.2.13 dev ls-dir"), "neighbour"),
+            (netns("sysctl -qw net.ipv4.vs.sloppy_tcp=0"), "sloppy_tcp"),
+            (
+                netns("sysctl -qw net.ipv4.conf.ls-dir.arp_ignore=0"),
+                "arp_ignore",
+            ),
+            (netns("ip link set ls-dir down"), "ls-dir up"),
+            (netns("ip link del ls-dir"), "link ls-dir"),
+            ("ip link del ls-host".to_owned(), "links ls-host"),
+            (
+                "sysctl -qw net.ipv4.conf.ls-host.rp_filter=1".to_owned(),
+                "rp_filter",
+            ),
+            (
+                "ip address del 169.254.255.1/32 dev ls-host".to_owned(),
+                "169.254.255.1",
+            ),
+            ("ip netns delete lightship".to_owned(), "the name lightship"),
+            ("ip route flush table 7733".to_owned(), "loop guard"),
+            ("ip rule del pref 7733".to_owned(), "loop guard"),
+        ] {
+            let at = probe::now_ns();
+            let start = Instant::now();
+            on_node(lab, &node, &line)?;
+            let mut now = Vec::new();
+            let mended = sh::wait_for(
+                &format!("{node} is as before after {line}"),
+                SOON + SOON,
+                Duration::from_millis(100),
+                || {
+                    // Not even the commands of a namespace work while its name is gone.
+                    now = state(lab, &node).unwrap_or_default();
+                    Ok((now == whole).then_some(()))
+                },
+            );
+            let took = start.elapsed();
+            if mended.is_err() {
+                let missing: Vec<_> = whole.iter().filter(|l| !now.contains(l)).collect();
+                let more: Vec<_> = now.iter().filter(|l| !whole.contains(l)).collect();
+                bail!("{line} was not mended: missing {missing:#?}, too much {more:#?}");
+            }
+            timeline::wait_line(lab, &node, at, &["somebody else", told], SOON)?;
+            eprintln!("    {:.1} s  {line}", took.as_secs_f64());
+            ensure!(took < SOON, "{line} was mended only after {took:?}");
+        }
+        for address in vips {
+            let seen = probe::stream_for(lab, *address, 10, Duration::from_secs(2), false)?;
+            ensure!(seen.failures == 0, "{address}: {seen:?}");
+            ensure!(seen.nodes.len() == lab.node_names().len(), "{seen:?}");
+        }
+        Ok(())
+    })
+}
+
+/// The kernel of a node refuses real servers of one family: only VIPs of that family are
+/// withheld there, and clients do not notice.
+pub(crate) fn refused(lab: &mut Lab) -> Result<()> {
+    // In the local table it makes IPVS take 192.0.2.12 for no host's address
+    // (ip_vs_ctl.c, `ip_vs_add_dest`).
+    let route = "broadcast 192.0.2.12 dev ls-dir table local";
+    let nodes = lab.node_names();
+    let broken = &nodes[0];
+    director::run(lab, broken, &["sh", "-c", &format!("ip route add {route}")])?;
+    let outcome = refused_on(lab, broken, route);
+    let line = format!("ip route del {route} 2>/dev/null; true");
+    director::run(lab, broken, &["sh", "-c", &line])?;
+    outcome
+}
+
+fn refused_on(lab: &mut Lab, broken: &str, route: &str) -> Result<()> {
+    let wish = dual("refused");
+    lab.apply(&wish.object().to_string())?;
+    let outcome = (|| -> Result<()> {
+        let addresses = lab.wait_addresses(wish.name, Duration::from_secs(20))?;
+        let (v4, v6): (IpAddr, IpAddr) = (addresses[0].parse()?, addresses[1].parse()?);
+        let condition = |wanted: &str| {
+            sh::wait_for(
+                &format!("DirectorComplete of {broken} is {wanted}"),
+                Duration::from_secs(40),
+                Duration::from_millis(200),
+                || {
+                    let object = lab.kubectl_json(&["get", "speaker", broken])?;
+                    let conditions = object["status"]["conditions"].as_array();
+                    let mut conditions = conditions.into_iter().flatten();
+                    let found = conditions.find(|c| c["type"] == "DirectorComplete");
+                    Ok(found.filter(|c| c["status"] == wanted).cloned())
+                },
+            )
+        };
+        let said: Value = condition("False")?;
+        let message = said["message"].as_str().unwrap_or_default();
+        eprintln!("    {message}");
+        ensure!(
+            message.contains(&v4.to_string()) && !message.contains(&v6.to_string()),
+            "{message}"
+        );
+        let local = director::addresses(lab, broken)?;
+        ensure!(
+            local.contains(&v6) && !local.contains(&v4),
+            "on {broken}: {local:?}"
+        );
+        vip::wait_settled(lab, v6, lab.node_names().len(), Duration::from_secs(20))?;
+        for address in [v4, v6] {
+            let mut last = None;
+            let served = sh::wait_for(
+                &format!("{address} is served"),
+                Duration::from_secs(60),
+                Duration::from_millis(200),
+                || {
+                    let span = Duration::from_secs(1);
+                    let seen = probe::stream_for(lab, address, 10, span, false)?;
+                    last = Some(seen.clone());
+                    Ok((seen.failures == 0).then_some(seen))
+                },
+            );
+            let seen = served.with_context(|| format!("{last:?}"))?;
+            let owner = vip::owner(lab, address)?;
+            eprintln!("    {address} of {owner}: {:?}", seen.nodes);
+        }
+        director::run(lab, broken, &["sh", "-c", &format!("ip route del {route}")])?;
+        condition("True")?;
+        let local = director::addresses(lab, broken)?;
+        ensure!(local.contains(&v4), "{v4} is not back: {local:?}");
+        let settled = vip::wait_settled(lab, v4, lab.node_names().len(), Duration::from_secs(20))?;
+        ensure!(settled.mode == "DirectRouting", "{settled:?}");
+        Ok(())
+    })();
+    outcome.and(scene::delete_service(lab, wish.name))
+}
+
+/// `lightship-speaker cleanup` leaves the node as it was, and refuses while a speaker runs.
+pub(crate) fn cleanup(lab: &mut Lab) -> Result<()> {
+    let program = binaries::build()?.speaker.display().to_string();
+    Served::during(lab, &dual("cleanup"), |lab, vips| {
+        let node = vip::owner(lab, vips[0])?;
+        let clean = |lab: &Lab| lab.exec(&node, &[&program, "cleanup"]);
+        let refused = clean(lab)?;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        ensure!(
+            !refused.status.success() && said.contains("stop it first"),
+            "it cleaned under a running speaker: {said}"
+        );
+        lab.fail(&node, How::StopSpeaker)?;
+        sh::wait_for(
+            "the speaker has ended",
+            Duration::from_secs(10),
+            Duration::from_millis(200),
+            || {
+                Ok(on_node(lab, &node, "! pidof lightship-speaker")
+                    .is_ok()
+                    .then_some(()))
+            },
+        )?;
+        // Things that look like ours and are not.
+        let theirs = "ip rule add pref 7734 iif eth0 lookup 7734; \
+            ip route add blackhole 198.51.100.251 table 7733; ip netns add lightship-other";
+        on_node(lab, &node, theirs)?;
+        let output = clean(lab)?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(
+            output.status.success(),
+            "{said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        for line in said.lines() {
+            eprintln!("    {line}");
+        }
+        let left = on_node(
+            lab,
+            &node,
+            "ip netns list | grep -x 'lightship\\( .*\\)\\?'; ip -o link show | grep ls-; \
+             ip rule show pref 7733; ip -6 rule show pref 7733; ip route show table all proto 76; \
+             ip -6 route show table all proto 76; ls /run/lightship 2>/dev/null; true",
+        )?;
+        ensure!(left.trim().is_empty(), "left behind: {left}");
+        let kept = on_node(
+            lab,
+            &node,
+            "ip rule show pref 7734; ip route show table 7733; ip netns list",
+        )?;
+        ensure!(
+            kept.contains("7734") && kept.contains("198.51.100.251") && kept.contains("-other"),
+            "it took away what is not ours: {kept}"
+        );
+        let again = clean(lab)?;
+        ensure!(again.status.success(), "a second run fails: {again:?}");
+        on_node(
+            lab,
+            &node,
+            "ip rule del pref 7734; ip route flush table 7733; ip netns delete lightship-other",
+        )?;
+        lab.heal(&node)?;
+        vip::wait_settled(
+            lab,
+            vips[0],
+            lab.node_names().len(),
+            Duration::from_secs(60),
+        )?;
+        thread::sleep(Duration::from_secs(1));
+        let seen = probe::stream_for(lab, vips[0], 10, Duration::from_secs(2), false)?;
+        ensure!(seen.failures == 0, "{seen:?}");
+        Ok(())
+    })
+}
