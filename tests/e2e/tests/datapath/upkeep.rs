@@ -54,13 +54,18 @@ fn state(lab: &Lab, node: &str) -> Result<Vec<String>> {
             "ip route show table all proto 76; ip -6 route show table all proto 76; \
              ip neigh show nud permanent; ip -6 neigh show nud permanent; \
              ip -o link show | sed 's/^[0-9]*: //; s/@[^:]*//; s/if[0-9]*//; s/link-netnsid.*//'; \
-             ipvsadm -Ln --sort | grep -v Conn | sed 's/ *[0-9]* *[0-9]* *$//'; ipvsadm -L --timeout; \
+             ipvsadm -L --timeout; \
              cd /proc/sys/net/ipv4; cat vs/sloppy_tcp vs/conntrack vs/expire_nodest_conn \
              conf/all/arp_ignore conf/ls-dir/rp_filter conf/ls-dir/arp_ignore ip_forward",
         ],
     )?;
     let lines = outside.lines().chain(inside.lines());
-    Ok(lines.map(|line| line.trim_end().to_owned()).collect())
+    let mut lines: Vec<String> = lines.map(|line| line.trim_end().to_owned()).collect();
+    // A service with its destinations is one line: their order counts.
+    let table = director::table(lab, node)?;
+    lines.extend(table.iter().map(|entry| format!("{entry:?}")));
+    lines.sort();
+    Ok(lines)
 }
 
 /// Each thing that a speaker made and that a person may break by hand.
@@ -68,13 +73,16 @@ pub(crate) fn drift(lab: &mut Lab) -> Result<()> {
     Served::during(lab, &dual("drift"), |lab, vips| {
         let node = vip::owner(lab, vips[0])?;
         let (v4, v6) = (vips[0], vips[1]);
+        let mut others = lab.state().nodes.iter().filter(|n| n.spec.name != node);
+        let peer = others.next_back().context("no other node")?;
+        let peer = peer.spec.addresses[0].addr();
         let whole = state(lab, &node)?;
         let netns = |line: &str| format!("ip netns exec lightship {line}");
         for (line, told) in [
             (netns("ipvsadm -C"), "IPVS"),
             (netns(&format!("ipvsadm -D -t {v4}:80")), "IPVS"),
             (
-                netns(&format!("ipvsadm -e -t {v4}:80 -r 192.0.2.12:80 -g -w 7")),
+                netns(&format!("ipvsadm -e -t {v4}:80 -r {peer}:80 -g -w 7")),
                 "IPVS",
             ),
             (netns("ipvsadm -A -t 198.51.100.250:81 -s rr"), "IPVS"),
@@ -87,8 +95,11 @@ pub(crate) fn drift(lab: &mut Lab) -> Result<()> {
                 netns(&format!("ip -6 route del local {v6} table local")),
                 "local routes",
             ),
-            (netns("ip route del 192.0.2.12"), "route 192.0.2.12"),
-            (netns("ip neigh del 192.0.2.13 dev ls-dir"), "neighbour"),
+            (netns(&format!("ip route del {peer}")), "route 192.0.2."),
+            (
+                netns(&format!("ip neigh del {peer} dev ls-dir")),
+                "neighbour",
+            ),
             (netns("sysctl -qw net.ipv4.vs.sloppy_tcp=0"), "sloppy_tcp"),
             (
                 netns("sysctl -qw net.ipv4.conf.ls-dir.arp_ignore=0"),
@@ -142,8 +153,8 @@ pub(crate) fn drift(lab: &mut Lab) -> Result<()> {
     })
 }
 
-/// The kernel of a node refuses real servers of one family: only VIPs of that family are
-/// withheld there, and clients do not notice.
+/// The kernel of a node refuses a real server of one family: only the VIP of that family lacks
+/// it there, its other VIP is complete, and clients notice nothing of either.
 pub(crate) fn refused(lab: &mut Lab) -> Result<()> {
     // In the local table it makes IPVS take 192.0.2.12 for no host's address
     // (ip_vs_ctl.c, `ip_vs_add_dest`).
@@ -158,7 +169,9 @@ pub(crate) fn refused(lab: &mut Lab) -> Result<()> {
 }
 
 fn refused_on(lab: &mut Lab, broken: &str, route: &str) -> Result<()> {
-    let wish = dual("refused");
+    // An address that had no service yet: a real server that is still in the kernel's trash
+    // is taken out of it without any check.
+    let wish = dual("refused").fresh();
     lab.apply(&wish.object().to_string())?;
     let outcome = (|| -> Result<()> {
         let addresses = lab.wait_addresses(wish.name, Duration::from_secs(20))?;
@@ -185,11 +198,18 @@ fn refused_on(lab: &mut Lab, broken: &str, route: &str) -> Result<()> {
             "{message}"
         );
         let local = director::addresses(lab, broken)?;
-        ensure!(
-            local.contains(&v6) && !local.contains(&v4),
-            "on {broken}: {local:?}"
-        );
-        vip::wait_settled(lab, v6, lab.node_names().len(), Duration::from_secs(20))?;
+        ensure!(local.contains(&v6), "on {broken}: {local:?}");
+        let table = director::table(lab, broken)?;
+        let complete = |vip: IpAddr| {
+            let mut of_vip = table.iter().filter(|e| e.address.ip() == vip);
+            of_vip.all(|e| e.destinations.len() == lab.node_names().len())
+        };
+        ensure!(complete(v6) && !complete(v4), "on {broken}: {table:#?}");
+        // The directors' tables differ now, which the VirtualIPs show too.
+        let limit = Duration::from_secs(20);
+        vip::wait(lab, v6, "shows that tables differ", limit, |vip| {
+            vip.ready && vip.mode == "DirectRouting" && !vip.directors.starts_with('3')
+        })?;
         for address in [v4, v6] {
             let mut last = None;
             let served = sh::wait_for(
