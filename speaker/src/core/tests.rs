@@ -472,7 +472,7 @@ fn a_vip_that_the_director_cannot_hold_is_announced_by_the_nodes_own_mac() {
     assert_eq!(mac_since(&lan, since, vip(1)), None);
     let report = &lan.reports[&owner].vips[&vip(1)];
     assert_eq!(
-        (report.direct_routing, report.trouble.is_some()),
+        (report.direct_routing, report.refused.is_some()),
         (true, true)
     );
 
@@ -494,7 +494,7 @@ fn a_vip_that_the_director_cannot_hold_is_announced_by_the_nodes_own_mac() {
         mac_since(&lan, since, vip(1)),
         Some(director(owner).0.to_vec())
     );
-    assert_eq!(lan.reports[&owner].vips[&vip(1)].trouble, None);
+    assert_eq!(lan.reports[&owner].vips[&vip(1)].refused, None);
 }
 
 #[test]

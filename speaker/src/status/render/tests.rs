@@ -54,7 +54,10 @@ fn what_the_kernel_refuses_is_said_and_how_the_vip_is_served_meanwhile() {
         let value = owned(&identity(), &report, &all, None);
         assert_eq!(ready(&value), ("True", "DirectorRefused"));
         let message = value["conditions"][0]["message"].as_str().unwrap();
-        assert!(message.contains(how) && message.contains("EINVAL"), "{message}");
+        assert!(
+            message.contains(how) && message.contains("EINVAL"),
+            "{message}"
+        );
     }
 }
 
