@@ -12,11 +12,11 @@ pub struct Rate {
 }
 
 impl Default for Rate {
-    /// What one API server does on two processors, and a burst for a thousand Services (a
-    /// VirtualIP and a status each).
+    /// Somewhat less than one API server does on two processors, and a burst for a thousand
+    /// Services (a VirtualIP and a status each).
     fn default() -> Self {
         Self {
-            per_second: 500.0,
+            per_second: 1000.0,
             burst: 2000.0,
         }
     }

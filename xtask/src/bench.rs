@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what failover, moves and new Services cost, in figures.
 
+mod controller;
 mod failover;
 mod latency;
 mod moves;
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     /// `all` measure new Services on namespaces, too.
     #[arg(long)]
     substrate: Option<Substrate>,
+    /// With `controller`: numbers of Services. Default: 100,1000,10000.
+    #[arg(long, value_name = "N,N…")]
+    services: Option<String>,
     /// Print the figures, but leave docs/performance.md as it is.
     #[arg(long)]
     dry_run: bool,
@@ -43,6 +47,8 @@ enum What {
     Latency,
     /// Speakers that end, orderly or not.
     Move,
+    /// Many Services at once, one among many, a restart, memory; needs no nodes.
+    Controller,
     /// All of it.
     All,
 }
@@ -64,6 +70,12 @@ impl Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if args.wants(What::Controller) {
+        controller::run(args.services.as_deref(), args.dry_run)?;
+    }
+    if args.what == What::Controller {
+        return Ok(ExitCode::SUCCESS);
+    }
     progress::watch_signals()?;
     if Lab::open().is_ok() {
         bail!("a lab is up, and others may use it: `cargo xtask lab down` ends it");
@@ -113,7 +125,8 @@ fn on_lab(
         .and_then(|()| measure(&mut lab, &mut sections));
     // What was measured before an interrupt is worth keeping, too.
     progress::forget_interrupt();
-    let reported = report::publish(&lab, &sections, args.dry_run);
+    let reported =
+        report::place(&lab).and_then(|place| report::publish(&place, &sections, args.dry_run));
     let ended = lightship_lab::down(measured.is_err(), steps);
     measured.and(reported).and(ended)
 }

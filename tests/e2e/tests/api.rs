@@ -6,6 +6,8 @@
 
 #[path = "api/addresses.rs"]
 mod addresses;
+#[path = "api/bench/mod.rs"]
+mod bench;
 #[path = "api/cluster.rs"]
 mod cluster;
 #[path = "api/install.rs"]
@@ -150,6 +152,7 @@ fn main() -> ExitCode {
         return run(&arguments, None);
     }
     match Cluster::start() {
+        Ok(cluster) if arguments.bench => bench::run(cluster),
         Ok(cluster) => run(&arguments, Some(cluster)),
         Err(error) => {
             eprintln!("these tests cannot run here: {error:#}");

@@ -24,9 +24,8 @@ written by the command that it names, with every run and not the best alone. All
 processors of one machine here, so on separate machines the figures are better rather than worse.
 ";
 
-/// Prints the parts and writes them into the file.
-pub(super) fn publish(lab: &Lab, sections: &[Section], dry_run: bool) -> Result<()> {
-    let place = place(lab)?;
+/// Prints the parts and writes them into the file; `place` says when and on what they were measured.
+pub(super) fn publish(place: &str, sections: &[Section], dry_run: bool) -> Result<()> {
     let path = binaries::checkout().join("docs/performance.md");
     let mut file = fs::read_to_string(&path).unwrap_or_else(|_| HEAD.to_owned());
     for section in sections {
@@ -60,8 +59,8 @@ fn replace(file: &str, id: &str, part: &str) -> String {
     }
 }
 
-/// When and on what it was measured.
-fn place(lab: &Lab) -> Result<String> {
+/// The date and this machine.
+pub(super) fn machine() -> Result<String> {
     let run =
         |words: &[&str]| Ok::<_, anyhow::Error>(sh::run(sh::command(words))?.trim().to_owned());
     let date = run(&["date", "-u", "+%Y-%m-%d"])?;
@@ -72,10 +71,16 @@ fn place(lab: &Lab) -> Result<String> {
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
         .map_or("unknown processor", |(_, model)| model.trim());
+    Ok(format!("{date}; {processors} × {model}, Linux {host}"))
+}
+
+/// The same with the lab's nodes.
+pub(super) fn place(lab: &Lab) -> Result<String> {
     let nodes = lab.node_names();
     let node = lab.exec(&nodes[0], &["uname", "-r"])?.stdout;
     Ok(format!(
-        "{date}; {processors} × {model}, Linux {host}; {} nodes of kind {}, Linux {}, kube-proxy {}.",
+        "{}; {} nodes of kind {}, Linux {}, kube-proxy {}.",
+        machine()?,
         nodes.len(),
         lab.substrate().name(),
         String::from_utf8_lossy(&node).trim(),

@@ -13,7 +13,7 @@ use lightship_lab::progress::Progress;
 use lightship_lab::{binaries, sh};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::kube::Kubectl;
 
@@ -154,6 +154,26 @@ impl Cluster {
             .env("KUBECONFIG", config)
             .env("LIGHTSHIP_LOG", "info,lightship_controller=debug");
         Ok(command)
+    }
+
+    /// The process that [`Cluster::start_controller`] started.
+    pub(crate) fn controller_pid(&self) -> Option<u32> {
+        self.controller.as_ref().map(|running| running.0.id())
+    }
+
+    /// What makes `curl --config` ask for a path with all rights.
+    pub(crate) fn curl_config(&self, path: &str) -> String {
+        format!(
+            "url = \"https://127.0.0.1:{}{path}\"\ninsecure\nheader = \"Authorization: Bearer {ADMIN_TOKEN}\"\n",
+            self.ports.api
+        )
+    }
+
+    /// A path of the API, as JSON; kubectl takes long for long lists.
+    pub(crate) fn get(&self, path: &str) -> Result<Value> {
+        let command = sh::command(&["curl", "--silent", "--show-error", "--config", "-"]);
+        let said = sh::run_with_input(command, Some(&self.curl_config(path)))?;
+        Ok(serde_json::from_str(&said)?)
     }
 
     /// Where logs go.

@@ -1,0 +1,171 @@
+//! When Services came to be and when they got their addresses, as a watcher sees it.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::cluster::Cluster;
+
+/// Only what is read: there are tens of thousands of these.
+#[derive(Deserialize)]
+struct Event {
+    #[serde(rename = "type")]
+    kind: String,
+    object: Object,
+}
+
+#[derive(Deserialize)]
+struct Object {
+    metadata: Metadata,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    name: String,
+}
+
+#[derive(Default, Deserialize)]
+struct Status {
+    #[serde(default, rename = "loadBalancer")]
+    load_balancer: LoadBalancer,
+}
+
+#[derive(Default, Deserialize)]
+struct LoadBalancer {
+    #[serde(default)]
+    ingress: Vec<Ingress>,
+}
+
+#[derive(Deserialize)]
+struct Ingress {
+    ip: String,
+}
+
+/// What became of a Service.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) created: Instant,
+    pub(super) addressed: Option<Instant>,
+    address: Option<String>,
+}
+
+#[derive(Default)]
+struct Record {
+    services: HashMap<String, Seen>,
+    addressed: usize,
+}
+
+/// A watch of all Services.
+pub(super) struct Watch {
+    child: Child,
+    record: Arc<Mutex<Record>>,
+}
+
+impl Watch {
+    /// Starts it and waits until it sees what is there.
+    pub(super) fn start(cluster: &Cluster) -> Result<Self> {
+        let path = "/api/v1/namespaces/default/services?watch=1&allowWatchBookmarks=false";
+        let mut child = Command::new("curl")
+            .args(["--silent", "--no-buffer", "--config", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot run curl")?;
+        let mut stdin = child.stdin.take().context("curl has no input")?;
+        stdin.write_all(cluster.curl_config(path).as_bytes())?;
+        drop(stdin);
+        let stdout = child.stdout.take().context("curl has no output")?;
+        let record = Arc::new(Mutex::new(Record::default()));
+        let theirs = record.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let at = Instant::now();
+                let Ok(event) = serde_json::from_str::<Event>(&line) else {
+                    eprintln!("not an event: {line}");
+                    return;
+                };
+                lock(&theirs).note(event, at);
+            }
+        });
+        thread::sleep(Duration::from_secs(2));
+        Ok(Self { child, record })
+    }
+
+    /// Waits until this many Services have an address.
+    pub(super) fn wait(&self, count: usize, limit: Duration) -> Result<()> {
+        let start = Instant::now();
+        while lock(&self.record).addressed < count {
+            if start.elapsed() > limit {
+                let addressed = lock(&self.record).addressed;
+                bail!("{addressed} of {count} Services have an address after {limit:?}");
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// What became of the Services whose names begin so.
+    pub(super) fn seen(&self, prefix: &str) -> Vec<Seen> {
+        let record = lock(&self.record);
+        let matching = record.services.iter();
+        matching
+            .filter(|(name, _)| name.starts_with(prefix))
+            .map(|(_, seen)| seen.clone())
+            .collect()
+    }
+
+    /// Fails if an address is assigned twice.
+    pub(super) fn check(&self) -> Result<()> {
+        let record = lock(&self.record);
+        let mut holders = HashMap::new();
+        for (name, seen) in &record.services {
+            if let Some(address) = &seen.address
+                && let Some(other) = holders.insert(address.clone(), name)
+            {
+                bail!("{address} is assigned to {name} and to {other}");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
+    record.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Record {
+    fn note(&mut self, event: Event, at: Instant) {
+        let name = event.object.metadata.name;
+        if event.kind == "DELETED" {
+            let gone = self.services.remove(&name);
+            self.addressed -= usize::from(gone.is_some_and(|seen| seen.addressed.is_some()));
+            return;
+        }
+        let seen = self.services.entry(name).or_insert(Seen {
+            created: at,
+            addressed: None,
+            address: None,
+        });
+        let mut ingress = event.object.status.load_balancer.ingress.into_iter();
+        seen.address = ingress.next().map(|entry| entry.ip);
+        if seen.address.is_some() && seen.addressed.is_none() {
+            seen.addressed = Some(at);
+            self.addressed += 1;
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
