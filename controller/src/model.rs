@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -305,45 +306,25 @@ impl Write {
 
     /// Whether both want the same state, whatever they were decided upon.
     pub fn same_state(&self, other: &Write) -> bool {
-        match (self, other) {
-            (
-                Write::Vip { name, spec, .. },
-                Write::Vip {
-                    name: other_name,
-                    spec: other_spec,
-                    ..
-                },
-            ) => name == other_name && spec == other_spec,
-            (Write::DropVip { name, .. }, Write::DropVip { name: other, .. }) => name == other,
-            (
-                Write::ServiceStatus {
-                    service,
-                    seen,
-                    addresses,
-                    told,
-                },
-                Write::ServiceStatus {
-                    service: other_service,
-                    seen: other_seen,
-                    addresses: other_addresses,
-                    told: other_told,
-                },
-            ) => {
-                service == other_service
-                    && seen.uid == other_seen.uid
-                    && addresses == other_addresses
-                    && told == other_told
-            }
-            (
-                Write::PoolStatus { name, status, .. },
-                Write::PoolStatus {
-                    name: other_name,
-                    status: other_status,
-                    ..
-                },
-            ) => name == other_name && status == other_status,
-            _ => false,
-        }
+        self.key() == other.key() && self.state() == other.state()
+    }
+
+    /// A digest of the wanted state, whatever it was decided upon.
+    pub fn state(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let text = match self {
+            Write::Vip { spec, .. } => format!("{spec:?}"),
+            Write::DropVip { .. } => String::new(),
+            Write::ServiceStatus {
+                seen,
+                addresses,
+                told,
+                ..
+            } => format!("{} {addresses:?} {told:?}", seen.uid),
+            Write::PoolStatus { status, .. } => format!("{status:?}"),
+        };
+        text.hash(&mut hasher);
+        hasher.finish()
     }
 }
 

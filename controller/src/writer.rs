@@ -48,13 +48,14 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// both think an object theirs must not fight at full speed.
 const CALM: Duration = Duration::from_secs(60);
 const FREE: u32 = 5;
-/// Completed writes between two looks for [`Recent`] entries that are too old to matter.
-const SWEEP: u32 = 1024;
 
 /// A write that succeeded not long ago.
 #[derive(Debug)]
 struct Recent {
-    write: Write,
+    /// What it was decided upon.
+    seen: Option<Revision>,
+    /// What it wanted, see [`Write::state`].
+    state: u64,
     /// What it led to; none if it was a deletion.
     revision: Option<Revision>,
     at: Instant,
@@ -98,6 +99,7 @@ enum Report {
         key: Key,
         wake: u64,
     },
+    Sweep,
 }
 
 /// Writes objects; owned by the run loop, which must keep calling [`Writer::step`]. Requests
@@ -114,7 +116,6 @@ pub struct Writer<S> {
     tasks: JoinSet<()>,
     wakes: u64,
     recent: HashMap<Key, Recent>,
-    since_sweep: u32,
 }
 
 impl<S: Sink> Writer<S> {
@@ -133,7 +134,6 @@ impl<S: Sink> Writer<S> {
             tasks: JoinSet::new(),
             wakes: 0,
             recent: HashMap::new(),
-            since_sweep: 0,
         }
     }
 
@@ -170,16 +170,18 @@ impl<S: Sink> Writer<S> {
     fn begin(&mut self, key: Key, mut write: Write, conflicts: u32) {
         let mut repeats = 0;
         if let Some(recent) = self.recent.get(&key) {
-            if recent.write == write && write.seen().is_some() {
+            let same = recent.state == write.state();
+            let upon_the_same = recent.seen.as_ref() == write.seen();
+            if same && upon_the_same && recent.seen.is_some() {
                 // Decided upon what was there before that write, of which nothing was heard yet.
                 return;
             }
-            if recent.write.same_state(&write) && recent.at.elapsed() < CALM {
+            if same && recent.at.elapsed() < CALM {
                 repeats = recent.repeats;
             }
             // What was created may be gone by now, so a creation stays one.
             let creation = matches!(write, Write::Vip { seen: None, .. });
-            if !creation && recent.write.seen() == write.seen() {
+            if !creation && upon_the_same {
                 write.rebase(recent.revision.clone());
             }
         }
@@ -197,23 +199,41 @@ impl<S: Sink> Writer<S> {
     }
 
     /// Remembers a success.
-    fn remember(&mut self, key: Key, write: Write, revision: Option<Revision>) {
+    fn remember(&mut self, key: Key, write: &Write, revision: Option<Revision>) {
         let now = Instant::now();
+        let state = write.state();
         let known = self.recent.get(&key);
         let repeats = known
-            .filter(|recent| recent.write.same_state(&write) && now - recent.at < CALM)
+            .filter(|recent| recent.state == state && now - recent.at < CALM)
             .map_or(0, |recent| recent.repeats + 1);
         let recent = Recent {
-            write,
+            seen: write.seen().cloned(),
+            state,
             revision,
             at: now,
             repeats,
         };
+        if self.recent.is_empty() {
+            self.sweep_later();
+        }
         self.recent.insert(key, recent);
-        self.since_sweep += 1;
-        if self.since_sweep >= SWEEP {
-            self.since_sweep = 0;
-            self.recent.retain(|_, recent| now - recent.at < CALM);
+    }
+
+    fn sweep_later(&mut self) {
+        let reporter = self.reporter.clone();
+        self.spawn(async move {
+            sleep(CALM).await;
+            let _ = reporter.send(Report::Sweep);
+        });
+    }
+
+    /// Forgets what is too old to matter.
+    fn sweep(&mut self) {
+        self.recent.retain(|_, recent| recent.at.elapsed() < CALM);
+        self.recent.shrink_to_fit();
+        self.slots.shrink_to_fit();
+        if !self.recent.is_empty() {
+            self.sweep_later();
         }
     }
 
@@ -271,6 +291,10 @@ impl<S: Sink> Writer<S> {
                 None
             }
             Report::Wake { key, wake } => self.woken(key, wake),
+            Report::Sweep => {
+                self.sweep();
+                None
+            }
         }
     }
 
@@ -297,7 +321,7 @@ impl<S: Sink> Writer<S> {
                     }
                     next
                 });
-                self.remember(key.clone(), write, revision);
+                self.remember(key.clone(), &write, revision);
                 if let Some(next) = next {
                     self.begin(key, next, 0);
                 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,8 @@ pub(super) struct Seen {
 struct Record {
     services: HashMap<String, Seen>,
     addressed: usize,
+    /// Why nothing more is seen.
+    fault: Option<String>,
 }
 
 /// A watch of all Services.
@@ -72,7 +74,7 @@ pub(super) struct Watch {
 impl Watch {
     /// Starts it and waits until it sees what is there.
     pub(super) fn start(cluster: &Cluster) -> Result<Self> {
-        let path = "/api/v1/namespaces/default/services?watch=1&allowWatchBookmarks=false";
+        let path = "/api/v1/namespaces/default/services?watch=1&timeoutSeconds=3600";
         let mut child = Command::new("curl")
             .args(["--silent", "--no-buffer", "--config", "-"])
             .stdin(Stdio::piped())
@@ -83,17 +85,28 @@ impl Watch {
         stdin.write_all(cluster.curl_config(path).as_bytes())?;
         drop(stdin);
         let stdout = child.stdout.take().context("curl has no output")?;
+        // Read apart from being understood: the API server drops a watcher that is slow.
+        let (lines, received) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if lines.send((Instant::now(), line)).is_err() {
+                    return;
+                }
+            }
+        });
         let record = Arc::new(Mutex::new(Record::default()));
         let theirs = record.clone();
         thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let at = Instant::now();
-                let Ok(event) = serde_json::from_str::<Event>(&line) else {
-                    eprintln!("not an event: {line}");
-                    return;
-                };
-                lock(&theirs).note(event, at);
+            for (at, line) in received {
+                match serde_json::from_str::<Event>(&line) {
+                    Ok(event) => lock(&theirs).note(event, at),
+                    Err(error) => {
+                        lock(&theirs).fault = Some(format!("{error} in {line}"));
+                        return;
+                    }
+                }
             }
+            lock(&theirs).fault = Some("the API server ended it".into());
         });
         thread::sleep(Duration::from_secs(2));
         Ok(Self { child, record })
@@ -103,6 +116,9 @@ impl Watch {
     pub(super) fn wait(&self, count: usize, limit: Duration) -> Result<()> {
         let start = Instant::now();
         while lock(&self.record).addressed < count {
+            if let Some(fault) = &lock(&self.record).fault {
+                bail!("the watch failed: {fault}");
+            }
             if start.elapsed() > limit {
                 let addressed = lock(&self.record).addressed;
                 bail!("{addressed} of {count} Services have an address after {limit:?}");
