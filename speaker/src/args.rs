@@ -76,6 +76,11 @@ pub struct Args {
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=86_400), value_name = "S")]
     pub rebalance_after: u32,
 
+    /// How long to ask the LAN whether another machine uses an address before it is announced for
+    /// the first time ever, in milliseconds, 0 to 2000.
+    #[arg(long, default_value = "40", value_parser = short_wait, value_name = "MS")]
+    pub conflict_wait: Duration,
+
     /// Where the last known state is kept over a restart of the speaker. It should not
     /// outlive a boot.
     #[arg(long, default_value = STATE_FILE)]
@@ -124,6 +129,13 @@ fn milliseconds(text: &str) -> Result<Duration, String> {
     match text.parse::<u64>() {
         Ok(ms @ 20..=10_000) => Ok(Duration::from_millis(ms)),
         _ => Err("a whole number of milliseconds from 20 to 10000 is needed".into()),
+    }
+}
+
+fn short_wait(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(ms @ 0..=2_000) => Ok(Duration::from_millis(ms)),
+        _ => Err("a whole number of milliseconds from 0 to 2000 is needed".into()),
     }
 }
 

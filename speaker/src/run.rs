@@ -119,6 +119,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         },
         rebalance: (args.rebalance_after > 0)
             .then(|| Duration::from_secs(args.rebalance_after.into())),
+        conflict_wait: args.conflict_wait,
     };
     tracing::info!(node = %me, uplink = %link.name, uplink_mac = %link.mac, %director_mac,
         mode = ?mode, "speaker starts");
@@ -321,6 +322,9 @@ async fn start_director(
     }
 }
 
+/// The shortest and the longest pause between two writes of the state file.
+const KEEP_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+
 /// Writes the state file whenever the state changes, the last time when the core has ended.
 async fn keep(path: std::path::PathBuf, mut saved: watch::Receiver<Saved>) {
     let mut failing = false;
@@ -328,6 +332,7 @@ async fn keep(path: std::path::PathBuf, mut saved: watch::Receiver<Saved>) {
         let open = saved.changed().await.is_ok();
         let state = saved.borrow_and_update().clone();
         let file = path.clone();
+        let began = Instant::now();
         let result = tokio::task::spawn_blocking(move || cache::store(&file, &state)).await;
         match result {
             Ok(Ok(())) => failing = false,
@@ -341,7 +346,8 @@ async fn keep(path: std::path::PathBuf, mut saved: watch::Receiver<Saved>) {
         if !open {
             return;
         }
-        // Many changes in a row are one write.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // Many changes in a row are one write, and writing takes at most a twentieth of the time.
+        let pause = (began.elapsed() * 20).clamp(KEEP_PAUSE.0, KEEP_PAUSE.1);
+        tokio::time::sleep(pause).await;
     }
 }

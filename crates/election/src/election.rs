@@ -50,6 +50,8 @@ pub struct Election {
     dropped: BTreeMap<IpAddr, Duration>,
     /// Pause between moves that even the spread out; None: no such moves.
     rebalance_pause: Option<Duration>,
+    /// Nodes that get nothing by rebalancing.
+    held: BTreeSet<NodeName>,
     /// When owners or live nodes last changed.
     calm_since: Duration,
     last_owners: Vec<(IpAddr, Option<NodeName>)>,
@@ -94,6 +96,7 @@ impl Election {
             raise_again: BTreeMap::new(),
             dropped: BTreeMap::new(),
             rebalance_pause: None,
+            held: BTreeSet::new(),
             calm_since: now,
             last_owners: Vec::new(),
             live_changed: false,
@@ -149,6 +152,14 @@ impl Election {
     pub fn set_majority(&mut self, majority: bool, now: Duration) {
         if majority != self.majority_since.is_some() {
             self.majority_since = majority.then_some(now);
+            self.dirty = true;
+        }
+    }
+
+    /// Nodes to which rebalancing moves nothing, since they have come and gone lately.
+    pub fn set_held(&mut self, held: BTreeSet<NodeName>) {
+        if self.held != held {
+            self.held = held;
             self.dirty = true;
         }
     }

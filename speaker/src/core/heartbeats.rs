@@ -8,6 +8,9 @@ use lightship_election::Claim;
 use lightship_membership::heartbeat::{MODE_ANNOUNCE, MODE_DIRECT_ROUTING};
 use lightship_membership::{Event, Flags, Heartbeat, PeerState, decode, encode};
 
+use lightship_frames::Mac;
+
+use super::conflicts::Verdict;
 use super::{Core, Output, neighbours};
 use crate::cache::SavedPeer;
 use crate::world::NodeName;
@@ -46,11 +49,12 @@ impl Core {
         }
         self.stale |=
             std::mem::replace(&mut peer.can_own, beat.flags.can_own) != beat.flags.can_own;
+        peer.holds_us = beat.flags.hold;
         self.unreported |=
             std::mem::replace(&mut peer.digest, beat.table_digest) != beat.table_digest;
         // Once per heartbeat, not once per page of it.
         if beat.flags.solicit && beat.page == 0 {
-            self.send_heartbeat_to(&beat.sender, false);
+            self.send_heartbeat_to(&beat.sender, false, now);
         }
         let events = self
             .detector
@@ -79,6 +83,8 @@ impl Core {
                 asker,
                 asker_mac,
             }) => {
+                // Who asks in the name of a VIP uses it.
+                self.on_claim(asker, asker_mac.0, now);
                 if self.owned.get(&target).is_some_and(|o| o.announced) {
                     let mac = self.announced_mac(target);
                     let answer = neighbours::answer(target, mac, asker, asker_mac);
@@ -91,8 +97,16 @@ impl Core {
         }
     }
 
-    /// A node's kernel that answers for the node's own address lives.
+    /// A node's kernel that answers for the node's own address lives. Another machine that answers
+    /// for a VIP should not.
     fn on_claim(&mut self, address: IpAddr, mac: [u8; 6], now: Duration) {
+        if let Some(owned) = self.owned.get(&address) {
+            let announced = owned.announced;
+            if !self.is_ours(mac) {
+                self.on_foreign(address, Mac(mac), announced, now);
+            }
+            return;
+        }
         let is = |peer: &NodeName| {
             self.world
                 .nodes
@@ -109,6 +123,40 @@ impl Core {
         if let Some(name) = found.map(|(name, _)| name.clone()) {
             let events = self.detector.on_probe_reply(&name, now);
             self.take_events(events, now);
+        }
+    }
+
+    /// Whether a MAC is this node's or that of a peer, as its heartbeats told.
+    fn is_ours(&self, mac: [u8; 6]) -> bool {
+        let own = [self.setup.uplink_mac.0, self.setup.director_mac.0];
+        let mut told = self.peers.values().filter_map(|peer| peer.told.as_ref());
+        own.contains(&mac) || told.any(|t| t.uplink_mac == mac || t.director_mac == mac)
+    }
+
+    fn on_foreign(&mut self, vip: IpAddr, mac: Mac, announced: bool, now: Duration) {
+        let verdict = self.conflicts.heard(vip, mac, announced, now);
+        if verdict == Verdict::Known {
+            return;
+        }
+        self.unreported = true;
+        if verdict == Verdict::Defend {
+            tracing::warn!(%vip, %mac, "another machine claims the VIP too; announced anew");
+            self.schedule.burst(vip, now);
+        } else {
+            tracing::warn!(%vip, %mac, "another machine uses the VIP: it is not announced");
+        }
+    }
+
+    /// Asks the LAN who uses the VIPs that are to be announced for the first time.
+    pub(super) fn probe_vips(&mut self, now: Duration) {
+        for vip in self.conflicts.due(self.setup.conflict_wait, now) {
+            let nobody = match vip {
+                IpAddr::V4(_) => IpAddr::from(std::net::Ipv4Addr::UNSPECIFIED),
+                IpAddr::V6(_) => IpAddr::from(std::net::Ipv6Addr::UNSPECIFIED),
+            };
+            // In the uplink's own name: an answer to the director's MAC might not come by here.
+            let frame = neighbours::question((nobody, self.setup.uplink_mac), vip);
+            self.out.extend(frame.map(Output::Frame));
         }
     }
 
@@ -136,6 +184,11 @@ impl Core {
                             _ => {}
                         }
                     }
+                    if from.can_own() && matches!(to, PeerState::Dead | PeerState::SpeakerLost) {
+                        self.flaps.lost(&node, now);
+                    } else if to == PeerState::Alive && !from.can_own() {
+                        self.flaps.back(&node, now);
+                    }
                     if !to.node_alive() || !to.can_own() {
                         // Peers should hear what follows from it at once.
                         self.next_beat = now;
@@ -143,7 +196,7 @@ impl Core {
                 }
                 Event::Probe(node) => {
                     self.probe(&node);
-                    self.send_heartbeat_to(&node, true);
+                    self.send_heartbeat_to(&node, true, now);
                 }
             }
         }
@@ -202,27 +255,39 @@ impl Core {
         self.next_beat = now + self.setup.interval;
         // While this speaker is new, everybody is asked to answer at once: it then knows all
         // claims after a round trip instead of an interval.
-        let datagrams = self.heartbeat(!self.settled);
+        let datagrams = self.heartbeat(!self.settled, false);
+        // Nodes that flap are told so, in heartbeats of their own.
+        let held = self.flaps.held(now);
+        let told = if held.is_empty() {
+            Vec::new()
+        } else {
+            self.heartbeat(!self.settled, true)
+        };
         for (name, node) in &self.world.nodes {
             if *name != self.setup.me
                 && let Some(address) = node.heartbeat_address()
             {
-                let all = datagrams.iter().cloned();
+                let all = if held.contains(name) {
+                    &told
+                } else {
+                    &datagrams
+                };
+                let all = all.iter().cloned();
                 self.out.extend(all.map(|d| Output::Heartbeat(address, d)));
             }
         }
     }
 
-    fn send_heartbeat_to(&mut self, name: &NodeName, solicit: bool) {
+    fn send_heartbeat_to(&mut self, name: &NodeName, solicit: bool, now: Duration) {
         let node = self.world.nodes.get(name);
         if let Some(address) = node.and_then(|n| n.heartbeat_address()) {
-            let datagrams = self.heartbeat(solicit);
+            let datagrams = self.heartbeat(solicit, self.flaps.holds(name, now));
             self.out
                 .extend(datagrams.into_iter().map(|d| Output::Heartbeat(address, d)));
         }
     }
 
-    fn heartbeat(&mut self, solicit: bool) -> Vec<Arc<[u8]>> {
+    fn heartbeat(&mut self, solicit: bool, hold: bool) -> Vec<Arc<[u8]>> {
         self.counter += 1;
         let direct_routing = self.setup.direct_routing;
         let claims = self.election.claims().into_iter();
@@ -238,7 +303,7 @@ impl Core {
                 leaving: self.leaving,
                 can_own: self.can_own(),
                 solicit,
-                hold: false,
+                hold,
             },
             uplink_mac: self.setup.uplink_mac.0,
             director_mac: self.setup.director_mac.0,

@@ -6,6 +6,8 @@
 //! speaker's start, asks [`Core::next_deadline`] when to come back, and carries out the
 //! [`Output`]s.
 
+mod conflicts;
+mod flaps;
 mod heartbeats;
 mod neighbours;
 mod ownership;
@@ -30,6 +32,8 @@ use crate::intent::{Intent, NodeHealth, PortKey, Virtual};
 use crate::schedule::Schedule;
 use crate::world::{NodeName, World};
 
+use conflicts::Conflicts;
+use flaps::Flaps;
 pub use report::{Move, Ownership, Placement, Unowned, VipReport};
 
 /// What a core is made of and never changes while it runs.
@@ -57,6 +61,9 @@ pub struct Setup {
     /// How long all must have been calm before one VIP is moved to even the spread out; `None`:
     /// none ever is.
     pub rebalance: Option<Duration>,
+    /// How long the LAN is asked for another user of an address before it is announced for the
+    /// first time ever.
+    pub conflict_wait: Duration,
 }
 
 /// Whether the uplink can be used.
@@ -135,6 +142,8 @@ struct Peer {
     told: Option<SavedPeer>,
     digest: u64,
     can_own: bool,
+    /// It says that this node has come and gone lately.
+    holds_us: bool,
     /// It was dead and its speaker has not been heard since: a kernel that boots answers ARP
     /// long before its kube-proxy has rules.
     buried: bool,
@@ -173,6 +182,8 @@ pub struct Core {
     uplink: UplinkState,
     /// Per VIP the target of the `move-to` annotation that has been dealt with.
     moved_to: BTreeMap<IpAddr, NodeName>,
+    flaps: Flaps,
+    conflicts: Conflicts,
     /// Since when nobody owns or may own each of these VIPs.
     unowned: BTreeMap<IpAddr, Duration>,
     sent_director: Option<Arc<DirectorIntent>>,
@@ -230,6 +241,8 @@ impl Core {
             director,
             uplink: UplinkState::FINE,
             moved_to: BTreeMap::new(),
+            flaps: Flaps::default(),
+            conflicts: Conflicts::default(),
             unowned: BTreeMap::new(),
             sent_director: None,
             sent_groups: BTreeSet::new(),
@@ -338,7 +351,10 @@ impl Core {
         self.settle(now);
         self.stale |= self.grace.next_deadline().is_some_and(|at| at <= now);
         self.refresh(now);
+        self.hold_off(now);
         self.step_election(now);
+        self.unreported |= self.conflicts.tidy(now);
+        self.probe_vips(now);
         if self.say_again.is_some_and(|at| at <= now) {
             self.say_again = None;
             for (vip, _) in self.owned.iter().filter(|(_, o)| o.announced) {
@@ -366,6 +382,8 @@ impl Core {
             self.say_again,
             self.unowned_due(),
             self.director_wait_over(now),
+            self.conflicts.next_deadline(now),
+            self.flaps.next_end(now),
         ];
         more.into_iter().flatten().fold(at, Duration::min)
     }
@@ -416,6 +434,7 @@ impl Core {
             .cloned()
             .collect();
         self.peers.retain(|name, _| names.contains(name));
+        self.flaps.tidy(|name| names.contains(name), now);
         self.detector.set_peers(&names, now);
     }
 
@@ -501,6 +520,16 @@ impl Core {
             return Some(format!("its director fails: {error}"));
         }
         None
+    }
+
+    /// Tells the election to whom rebalancing should give nothing.
+    fn hold_off(&mut self, now: Duration) {
+        let mut held = self.flaps.held(now);
+        let mut peers = self.peers.iter();
+        if peers.any(|(name, peer)| peer.holds_us && self.detector.state(name).can_own()) {
+            held.insert(self.setup.me.clone());
+        }
+        self.election.set_held(held);
     }
 
     /// Whether more than half of the nodes are in sight: their speaker or their kernel answers.

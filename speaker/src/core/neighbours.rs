@@ -109,6 +109,18 @@ pub(super) fn probe(own: (IpAddr, Mac), node: (IpAddr, Mac)) -> Option<Vec<u8>> 
     }
 }
 
+/// Asks everybody on the LAN who has an address. From the unspecified address it is a probe that
+/// touches no cache (RFC 5227 section 2.1.1, RFC 4862 section 5.4.2).
+pub(super) fn question(own: (IpAddr, Mac), target: IpAddr) -> Option<Vec<u8>> {
+    match (own.0, target) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => Some(arp::probe_request(own.1, from, to, None)),
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            Some(ndp::neighbor_solicitation(own.1, from, to, None))
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

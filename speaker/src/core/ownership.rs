@@ -178,6 +178,9 @@ impl Core {
                     if resumed {
                         continue;
                     }
+                    if reason == MoveReason::FirstOwner {
+                        self.conflicts.probe(vip, self.setup.conflict_wait, now);
+                    }
                     let moved = Move {
                         epoch,
                         from,
@@ -193,6 +196,7 @@ impl Core {
                     self.moves.remove(&vip);
                     self.schedule.stop(vip);
                     self.defended.remove(&vip);
+                    self.conflicts.forget(vip);
                 }
             }
         }
@@ -229,7 +233,11 @@ impl Core {
             let in_place = !self.directed(vip)
                 || (self.director.programmed.contains(&vip)
                     && (up_to_date || self.owned.get(&vip).is_some_and(waited)));
-            if !in_place || !self.settled || !self.intent.vips.contains_key(&vip) {
+            if !self.conflicts.clear(vip, now)
+                || !in_place
+                || !self.settled
+                || !self.intent.vips.contains_key(&vip)
+            {
                 continue;
             }
             let Some(owned) = self.owned.get_mut(&vip) else {

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lightship_frames::Mac;
 use lightship_membership::PeerState;
 
 use super::{Core, Output};
@@ -62,6 +63,8 @@ pub struct VipReport {
     pub trouble: Option<String>,
     /// The kernel's words where it does not hold the VIP's part of the director as wanted.
     pub refused: Option<String>,
+    /// Another machine that uses it.
+    pub conflict: Option<Mac>,
     /// What became of the annotations that ask for a node.
     pub placement: Option<Placement>,
     /// The target of `lightship.dev/move-to` that has been dealt with.
@@ -115,6 +118,7 @@ impl Core {
                 moved: self.moves.get(vip).cloned(),
                 trouble: trouble.clone(),
                 refused: self.director.failing.get(vip).cloned(),
+                conflict: self.conflicts.foreign(*vip),
                 placement: self.placement(*vip),
                 moved_to: self.moved_to.get(vip).cloned(),
             };

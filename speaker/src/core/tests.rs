@@ -3,6 +3,7 @@
 
 use super::*;
 
+mod conflict;
 mod placing;
 use crate::world::{Node, Port, Protocol, Service, ServiceRef, Slice, Vip};
 
@@ -92,6 +93,7 @@ fn core(n: u8, world: Arc<World>, saved: &Saved, now: Duration) -> Core {
         interface: "eth0".into(),
         policy: Policy::default(),
         rebalance: None,
+        conflict_wait: 40 * MS,
     };
     let found = DirectorReport {
         healthy: true,

@@ -29,6 +29,15 @@ pub(super) fn owned(
     let (ready, reason, message) = if let Some(trouble) = &report.trouble {
         let message = format!("no node can answer for it, {} neither: {trouble}", id.node);
         ("False", "OwnerNotEligible", message)
+    } else if let Some(mac) = report.conflict {
+        let message = if report.announced {
+            format!("{mac} answers for it too, and is no node of this cluster that is heard")
+        } else {
+            format!(
+                "in use by {mac}, no node of this cluster that is heard; asked again every 10 s"
+            )
+        };
+        ("False", "AddressConflict", message)
     } else if !report.announced {
         let message = "the director is not ready yet".to_owned();
         ("False", "NotAnnounced", message)

@@ -90,7 +90,8 @@ impl Election {
             }
             let (liked, has) = (candidates.preference(owner), load.of(owner));
             for node in &candidates.nodes {
-                if node == owner || !self.fit(&standing.vip, node) {
+                let held = self.held.contains(node);
+                if node == owner || held || !self.fit(&standing.vip, node) {
                     continue;
                 }
                 let (likes, would) = (candidates.preference(node), load.of(node) + 1);

@@ -29,6 +29,7 @@ fn report() -> VipReport {
         }),
         trouble: None,
         refused: None,
+        conflict: None,
         placement: None,
         moved_to: None,
     }
@@ -149,6 +150,22 @@ fn an_owner_in_trouble_and_a_wish_not_granted_are_told() {
     assert!(message.contains("eth0 has no carrier"), "{message}");
     assert_eq!(value["conditions"][1]["type"], "Placed");
     assert_eq!(value["conditions"][1]["reason"], "NoSuchNode");
+}
+
+#[test]
+fn another_user_of_the_address_is_named() {
+    let stranger = lightship_frames::Mac([2, 9, 9, 9, 9, 9]);
+    for announced in [true, false] {
+        let report = VipReport {
+            announced,
+            conflict: Some(stranger),
+            ..report()
+        };
+        let value = owned(&identity(), &report, &Ownership::default(), None);
+        assert_eq!(ready(&value), ("False", "AddressConflict"));
+        let message = value["conditions"][0]["message"].as_str().unwrap();
+        assert!(message.contains("02:09:09:09:09:09"), "{message}");
+    }
 }
 
 #[test]
