@@ -88,6 +88,8 @@ pub struct Core {
     services: BTreeMap<ServiceId, Entry>,
     pools: BTreeMap<Arc<str>, PoolEntry>,
     vips: BTreeMap<String, Seen>,
+    /// VirtualIPs that may be other than they should be.
+    stale_vips: BTreeSet<String>,
     namespaces: Namespaces,
     /// Addresses of each Node.
     nodes: BTreeMap<String, Vec<IpAddr>>,
@@ -136,6 +138,7 @@ impl Core {
         if self.started {
             self.revisit_all(clock);
             self.serve_waiting(clock);
+            self.write_vips();
             self.report_pools(clock);
         }
         last_write_of_each(std::mem::take(&mut self.actions))

@@ -24,7 +24,10 @@ impl Core {
             }
             Change::Gone(view) => {
                 self.vips.remove(&view.name);
-                self.sync_vip_named(&view.name);
+                let address = address_of(&view.name);
+                if address.is_some_and(|address| self.allocator.holding(address).is_some()) {
+                    self.sync_vip_named(&view.name);
+                }
             }
             Change::Listed(views) => {
                 self.listed.vips = true;
@@ -78,42 +81,54 @@ impl Core {
         self.sync_vip_named(&virtual_ip_name(address));
     }
 
-    /// Brings a VirtualIP in line with the holding of the address that its name says.
+    /// Has a VirtualIP looked at once everything is decided: an address may pass from one hand
+    /// to another, and back, within one decision.
     pub(super) fn sync_vip_named(&mut self, name: &str) {
-        if !self.started {
-            return;
-        }
-        let wanted = address_of(name)
-            .and_then(|address| Some((address, self.allocator.holding(address)?)))
-            .map(|(address, holding)| {
-                let services = holding.holders.iter().map(|id| ServiceRef {
-                    namespace: id.namespace.to_string(),
-                    name: id.name.to_string(),
-                });
-                let mut spec = VirtualIPSpec::new(address, &holding.pool, services.collect());
-                if holding.on_shrink == lightship_ipam::OnShrink::Reallocate {
-                    spec.on_shrink = Some(OnShrink::Reallocate);
-                }
-                spec
-            });
-        match (wanted, self.vips.get(name)) {
-            // The address of an object cannot be changed: it is made anew once this one is gone.
-            (Some(spec), Some(seen)) if seen.spec.address != spec.address => self.drop_vip(name),
-            (Some(spec), seen) if seen.is_none_or(|seen| seen.spec != spec) => {
-                let (name, seen) = (name.to_owned(), seen.map(|seen| seen.revision.clone()));
-                self.actions
-                    .push(Action::Write(Write::Vip { name, seen, spec }));
-            }
-            (None, Some(_)) => self.drop_vip(name),
-            _ => {}
+        if self.started {
+            self.stale_vips.insert(name.to_owned());
         }
     }
 
-    pub(super) fn drop_vip(&mut self, name: &str) {
-        let seen = self.vips.get(name).map(|seen| seen.revision.clone());
-        let name = name.to_owned();
-        self.actions
-            .push(Action::Write(Write::DropVip { name, seen }));
+    /// Brings VirtualIPs in line with the holdings of the addresses that their names say.
+    pub(super) fn write_vips(&mut self) {
+        for name in std::mem::take(&mut self.stale_vips) {
+            let wanted = address_of(&name).and_then(|address| self.wanted(address));
+            let seen = self.vips.get(&name);
+            let revision = seen.map(|seen| seen.revision.clone());
+            let write = match (wanted, seen) {
+                (Some(spec), Some(seen)) if seen.spec == spec => continue,
+                // The address of an object cannot be changed: it is made anew once this one is gone.
+                (Some(spec), Some(seen)) if seen.spec.address != spec.address => Write::DropVip {
+                    name,
+                    seen: revision,
+                },
+                (Some(spec), _) => Write::Vip {
+                    name,
+                    seen: revision,
+                    spec,
+                },
+                // Even if nothing is seen: it may be about to be written.
+                (None, _) => Write::DropVip {
+                    name,
+                    seen: revision,
+                },
+            };
+            self.actions.push(Action::Write(write));
+        }
+    }
+
+    /// What the VirtualIP of an address in use has to say.
+    fn wanted(&self, address: IpAddr) -> Option<VirtualIPSpec> {
+        let holding = self.allocator.holding(address)?;
+        let services = holding.holders.iter().map(|id| ServiceRef {
+            namespace: id.namespace.to_string(),
+            name: id.name.to_string(),
+        });
+        let mut spec = VirtualIPSpec::new(address, &holding.pool, services.collect());
+        if holding.on_shrink == lightship_ipam::OnShrink::Reallocate {
+            spec.on_shrink = Some(OnShrink::Reallocate);
+        }
+        Some(spec)
     }
 
     /// Whether the VirtualIP of an address has been seen to be this Service's.

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lightship_crds::virtual_ip_name;
 use lightship_ipam::{Assignment, Claims, Considered, Request, ServiceId};
 
 use super::waiting::{Lack, lacks, lacks_of};
@@ -360,11 +359,6 @@ impl Core {
     pub(super) fn released(&mut self, address: IpAddr) {
         self.pools_dirty = true;
         self.wake_for(address);
-        if self.allocator.holding(address).is_some() {
-            self.sync_vip(address);
-        } else {
-            // Whether it is there or still being written: the later write of a name counts.
-            self.drop_vip(&virtual_ip_name(address));
-        }
+        self.sync_vip(address);
     }
 }

@@ -103,14 +103,13 @@ impl Core {
     }
 
     /// Whether those before it have used up what this Service waits for. One that shares might
-    /// still find room.
+    /// still find room, and one that waits for an address be told who has it now.
     fn is_over(&self, lack: &Lack, id: &ServiceId) -> bool {
+        let Lack::Pool(pool, family) = lack else {
+            return false;
+        };
         let entry = self.services.get(id);
         let shares = entry.is_some_and(|entry| entry.view.sharing.key.is_some());
-        match lack {
-            _ if shares => false,
-            Lack::Address(address) => self.allocator.holding(*address).is_some(),
-            Lack::Pool(pool, family) => self.allocator.usage(pool, *family).available == 0,
-        }
+        !shares && self.allocator.usage(pool, *family).available == 0
     }
 }

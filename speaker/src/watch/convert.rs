@@ -70,7 +70,12 @@ pub(super) fn node(object: &core::Node) -> Node {
 /// The Service, or `None` for one that cannot hold a VIP.
 pub(super) fn service(object: &core::Service) -> Option<Service> {
     let spec = object.spec.as_ref()?;
-    if spec.type_.as_deref() != Some("LoadBalancer") {
+    // Of other types, those with external IPs may: a pool can let them claim VIPs.
+    let claims = spec
+        .external_ips
+        .as_ref()
+        .is_some_and(|ips| !ips.is_empty());
+    if spec.type_.as_deref() != Some("LoadBalancer") && !claims {
         return None;
     }
     let ports = spec.ports.as_deref().unwrap_or_default();

@@ -139,7 +139,7 @@ fn slices_are_filed_by_service_and_follow_their_label() {
 }
 
 #[test]
-fn only_services_of_type_load_balancer_are_kept() {
+fn only_services_that_can_hold_a_vip_are_kept() {
     let service = |kind: &str| -> core::Service {
         object(json!({
             "metadata": { "namespace": "shop", "name": "web" },
@@ -154,4 +154,9 @@ fn only_services_of_type_load_balancer_are_kept() {
     assert_eq!(read.ports.len(), 2);
     state.take(Change::Service(Event::Apply(service("ClusterIP"))));
     assert!(state.world.services.is_empty());
+    let mut claims = service("ClusterIP");
+    let spec = claims.spec.as_mut().unwrap();
+    spec.external_ips = Some(vec!["192.0.2.9".into()]);
+    state.take(Change::Service(Event::Apply(claims)));
+    assert_eq!(state.world.services[&web()].ports.len(), 2);
 }

@@ -105,6 +105,7 @@ pub fn pool_object(lab: &Lab) -> serde_json::Value {
             "addresses": addressing::vip_ranges(lab.state().options.families),
             // A name used again at once by the next test may get the same address.
             "reuseDelaySeconds": 0,
+            "allowExternalIPs": true,
         },
     })
 }

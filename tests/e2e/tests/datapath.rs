@@ -5,6 +5,8 @@ mod common;
 mod failover;
 #[path = "datapath/lifecycle.rs"]
 mod lifecycle;
+#[path = "datapath/shared.rs"]
+mod shared;
 #[path = "datapath/spread.rs"]
 mod spread;
 #[path = "datapath/upkeep.rs"]
@@ -30,6 +32,10 @@ fn main() -> ExitCode {
             ("connections_spread_and_the_client_is_seen", spread::spread),
             ("policy_cluster_serves_from_every_node", spread::cluster),
             ("a_client_with_affinity_stays_on_a_node", spread::affinity),
+            (
+                "services_share_an_address_by_port",
+                shared::ports_of_two_services,
+            ),
             ("a_node_without_a_rule_drops", lifecycle::loop_guard),
             ("a_deleted_service_leaves_no_trace", lifecycle::deletion),
             ("a_changed_type_leaves_no_trace", lifecycle::type_change),

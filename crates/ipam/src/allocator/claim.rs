@@ -74,6 +74,11 @@ impl Allocator {
             held.sharing = sharing.clone();
             claims.added.push(*address);
         }
+        // In the order of the Service, however they came.
+        if let Some(held) = self.services.get_mut(service) {
+            let place = |claim: &IpAddr| wanted.iter().position(|address| address == claim);
+            held.claims.sort_by_key(place);
+        }
         claims
     }
 }
