@@ -6,6 +6,7 @@ use super::*;
 use crate::model::{Demand, Ingress, Key, NodeView, VipView, Wish, Write};
 
 mod adoption;
+mod cost;
 mod property;
 mod sharing;
 mod strays;
