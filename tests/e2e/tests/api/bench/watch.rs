@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -65,9 +65,10 @@ struct Record {
     fault: Option<String>,
 }
 
-/// A watch of all Services.
+/// A watch of all Services, resumed where the API server broke it off: it does so with every
+/// watcher that is slow for a moment.
 pub(super) struct Watch {
-    child: Child,
+    child: Arc<Mutex<Option<Child>>>,
     record: Arc<Mutex<Record>>,
 }
 
@@ -75,23 +76,31 @@ impl Watch {
     /// Starts it and waits until it sees what is there.
     pub(super) fn start(cluster: &Cluster) -> Result<Self> {
         let path = "/api/v1/namespaces/default/services?watch=1&timeoutSeconds=3600";
-        let mut child = Command::new("curl")
-            .args(["--silent", "--no-buffer", "--config", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot run curl")?;
-        let mut stdin = child.stdin.take().context("curl has no input")?;
-        stdin.write_all(cluster.curl_config(path).as_bytes())?;
-        drop(stdin);
-        let stdout = child.stdout.take().context("curl has no output")?;
-        // Read apart from being understood: the API server drops a watcher that is slow.
+        let config = cluster.curl_config(&format!("{path}&resourceVersion={VERSION}"));
+        let (child, mut stdout) = connect(&config.replace(VERSION, ""))?;
+        let current = Arc::new(Mutex::new(Some(child)));
+        let shared = current.clone();
+        // Read apart from being understood, so that it is rarely slow.
         let (lines, received) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if lines.send((Instant::now(), line)).is_err() {
-                    return;
+        thread::spawn(move || -> Result<()> {
+            let mut version = String::new();
+            loop {
+                for line in stdout.lines().map_while(Result::ok) {
+                    let at = Instant::now();
+                    // The object's own comes first.
+                    let rest = line.split("\"resourceVersion\":\"").nth(1);
+                    let number = rest.and_then(|rest| rest.split('"').next());
+                    version = number.unwrap_or_default().to_owned();
+                    lines.send((at, line))?;
                 }
+                let (mut child, again) = connect(&config.replace(VERSION, &version))?;
+                stdout = again;
+                let mut current = lock(&shared);
+                let Some(before) = current.as_mut() else {
+                    return end(&mut child);
+                };
+                end(before)?;
+                *current = Some(child);
             }
         });
         let record = Arc::new(Mutex::new(Record::default()));
@@ -106,10 +115,13 @@ impl Watch {
                     }
                 }
             }
-            lock(&theirs).fault = Some("the API server ended it".into());
+            lock(&theirs).fault = Some("it cannot be resumed".into());
         });
         thread::sleep(Duration::from_secs(2));
-        Ok(Self { child, record })
+        Ok(Self {
+            child: current,
+            record,
+        })
     }
 
     /// Waits until this many Services have an address.
@@ -153,8 +165,8 @@ impl Watch {
     }
 }
 
-fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
-    record.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Record {
@@ -181,7 +193,31 @@ impl Record {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(mut child) = lock(&self.child).take() {
+            let _ = end(&mut child);
+        }
     }
+}
+
+/// Stands for the version from which a watch is resumed.
+const VERSION: &str = "@version@";
+
+fn connect(config: &str) -> Result<(Child, BufReader<ChildStdout>)> {
+    let mut child = Command::new("curl")
+        .args(["--silent", "--no-buffer", "--config", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run curl")?;
+    let mut stdin = child.stdin.take().context("curl has no input")?;
+    stdin.write_all(config.as_bytes())?;
+    drop(stdin);
+    let stdout = child.stdout.take().context("curl has no output")?;
+    Ok((child, BufReader::new(stdout)))
+}
+
+fn end(child: &mut Child) -> Result<()> {
+    let _ = child.kill();
+    child.wait()?;
+    Ok(())
 }
