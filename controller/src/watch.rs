@@ -4,13 +4,13 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, pin_mut};
-use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::core::PartialObjectMeta;
 use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::watcher::{Config, Error, Event};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
-use lightship_crds::{AddressPool, Speaker, VirtualIP};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -36,76 +36,52 @@ impl Watchers {
 
 /// Starts all watchers.
 pub fn start(client: &Client, dialect: Dialect) -> Watchers {
-    let (inputs, receiver) = mpsc::channel(QUEUE);
-    let mut tasks = JoinSet::new();
-    // The default lists what is newest, not what a cache of the API server has: an address
-    // must not be given away because its holder is not in the cache yet.
-    let config = Config::default;
-
-    let services: Api<Service> = Api::all(client.clone());
-    let stream = watcher(services, config()).backoff(pauses());
-    let view = move |object| adapter::service(object, &dialect);
-    tasks.spawn(feed(
-        "services",
-        stream,
-        view,
-        Input::Services,
-        inputs.clone(),
-    ));
-
-    let pools: Api<AddressPool> = Api::all(client.clone());
-    let stream = watcher(pools, config()).backoff(pauses());
-    tasks.spawn(feed(
-        "addresspools",
-        stream,
-        adapter::pool,
-        Input::Pools,
-        inputs.clone(),
-    ));
-
-    let vips: Api<VirtualIP> = Api::all(client.clone());
-    let stream = watcher(vips, config()).backoff(pauses());
-    tasks.spawn(feed(
-        "virtualips",
-        stream,
-        adapter::vip,
-        Input::Vips,
-        inputs.clone(),
-    ));
-
+    let (sender, inputs) = mpsc::channel(QUEUE);
+    let mut starter = Starter {
+        client,
+        sender,
+        tasks: JoinSet::new(),
+    };
+    let service = move |object| adapter::service(object, &dialect);
+    starter.watch::<Service, _>("services", service, Input::Services);
+    starter.watch("addresspools", adapter::pool, Input::Pools);
+    starter.watch("virtualips", adapter::vip, Input::Vips);
     // Only their metadata crosses the wire.
-    let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
-    let stream = watcher(namespaces, config()).backoff(pauses());
-    tasks.spawn(feed(
+    starter.watch::<PartialObjectMeta<Namespace>, _>(
         "namespaces",
-        stream,
         adapter::namespace,
         Input::Namespaces,
-        inputs.clone(),
-    ));
-
-    let nodes: Api<Node> = Api::all(client.clone());
-    let stream = watcher(nodes, config()).backoff(pauses());
-    tasks.spawn(feed(
-        "nodes",
-        stream,
-        adapter::node,
-        Input::Nodes,
-        inputs.clone(),
-    ));
-
-    let speakers: Api<Speaker> = Api::all(client.clone());
-    let stream = watcher(speakers, config()).backoff(pauses());
-    tasks.spawn(feed(
-        "speakers",
-        stream,
-        adapter::speaker,
-        Input::Speakers,
-        inputs,
-    ));
+    );
+    starter.watch("nodes", adapter::node, Input::Nodes);
+    starter.watch("speakers", adapter::speaker, Input::Speakers);
     Watchers {
-        inputs: receiver,
-        _tasks: tasks,
+        inputs,
+        _tasks: starter.tasks,
+    }
+}
+
+struct Starter<'a> {
+    client: &'a Client,
+    sender: mpsc::Sender<Input>,
+    tasks: JoinSet<()>,
+}
+
+impl Starter<'_> {
+    fn watch<K, T>(
+        &mut self,
+        kind: &'static str,
+        view: impl Fn(K) -> T + Send + 'static,
+        input: fn(Change<T>) -> Input,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+        T: Debug + Send + 'static,
+    {
+        // The default lists what is newest, not what a cache of the API server has: an address
+        // must not be given away because its holder is not in the cache yet.
+        let api: Api<K> = Api::all(self.client.clone());
+        let stream = watcher(api, Config::default()).backoff(pauses());
+        let feed = feed(kind, stream, view, input, self.sender.clone());
+        self.tasks.spawn(feed);
     }
 }
 
