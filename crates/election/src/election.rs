@@ -46,6 +46,8 @@ pub struct Election {
     waits: BTreeMap<IpAddr, Wait>,
     /// When our claim for a VIP may be raised again over that of an unfit node.
     raise_again: BTreeMap<IpAddr, Duration>,
+    /// Who had each VIP when last anybody fit did.
+    holders: BTreeMap<IpAddr, NodeName>,
     /// VIPs that a fit node stopped claiming: until when we wait for the reason.
     dropped: BTreeMap<IpAddr, Duration>,
     /// Pause between moves that even the spread out; None: no such moves.
@@ -95,6 +97,7 @@ impl Election {
             waits: BTreeMap::new(),
             raise_again: BTreeMap::new(),
             dropped: BTreeMap::new(),
+            holders: BTreeMap::new(),
             rebalance_pause: None,
             held: BTreeSet::new(),
             calm_since: now,

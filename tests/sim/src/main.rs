@@ -103,9 +103,9 @@ impl Cluster {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Run { seeds, first } => (first..first + seeds)
-            .try_for_each(|seed| schedule::run(seed).map(|_| ()))
-            .map(|()| format!("{seeds} schedules held")),
+        Command::Run { seeds, first } => {
+            schedule::run_all(first..first + seeds).map(|()| format!("{seeds} schedules held"))
+        }
         Command::Takeover { seeds, cluster } => {
             Ok(measure::takeovers(&cluster.setup(0), 0..seeds).to_string())
         }

@@ -7,16 +7,32 @@
 //!    speakers name the same one, and nothing has moved for a second;
 //! 2. no accusation is wrong, on a third of the networks although they lose every 50th or 10th frame;
 //! 3. with rebalancing the spread is even within one;
-//! 4. nobody takes anything in the first instant after having been stopped.
+//! 4. nobody takes anything in the first instant after having been stopped;
+//! 5. after the last fault every VIP is answered within the bound, and soon by one node only;
+//! 6. after that nothing moves but to even the spread out, and no VIP moves to and fro;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use lightship_election::MoveReason;
 
 use crate::ms;
 use crate::net::Quality;
 use crate::rng::Rng;
 use crate::world::{Fault, Setup, World};
+
+/// Every VIP is answered this long after the last fault: a fresh speaker listens for 1 s, and twice
+/// a node may wait 0.5 s for another that was chosen.
+const ANSWERED: Duration = ms(2_200);
+/// On a network that loses nothing, two nodes that answer for one VIP are down to one. That takes
+/// two heartbeats (`scenarios.rs` holds it to that), but half a second more if the one that has to
+/// yield is leaving: its successor's claim stays weak for so long after a partition.
+const SINGLE: Duration = ms(800);
+/// The same where every tenth frame is lost: a claim gets through within a few heartbeats.
+const SINGLE_LOSSY: Duration = ms(1_500);
 
 /// When faults begin: the cluster has settled.
 const CALM: Duration = ms(2_500);
@@ -66,6 +82,38 @@ pub fn run(seed: u64) -> Result<World, String> {
     }
 }
 
+/// Runs the schedules of all `seeds` on as many threads as there are processors.
+///
+/// # Errors
+/// As [`run`], for the first seed that was found to fail.
+pub fn run_all(seeds: std::ops::Range<u64>) -> Result<(), String> {
+    let next = AtomicU64::new(seeds.start);
+    let failed = Mutex::new(None);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    if let Err(what) = run(seed) {
+                        next.store(seeds.end, Ordering::Relaxed);
+                        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        failed.get_or_insert(what);
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner();
+    failed
+        .unwrap_or_else(PoisonError::into_inner)
+        .map_or(Ok(()), Err)
+}
+
 fn quiet(world: &World) -> Duration {
     let moves = if world.rebalances() {
         world.vips.len() as u32
@@ -84,7 +132,7 @@ fn storm(world: &mut World, rng: &mut Rng) {
         let until = from + rng.up_to(CALM + STORM - from);
         let node = rng.index(nodes);
         let other = (node + 1 + rng.index(nodes - 1)) % nodes;
-        let (begin, end) = match rng.pick(0..9) {
+        let (begin, end) = match rng.pick(0..12) {
             0 => (Fault::Crash { node }, Fault::Boot { node }),
             1 => (Fault::KillSpeaker { node }, Fault::ResumeSpeaker { node }),
             2 => (Fault::Terminate { node }, Fault::StartSpeaker { node }),
@@ -113,7 +161,15 @@ fn storm(world: &mut World, rng: &mut Rng) {
                 },
                 Fault::Heal,
             ),
-            _ => (exclude(world, node), Fault::SetVips(world.vips.clone())),
+            8 => (exclude(world, node), Fault::SetVips(world.vips.clone())),
+            9 => (drain(world, node), Fault::SetVips(world.vips.clone())),
+            10 => (pin(world, node), Fault::SetVips(world.vips.clone())),
+            _ => (
+                Fault::Partition {
+                    side: (0..nodes).filter(|n| n % 2 == 0).collect(),
+                },
+                Fault::Heal,
+            ),
         };
         world.at(from, begin);
         world.at(until, end);
@@ -144,6 +200,24 @@ fn exclude(world: &World, node: usize) -> Fault {
     Fault::SetVips(vips)
 }
 
+/// `node` is to be avoided.
+fn drain(world: &World, node: usize) -> Fault {
+    let mut vips = world.vips.clone();
+    for candidates in vips.values_mut() {
+        candidates.avoid.insert(world.nodes[node].name.clone());
+    }
+    Fault::SetVips(vips)
+}
+
+/// Every third VIP is wanted on `node`.
+fn pin(world: &World, node: usize) -> Fault {
+    let mut vips = world.vips.clone();
+    for candidates in vips.values_mut().step_by(3) {
+        candidates.wanted = Some(world.nodes[node].name.clone());
+    }
+    Fault::SetVips(vips)
+}
+
 fn check(world: &World) -> Result<(), String> {
     one_owner_each(world)?;
     if let Some(last) = world.watch.moves.last()
@@ -161,8 +235,40 @@ fn check(world: &World) -> Result<(), String> {
     if let Some(wrong) = world.watch.accusations.iter().find(|a| a.wrong) {
         return Err(format!("wrong accusation: {wrong:?}"));
     }
+    recovered(world)?;
     if let Some(hasty) = &world.hasty {
         return Err(format!("{hasty} on waking, before hearing the others"));
+    }
+    Ok(())
+}
+
+/// What must hold from the last fault on.
+fn recovered(world: &World) -> Result<(), String> {
+    let end = CALM + STORM;
+    let watch = &world.watch;
+    let late = |until: Option<Duration>, bound| until.is_none_or(|until| until > end + bound);
+    if let Some(outage) = watch.outages.iter().find(|o| late(o.until, ANSWERED)) {
+        return Err(format!("nobody answers for long: {outage:?}"));
+    }
+    let bound = if world.loses() { SINGLE_LOSSY } else { SINGLE };
+    let lasting = watch.doubles.iter().find(|double| {
+        // Moves overlap on purpose, so what counts is how long since it began or the fault ended.
+        let since = double.from.max(end);
+        double.until.unwrap_or(world.now) > since + bound
+    });
+    if let Some(double) = lasting {
+        return Err(format!("several answer for long: {double:?}"));
+    }
+    let mut moves: BTreeMap<IpAddr, Vec<usize>> = BTreeMap::new();
+    for moved in watch.moves.iter().filter(|m| m.at > end + ANSWERED) {
+        if moved.reason != MoveReason::Rebalanced {
+            return Err(format!("moves without cause: {moved:?}"));
+        }
+        let owners = moves.entry(moved.vip).or_default();
+        if owners.contains(&moved.node) {
+            return Err(format!("moves to and fro: {moved:?}"));
+        }
+        owners.push(moved.node);
     }
     Ok(())
 }

@@ -18,6 +18,17 @@ pub struct Outage {
     pub until: Option<Duration>,
 }
 
+/// A VIP had several who answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Double {
+    /// Which.
+    pub vip: IpAddr,
+    /// From when.
+    pub from: Duration,
+    /// Until when; none if it lasts.
+    pub until: Option<Duration>,
+}
+
 /// A node took a VIP.
 #[derive(Debug, Clone, Copy)]
 pub struct Move {
@@ -53,11 +64,14 @@ pub struct Watch {
     pub holders: BTreeMap<IpAddr, BTreeSet<usize>>,
     /// All outages in order.
     pub outages: Vec<Outage>,
+    /// All times with several answers, in order.
+    pub doubles: Vec<Double>,
     /// All moves in order.
     pub moves: Vec<Move>,
     /// All accusations in order.
     pub accusations: Vec<Accusation>,
     open: BTreeMap<IpAddr, usize>,
+    double: BTreeMap<IpAddr, usize>,
     timeline: Vec<String>,
 }
 
@@ -70,11 +84,24 @@ impl Watch {
         serving: impl Fn(usize) -> bool,
     ) {
         for vip in vips {
-            let served = self
-                .holders
-                .get(vip)
-                .is_some_and(|holders| holders.iter().any(|node| serving(*node)));
-            match (served, self.open.get(vip)) {
+            let holders = self.holders.get(vip).into_iter().flatten();
+            let answers = holders.filter(|node| serving(**node)).count();
+            match (answers > 1, self.double.get(vip)) {
+                (false, Some(at)) => {
+                    self.doubles[*at].until = Some(now);
+                    self.double.remove(vip);
+                }
+                (true, None) => {
+                    self.double.insert(*vip, self.doubles.len());
+                    self.doubles.push(Double {
+                        vip: *vip,
+                        from: now,
+                        until: None,
+                    });
+                }
+                _ => {}
+            }
+            match (answers > 0, self.open.get(vip)) {
                 (true, Some(at)) => {
                     self.outages[*at].until = Some(now);
                     self.open.remove(vip);

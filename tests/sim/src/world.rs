@@ -244,6 +244,11 @@ impl World {
         self.setup.rebalance.is_some()
     }
 
+    /// Does the network lose frames?
+    pub fn loses(&self) -> bool {
+        self.setup.quality.loss > 0
+    }
+
     /// VIPs held per node.
     pub fn load(&self) -> Vec<usize> {
         let held = |node: &Node| {

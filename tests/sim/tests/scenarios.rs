@@ -385,3 +385,130 @@ fn a_node_that_flaps_gets_nothing() {
     }
     assert_eq!(world.watch.moves.len(), moves);
 }
+
+/// The owners of all VIPs; each has one.
+fn owners(world: &World) -> Vec<usize> {
+    let all = world.vips.keys().map(|vip| world.claimants(vip));
+    all.map(|claimants| {
+        let [owner] = claimants[..] else {
+            panic!("claimed by {claimants:?}");
+        };
+        owner
+    })
+    .collect()
+}
+
+#[test]
+fn a_node_that_was_cut_off_is_back_with_nothing_of_the_others() {
+    for seed in 0..60 {
+        let mut world = settled(Setup {
+            seed,
+            ..Setup::default()
+        });
+        world.befall(Fault::Partition { side: vec![0] });
+        after(&mut world, 5000);
+        let majority: Vec<usize> = world
+            .vips
+            .keys()
+            .map(|vip| {
+                let claimants = world.claimants(vip);
+                let [0, owner] = claimants[..] else {
+                    panic!("seed {seed}: {vip} is claimed by {claimants:?}");
+                };
+                owner
+            })
+            .collect();
+        world.befall(Fault::Heal);
+        after(&mut world, 202);
+        assert_eq!(owners(&world), majority, "seed {seed}");
+        let moves = world.watch.moves.len();
+        after(&mut world, 20_000);
+        assert_eq!(world.watch.moves.len(), moves, "seed {seed}: oscillates");
+    }
+}
+
+#[test]
+fn without_a_majority_on_either_side_each_owner_has_its_own_again() {
+    for (nodes, side) in [(2, vec![0]), (4, vec![0, 1]), (6, vec![0, 2, 4])] {
+        for seed in 0..20 {
+            let mut world = settled(Setup {
+                seed,
+                nodes,
+                ..Setup::default()
+            });
+            let before = owners(&world);
+            world.befall(Fault::Partition { side: side.clone() });
+            after(&mut world, 5000);
+            world.befall(Fault::Heal);
+            after(&mut world, 202);
+            assert_eq!(owners(&world), before, "{nodes} nodes, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn the_last_of_two_nodes_keeps_what_it_took_when_the_other_is_back() {
+    for seed in 0..20 {
+        let mut world = settled(Setup {
+            seed,
+            nodes: 2,
+            ..Setup::default()
+        });
+        world.befall(Fault::Crash { node: 0 });
+        after(&mut world, 3000);
+        assert!(owners(&world).iter().all(|owner| *owner == 1));
+        world.befall(Fault::Boot { node: 0 });
+        after(&mut world, 20_000);
+        assert!(owners(&world).iter().all(|owner| *owner == 1));
+    }
+}
+
+#[test]
+fn a_drained_node_and_a_wish_have_no_moment_without_owner() {
+    for seed in 0..40 {
+        let mut world = settled(Setup {
+            seed,
+            vips: 40,
+            ..Setup::default()
+        });
+        let start = world.now;
+        let names: Vec<_> = world.nodes.iter().map(|node| node.name.clone()).collect();
+        let mut vips = world.vips.clone();
+        for candidates in vips.values_mut() {
+            candidates.avoid.insert(names[0].clone());
+        }
+        world.befall(Fault::SetVips(vips.clone()));
+        after(&mut world, 500);
+        assert!(!owners(&world).contains(&0), "seed {seed}: drained");
+        for candidates in vips.values_mut() {
+            candidates.wanted = Some(names[1].clone());
+        }
+        world.befall(Fault::SetVips(vips));
+        after(&mut world, 500);
+        assert!(
+            owners(&world).iter().all(|owner| *owner == 1),
+            "seed {seed}"
+        );
+        let moves = world.watch.moves.len();
+        after(&mut world, 20_000);
+        assert_eq!(world.watch.moves.len(), moves, "seed {seed}: oscillates");
+        assert_eq!(worst_outage(&world, start), ms(0), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_deleted_vip_is_not_taken_by_who_hears_of_it_late() {
+    for seed in 0..60 {
+        let mut world = settled(Setup {
+            seed,
+            ..Setup::default()
+        });
+        let mut vips = world.vips.clone();
+        vips.remove(&vip(0));
+        let moves = world.watch.moves.len();
+        // The nodes hear of it within 50 ms of each other.
+        world.befall(Fault::SetVips(vips));
+        after(&mut world, 2000);
+        assert_eq!(world.watch.moves.len(), moves, "seed {seed}");
+    }
+}

@@ -2,26 +2,11 @@
 
 use lightship_sim::schedule;
 
-/// Runs `seeds` on two threads.
-fn hold(seeds: std::ops::Range<u64>) {
-    let middle = (seeds.start + seeds.end) / 2;
-    std::thread::scope(|scope| {
-        let halves = [seeds.start..middle, middle..seeds.end];
-        for half in halves {
-            scope.spawn(move || {
-                for seed in half {
-                    if let Err(what) = schedule::run(seed) {
-                        panic!("{what}");
-                    }
-                }
-            });
-        }
-    });
-}
-
 #[test]
 fn two_thousand_schedules_hold() {
-    hold(0..2000);
+    if let Err(what) = schedule::run_all(0..2000) {
+        panic!("{what}");
+    }
 }
 
 #[test]

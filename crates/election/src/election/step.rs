@@ -35,6 +35,9 @@ impl Election {
                     load.add(node);
                     self.waits.remove(&standing.vip);
                     self.dropped.remove(&standing.vip);
+                    if self.holders.get(&standing.vip) != Some(node) {
+                        self.holders.insert(standing.vip, node.clone());
+                    }
                 }
                 None => ownerless.push(standing),
             }
@@ -61,6 +64,7 @@ impl Election {
             .collect();
         self.waits.retain(|vip, _| vips.contains_key(vip));
         self.dropped.retain(|vip, _| vips.contains_key(vip));
+        self.holders.retain(|vip, _| vips.contains_key(vip));
         for vip in gone {
             self.release(vip, None, MoveReason::VipRemoved, actions);
         }
@@ -221,11 +225,12 @@ impl Election {
     }
 
     /// Did a node that can own the VIP stop claiming it only just now? Then it probably knows
-    /// something that we are about to hear, such as that the VIP is gone.
+    /// something that we are about to hear: that the VIP is gone, or that another one, whom we have
+    /// not heard again yet, has a higher claim.
     fn just_dropped(&mut self, standing: &Standing, now: Duration) -> bool {
         let vip = standing.vip;
-        let fit = |(_, node): &(u64, NodeName)| *node != self.me && self.fit(&vip, node);
-        if !standing.top.as_ref().is_some_and(fit) {
+        let fit = |node: &NodeName| *node != self.me && self.fit(&vip, node);
+        if !self.holders.get(&vip).is_some_and(fit) {
             self.dropped.remove(&vip);
             return false;
         }
