@@ -31,7 +31,7 @@ pub(crate) fn chosen_and_said(lab: &mut Lab) -> Result<()> {
         for node in lab.node_names() {
             let lines = timeline::speaker(lab, &node)?;
             let said = |text: &str| lines.iter().any(|line| line.text.contains(text));
-            let mode = format!("mode=\"{expected}\"");
+            let mode = format!("mode={expected}");
             ensure!(said(&mode), "the speaker of {node} does not log {mode}");
             let why = "no director on this node";
             ensure!(
