@@ -7,6 +7,7 @@
 //! [`Output`]s.
 
 mod conflicts;
+mod detour;
 mod flaps;
 mod heartbeats;
 mod neighbours;
@@ -175,6 +176,7 @@ pub struct Core {
     peers: BTreeMap<NodeName, Peer>,
     intent: Intent,
     grace: Grace<PortKey>,
+    detours: detour::Detours,
     schedule: Schedule,
     owned: BTreeMap<IpAddr, Owned>,
     moves: BTreeMap<IpAddr, Move>,
@@ -235,6 +237,7 @@ impl Core {
             peers: BTreeMap::new(),
             intent: Intent::default(),
             grace: Grace::default(),
+            detours: detour::Detours::default(),
             schedule: Schedule::default(),
             owned: BTreeMap::new(),
             moves: BTreeMap::new(),
@@ -350,6 +353,7 @@ impl Core {
         self.take_events(events, now);
         self.settle(now);
         self.stale |= self.grace.next_deadline().is_some_and(|at| at <= now);
+        self.stale |= self.detours.next_deadline().is_some_and(|at| at <= now);
         self.refresh(now);
         self.hold_off(now);
         self.step_election(now);
@@ -377,6 +381,7 @@ impl Core {
         }
         let more = [
             self.grace.next_deadline(),
+            self.detours.next_deadline(),
             self.schedule.next_deadline(),
             self.election.next_deadline(now),
             self.say_again,

@@ -90,6 +90,12 @@ impl Core {
         let wanted = self.intent.virtuals.iter();
         let weights = wanted.map(|(key, v)| (*key, v.weights.clone())).collect();
         let mut weights = self.grace.apply(weights, now);
+        let dead = self.peers.iter().filter(|(name, peer)| {
+            let alive = !peer.buried && self.detector.state(name).node_alive();
+            peer.told.is_some() && !alive
+        });
+        let dead = dead.map(|(name, _)| name.clone()).collect();
+        let dead = self.detours.update(dead, now);
         let nodes = &self.world.nodes;
         let addresses = |name: &NodeName| {
             let node = nodes.get(name);
@@ -120,6 +126,8 @@ impl Core {
             vips: self.intent.virtuals.keys().map(|key| key.vip).collect(),
             virtuals: virtuals.collect(),
         };
+        let dead = dead.iter().flat_map(addresses).collect();
+        super::detour::redirect(&dead, &intent.virtuals, &mut intent.own, &mut intent.peers);
         if self.sent_director.as_deref() != Some(&intent) {
             intent.revision += 1;
             let intent = Arc::new(intent);

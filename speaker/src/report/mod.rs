@@ -34,6 +34,12 @@ pub use status::{Facts, Trouble};
 const SETTLE: Duration = Duration::from_millis(300);
 const PACE: Duration = Duration::from_secs(1);
 
+/// How often it is looked without any notice: the kernel gives none of sysctls.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// How long the directors' tables may differ: with each change they do for a moment.
+const APART: Duration = Duration::from_secs(5);
+
 /// How long one write may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -67,12 +73,14 @@ pub async fn run(client: Client, me: NodeName, mut inputs: Inputs) -> anyhow::Re
     let mut events = std::pin::pin!(watcher::watcher(api.clone(), config).default_backoff());
     let mut monitor = Monitor::open()?;
     let mut writer = Writer::new(api, me.clone());
+    let mut apart = Apart::default();
     loop {
         let turn = Instant::now();
         let stopping = *inputs.stop.borrow_and_update();
         let facts = inputs.facts.borrow_and_update().clone();
         let health = inputs.health.borrow_and_update().clone();
-        let vips = inputs.ownership.borrow_and_update().vips.len();
+        let ownership = inputs.ownership.borrow_and_update().clone();
+        let apart = apart.see(&ownership, turn);
         let world = inputs.world.borrow_and_update().clone();
         let uid = world
             .as_ref()
@@ -83,7 +91,8 @@ pub async fn run(client: Client, me: NodeName, mut inputs: Inputs) -> anyhow::Re
                 facts: &facts,
                 health: &health,
                 uplink: uplink.as_ref(),
-                vips,
+                vips: ownership.vips.len(),
+                apart,
                 stopping,
             };
             writer.write(&uid, &seen).await;
@@ -125,10 +134,9 @@ pub async fn run(client: Client, me: NodeName, mut inputs: Inputs) -> anyhow::Re
 /// Whether a change in the kernel may change what is said of the uplink.
 fn concerns(notice: Notice, uplink: Option<&Uplink>) -> bool {
     match notice {
-        Notice::Link { index, .. } | Notice::Address { index, .. } => {
-            uplink.is_some_and(|uplink| uplink.index == index)
-        }
-        Notice::Route { .. } | Notice::Lost => true,
+        Notice::Address { index, .. } => uplink.is_some_and(|uplink| uplink.index == index),
+        // kube-proxy's own may come.
+        Notice::Link { .. } | Notice::Route { .. } | Notice::Lost => true,
         Notice::Rule { .. } => false,
     }
 }
@@ -140,6 +148,37 @@ async fn read(uplink: Option<&Uplink>) -> Option<uplink::Reading> {
             tracing::debug!(%error, "cannot read the uplink");
             None
         }
+    }
+}
+
+/// Since when the directors' tables have differed.
+#[derive(Debug, Default)]
+struct Apart {
+    since: Option<Instant>,
+    said: bool,
+}
+
+impl Apart {
+    /// How many directors agree with the own one, and of how many, if that has not been all
+    /// of them for a while.
+    fn see(&mut self, ownership: &Ownership, now: Instant) -> Option<(usize, usize)> {
+        let (agreeing, all) = (ownership.directors_agreeing, ownership.directors);
+        if agreeing == all {
+            *self = Apart::default();
+            return None;
+        }
+        let since = *self.since.get_or_insert(now);
+        if now < since + APART {
+            return None;
+        }
+        if !std::mem::replace(&mut self.said, true) {
+            tracing::warn!(
+                agreeing,
+                all,
+                "the directors' tables differ; what differs shows in each node's Speaker and log"
+            );
+        }
+        Some((agreeing, all))
     }
 }
 
@@ -208,9 +247,8 @@ impl Writer {
     }
 
     fn retry_at(&self) -> Instant {
-        // Without a failure there is nothing to wait for; an hour is as good as never.
-        self.wait
-            .map_or_else(|| Instant::now() + Duration::from_secs(3600), |(_, at)| at)
+        let look = Instant::now() + LOOK;
+        self.wait.map_or(look, |(_, at)| at.min(look))
     }
 
     async fn write(&mut self, uid: &str, seen: &status::Seen<'_>) {

@@ -11,6 +11,9 @@ use crate::uplink::Uplink;
 /// Condition type: whether the director holds every VIP as wanted.
 const CONDITION_DIRECTOR: &str = "DirectorComplete";
 
+/// Condition type: whether all directors hold the same table.
+const CONDITION_AGREEMENT: &str = "DirectorsAgree";
+
 /// What the start of the speaker found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -47,6 +50,8 @@ pub(super) struct Seen<'a> {
     pub(super) health: &'a Health,
     pub(super) uplink: Option<&'a Reading>,
     pub(super) vips: usize,
+    /// How many directors agree with the own one, and of how many, if not all for a while.
+    pub(super) apart: Option<(usize, usize)>,
     pub(super) stopping: bool,
 }
 
@@ -68,6 +73,12 @@ impl Seen<'_> {
                 uplink.name
             );
             return Some(Trouble::new("UplinkDown", message));
+        }
+        if self.uplink.is_some_and(|reading| reading.answers_for_all) {
+            let message = "kube-proxy runs in ipvs mode without strictARP, so this node answers ARP \
+                for every VIP, whoever owns it; set ipvs.strictARP: true in kube-proxy's \
+                configuration and restart it";
+            return Some(Trouble::new("StrictARPOff", message));
         }
         let error = self.health.error.as_ref()?;
         let message = format!("the director is not as it should be, it is tried on: {error}");
@@ -93,6 +104,7 @@ pub(super) fn status(seen: &Seen, before: Option<&SpeakerStatus>) -> SpeakerStat
         .is_some_and(|(mode, _)| *mode == VipMode::DirectRouting)
     {
         conditions.push(director(seen.health, before));
+        conditions.push(agreement(seen.apart, before));
     }
     let (mode, mode_reason) = match &seen.facts.mode {
         Some((mode, reason)) => (Some(*mode), cut(reason, 1024)),
@@ -125,6 +137,26 @@ fn director(health: &Health, before: Option<&SpeakerStatus>) -> Condition {
         some.join("; ")
     );
     condition(CONDITION_DIRECTOR, "False", "VIPsRefused", &message, before)
+}
+
+/// Whether all directors hold the same table, as far as their digests tell.
+fn agreement(apart: Option<(usize, usize)>, before: Option<&SpeakerStatus>) -> Condition {
+    let Some((agreeing, all)) = apart else {
+        let message = "all directors that are heard hold the same table";
+        return condition(CONDITION_AGREEMENT, "True", "SameTable", message, before);
+    };
+    let message = format!(
+        "only {agreeing} of {all} directors hold the table that this one holds; connections may \
+         be reset when a VIP moves between two that differ. See the condition {CONDITION_DIRECTOR} \
+         of all Speakers, and whether all speakers reach the API server and have one version"
+    );
+    condition(
+        CONDITION_AGREEMENT,
+        "False",
+        "TablesDiffer",
+        &message,
+        before,
+    )
 }
 
 /// A condition whose time is that of the one before, if that said the same.

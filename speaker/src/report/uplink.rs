@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use lightship_crds::{MAX_UPLINK_ADDRESSES, SpeakerUplink};
-use lightship_netio::{Address, DefaultRoute, Family, Link, Result, Rtnl};
+use lightship_netio::{Address, DefaultRoute, Family, Link, Result, Rtnl, sysctl};
 
 use crate::uplink::Uplink;
 
@@ -13,7 +13,13 @@ pub(super) struct Reading {
     pub(super) uplink: SpeakerUplink,
     /// Frames can pass.
     pub(super) carrier: bool,
+    /// The kernel answers ARP for every VIP here, whoever owns it: kube-proxy in ipvs mode makes
+    /// VIPs addresses of the host, and runs without `strictARP`.
+    pub(super) answers_for_all: bool,
 }
+
+/// The interface on which kube-proxy in ipvs mode keeps the Services' addresses.
+const KUBE_IPVS: &str = "kube-ipvs0";
 
 /// Reads the uplink; none when it is gone.
 pub(super) async fn read(uplink: &Uplink) -> Result<Option<Reading>> {
@@ -24,7 +30,21 @@ pub(super) async fn read(uplink: &Uplink) -> Result<Option<Reading>> {
     let addresses = rtnl.addresses().await?;
     let mut routes = rtnl.default_routes(Family::V4).await?;
     routes.extend(rtnl.default_routes(Family::V6).await?);
-    Ok(Some(compose(&link, &addresses, &routes)))
+    let mut reading = compose(&link, &addresses, &routes);
+    if rtnl.link_by_name(KUBE_IPVS).await?.is_some() {
+        reading.answers_for_all = !strict_arp(
+            sysctl::read("net/ipv4/conf/all/arp_ignore")?.as_deref(),
+            sysctl::read(&format!("net/ipv4/conf/{}/arp_ignore", link.name))?.as_deref(),
+        );
+    }
+    Ok(Some(reading))
+}
+
+/// Whether ARP is answered only for addresses of the interface that is asked on: the greater
+/// of both values counts (Documentation/networking/ip-sysctl.rst).
+fn strict_arp(all: Option<&str>, own: Option<&str>) -> bool {
+    let value = |text: Option<&str>| text.and_then(|t| t.parse::<u32>().ok()).unwrap_or(0);
+    value(all).max(value(own)) > 0
 }
 
 /// In a fixed order, so that what did not change looks the same.
@@ -54,6 +74,7 @@ fn compose(link: &Link, addresses: &[Address], routes: &[DefaultRoute]) -> Readi
             gateways: gateways.iter().map(ToString::to_string).collect(),
         },
         carrier: link.has_carrier(),
+        answers_for_all: false,
     }
 }
 

@@ -9,24 +9,16 @@ mod lifecycle;
 mod shared;
 #[path = "datapath/spread.rs"]
 mod spread;
+#[path = "datapath/unchanged.rs"]
+mod unchanged;
 #[path = "datapath/upkeep.rs"]
 mod upkeep;
 
 use std::process::ExitCode;
 
-use lightship_lab::addressing::Families;
-use lightship_lab::options::Options;
-
 fn main() -> ExitCode {
-    let options = match Options::resolve(3, None, None, Families::Dual, true) {
-        Ok(options) => options,
-        Err(error) => {
-            eprintln!("these tests cannot run here: {error:#}");
-            return ExitCode::FAILURE;
-        }
-    };
     common::main(
-        &options,
+        None,
         &[
             ("every_director_holds_the_same_table", spread::same_table),
             ("connections_spread_and_the_client_is_seen", spread::spread),
@@ -41,12 +33,17 @@ fn main() -> ExitCode {
             ("a_changed_type_leaves_no_trace", lifecycle::type_change),
             ("the_kernel_never_answers_for_a_vip", lifecycle::silence),
             ("a_restarted_speaker_adopts", lifecycle::adoption),
+            ("source_ranges_keep_others_out", unchanged::source_ranges),
             ("upkeep_what_is_changed_by_hand_is_mended", upkeep::drift),
             ("upkeep_a_refused_vip_hurts_no_other", upkeep::refused),
             ("upkeep_cleanup_leaves_nothing", upkeep::cleanup),
             ("a_stopped_speaker_loses_nothing", failover::planned),
             ("a_killed_speaker_loses_nothing", failover::killed),
             ("a_crash_costs_only_its_own", failover::crash),
+            (
+                "a_crash_of_a_backend_resets_its_own",
+                failover::backend_crash,
+            ),
             (
                 "a_crash_without_the_api_server",
                 failover::crash_without_api,

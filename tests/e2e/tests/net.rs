@@ -13,20 +13,11 @@ mod speakers;
 
 use std::process::ExitCode;
 
-use lightship_lab::addressing::Families;
-use lightship_lab::options::{Options, SubstrateKind};
+use lightship_lab::options::SubstrateKind;
 
 fn main() -> ExitCode {
-    let substrate = Some(SubstrateKind::Netns);
-    let options = match Options::resolve(3, substrate, None, Families::Dual, true) {
-        Ok(options) => options,
-        Err(error) => {
-            eprintln!("these tests cannot run here: {error:#}");
-            return ExitCode::FAILURE;
-        }
-    };
     common::main(
-        &options,
+        Some(SubstrateKind::Netns),
         &[
             ("the_mode_is_chosen_and_said", modes::chosen_and_said),
             (

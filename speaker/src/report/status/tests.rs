@@ -23,6 +23,7 @@ fn reading(carrier: bool) -> Reading {
             ..SpeakerUplink::default()
         },
         carrier,
+        answers_for_all: false,
     }
 }
 
@@ -42,6 +43,10 @@ fn the_first_trouble_that_matters_is_named() {
         },
     );
     let (up, down) = (reading(true), reading(false));
+    let loud = Reading {
+        answers_for_all: true,
+        ..reading(true)
+    };
     let starting = Facts::default();
     let waiting = Facts {
         trouble: Some(Trouble::new("UplinkMissing", "no interface")),
@@ -53,6 +58,7 @@ fn the_first_trouble_that_matters_is_named() {
         (&works, &bad, &up, false, ("False", "DirectorFailing")),
         (&works, &bad, &down, false, ("False", "UplinkDown")),
         (&works, &good, &up, true, ("False", "Stopped")),
+        (&works, &good, &loud, false, ("False", "StrictARPOff")),
         (&starting, &good, &up, false, ("False", "Starting")),
         (&waiting, &good, &up, false, ("False", "UplinkMissing")),
     ] {
@@ -61,6 +67,7 @@ fn the_first_trouble_that_matters_is_named() {
             health,
             uplink: Some(uplink),
             vips: 0,
+            apart: None,
             stopping,
         };
         let (status, reason) = ready(&seen);
@@ -76,6 +83,7 @@ fn a_condition_keeps_its_time_until_it_turns() {
         health: &health,
         uplink: Some(uplink),
         vips: 3,
+        apart: None,
         stopping: false,
     };
     let mut first = status(&seen(&up), None);
@@ -103,6 +111,7 @@ fn vips_that_the_kernel_refuses_are_named_but_the_speaker_is_ready() {
         health: &health,
         uplink: Some(&up),
         vips: 4,
+        apart: None,
         stopping: false,
     };
     let conditions = status(&seen, None).conditions;
@@ -124,6 +133,7 @@ fn what_is_written_equals_what_is_read_back() {
         health: &health,
         uplink: Some(&up),
         vips: 3,
+        apart: None,
         stopping: false,
     };
     let written = status(&seen, None);
@@ -132,6 +142,24 @@ fn what_is_written_equals_what_is_read_back() {
         serde_json::from_str::<SpeakerStatus>(&text).unwrap(),
         written
     );
+}
+
+#[test]
+fn directors_that_differ_are_told_of() {
+    let (facts, health, up) = (facts(), Health::default(), reading(true));
+    let seen = Seen {
+        facts: &facts,
+        health: &health,
+        uplink: Some(&up),
+        vips: 0,
+        apart: Some((1, 3)),
+        stopping: false,
+    };
+    let conditions = status(&seen, None).conditions;
+    let found = conditions.iter().find(|c| c.type_ == CONDITION_AGREEMENT);
+    let found = found.unwrap();
+    assert_eq!((&*found.status, &*found.reason), ("False", "TablesDiffer"));
+    assert!(found.message.contains("only 1 of 3"), "{}", found.message);
 }
 
 #[test]

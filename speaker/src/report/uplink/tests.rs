@@ -59,3 +59,15 @@ fn only_what_concerns_the_uplink_counts_and_in_a_fixed_order() {
     );
     assert_eq!(reading.uplink.gateways, ["192.0.2.1", "fe80::1"]);
 }
+
+#[test]
+fn the_greater_arp_ignore_counts() {
+    for (all, own, strict) in [
+        (Some("0"), Some("0"), false),
+        (Some("1"), Some("0"), true),
+        (Some("0"), Some("2"), true),
+        (None, None, false),
+    ] {
+        assert_eq!(strict_arp(all, own), strict, "{all:?} {own:?}");
+    }
+}

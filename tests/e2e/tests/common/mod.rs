@@ -14,16 +14,25 @@ use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
 use lightship_e2e::leftovers::Snapshot;
 use lightship_e2e::{scene, vip};
-use lightship_lab::options::Options;
+use lightship_lab::addressing::Families;
+use lightship_lab::options::{Options, SubstrateKind};
 use lightship_lab::progress::{self, Progress};
 use lightship_lab::{Lab, deps};
 
 /// A test: it gets a healthy lab with pods, and may break what [`scene::heal`] heals.
 pub(crate) type Test = fn(&mut Lab) -> Result<()>;
 
-/// Runs the tests of a file on a lab with those options.
-pub(crate) fn main(options: &Options, tests: &[(&'static str, Test)]) -> ExitCode {
+/// Runs the tests of a file on a lab of three dual-stack nodes on that substrate, or on the best
+/// that this machine has.
+pub(crate) fn main(substrate: Option<SubstrateKind>, tests: &[(&'static str, Test)]) -> ExitCode {
     let arguments = Arguments::from_args();
+    let options = match Options::resolve(3, substrate, None, Families::Dual, true) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("these tests cannot run here: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     let shared: Arc<Mutex<Option<Lab>>> = Arc::default();
     let trials = tests
         .iter()

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lightship_e2e::experiment::{self, Outcome, Plan};
+use lightship_e2e::experiment::{self, Outcome, Plan, Traffic};
 use lightship_e2e::scene::{self, Wish};
 use lightship_e2e::vip;
 use lightship_lab::{How, Lab};
@@ -41,6 +41,46 @@ pub(crate) fn crash_without_api(lab: &mut Lab) -> Result<()> {
         lab.start_api()?;
         moved_from(lab, vips[0], &outcome.owner)?;
         scene::heal_and_settle(lab, vips[0])
+    })
+}
+
+/// The kernel of a node is killed that serves but does not own: the director has entries for its
+/// connections and must not let them hang until the node leaves the table after half a minute.
+pub(crate) fn backend_crash(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &Wish::local("backend-crash").fresh(), |lab, vips| {
+        let owner = vip::owner(lab, vips[0])?;
+        let names = lab.node_names();
+        let Some(backend) = names.iter().find(|name| **name != owner) else {
+            anyhow::bail!("one node only");
+        };
+        let traffic = Traffic::start(lab, vips[0], FLOWS)?;
+        std::thread::sleep(Duration::from_secs(1));
+        let outcome = traffic.disturb(lab, backend, How::Crash, Duration::from_secs(8))?;
+        tell(&outcome);
+        ensure!(outcome.flows.opened == FLOWS, "{:?}", outcome.flows);
+        ensure!(
+            outcome.on_owner() > 0,
+            "nothing on {backend}: {:?}",
+            outcome.flows
+        );
+        ensure!(
+            outcome.kept_elsewhere() == outcome.elsewhere(),
+            "connections were lost though their node lives: {:?}",
+            outcome.flows
+        );
+        let reset = outcome.flows.lost.get(&format!("{backend}: reset"));
+        ensure!(
+            reset == Some(&outcome.on_owner()),
+            "not all of {} connections were reset: {:?}",
+            outcome.on_owner(),
+            outcome.flows
+        );
+        ensure!(
+            outcome.last_lost_ms() < 7_500.0,
+            "the last one hung for {:.0} ms",
+            outcome.last_lost_ms()
+        );
+        Ok(())
     })
 }
 

@@ -176,21 +176,21 @@ fn refused_on(lab: &mut Lab, broken: &str, route: &str) -> Result<()> {
     let outcome = (|| -> Result<()> {
         let addresses = lab.wait_addresses(wish.name, Duration::from_secs(20))?;
         let (v4, v6): (IpAddr, IpAddr) = (addresses[0].parse()?, addresses[1].parse()?);
-        let condition = |wanted: &str| {
+        let condition = |kind: &str, wanted: &str| {
             sh::wait_for(
-                &format!("DirectorComplete of {broken} is {wanted}"),
+                &format!("{kind} of {broken} is {wanted}"),
                 Duration::from_secs(40),
                 Duration::from_millis(200),
                 || {
                     let object = lab.kubectl_json(&["get", "speaker", broken])?;
                     let conditions = object["status"]["conditions"].as_array();
                     let mut conditions = conditions.into_iter().flatten();
-                    let found = conditions.find(|c| c["type"] == "DirectorComplete");
+                    let found = conditions.find(|c| c["type"] == kind);
                     Ok(found.filter(|c| c["status"] == wanted).cloned())
                 },
             )
         };
-        let said: Value = condition("False")?;
+        let said: Value = condition("DirectorComplete", "False")?;
         let message = said["message"].as_str().unwrap_or_default();
         eprintln!("    {message}");
         ensure!(
@@ -210,6 +210,7 @@ fn refused_on(lab: &mut Lab, broken: &str, route: &str) -> Result<()> {
         vip::wait(lab, v6, "shows that tables differ", limit, |vip| {
             vip.ready && vip.mode == "DirectRouting" && !vip.directors.starts_with('3')
         })?;
+        condition("DirectorsAgree", "False")?;
         for address in [v4, v6] {
             let mut last = None;
             let served = sh::wait_for(
@@ -228,7 +229,8 @@ fn refused_on(lab: &mut Lab, broken: &str, route: &str) -> Result<()> {
             eprintln!("    {address} of {owner}: {:?}", seen.nodes);
         }
         director::run(lab, broken, &["sh", "-c", &format!("ip route del {route}")])?;
-        condition("True")?;
+        condition("DirectorComplete", "True")?;
+        condition("DirectorsAgree", "True")?;
         let local = director::addresses(lab, broken)?;
         ensure!(local.contains(&v4), "{v4} is not back: {local:?}");
         let settled = vip::wait_settled(lab, v4, lab.node_names().len(), Duration::from_secs(20))?;
