@@ -88,8 +88,8 @@ pub struct Core {
     services: BTreeMap<ServiceId, Entry>,
     pools: BTreeMap<Arc<str>, PoolEntry>,
     vips: BTreeMap<String, Seen>,
-    /// VirtualIPs that may be other than they should be.
-    stale_vips: BTreeSet<String>,
+    /// VirtualIPs that may be other than they should be, and whether to write them in any case.
+    stale_vips: BTreeMap<String, bool>,
     namespaces: Namespaces,
     /// Addresses of each Node.
     nodes: BTreeMap<String, Vec<IpAddr>>,
@@ -121,6 +121,7 @@ impl Core {
     pub fn apply(&mut self, input: Input, clock: Clock) -> Vec<Action> {
         self.origin.get_or_insert(clock);
         self.now = Some(clock.wall);
+        self.pools_dirty |= self.allocator.wake(clock.mono);
         match input {
             Input::Services(change) => self.services_changed(change, clock),
             Input::Pools(change) => self.pools_changed(change),
@@ -129,7 +130,7 @@ impl Core {
             Input::Nodes(change) => self.nodes_changed(change),
             Input::Speakers(change) => self.speakers_changed(change),
             Input::Recheck(key) => self.recheck(&key),
-            Input::Tick => self.pools_dirty |= self.allocator.wake(clock.mono),
+            Input::Tick => {}
         }
         if !self.started && self.listed.all() {
             self.started = true;

@@ -44,7 +44,9 @@ impl ApiServer {
                 seen: Some(seen),
                 spec,
             } => {
-                let patch = json!({ "metadata": only(seen), "spec": spec });
+                let mut patch = json!({ "metadata": only(seen), "spec": spec });
+                // What is left out of a merge patch stays; null removes it.
+                patch["spec"]["onShrink"] = json!(spec.on_shrink);
                 let patch = Patch::Merge(patch);
                 self.vips().patch(name, &merge(), &patch).await?.metadata
             }

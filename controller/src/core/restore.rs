@@ -15,10 +15,12 @@ impl Core {
             Change::Applied(view) => {
                 let users = view.spec.services.clone();
                 let (name, seen) = seen(view);
+                let same = |before: &Seen| before.spec == seen.spec;
+                let known = self.vips.get(&name).is_some_and(same);
                 self.vips.insert(name.clone(), seen);
                 self.sync_vip_named(&name);
-                // Their status may have waited for it.
-                for user in users {
+                // Their status may have waited for it. Most changes are the speakers', though.
+                for user in users.into_iter().filter(|_| !known) {
                     self.sync_status(&ServiceId::new(user.namespace, user.name));
                 }
             }
@@ -81,22 +83,28 @@ impl Core {
         self.sync_vip_named(&virtual_ip_name(address));
     }
 
+    /// Has the VirtualIP of an address that somebody got just now written even if it is seen to
+    /// be as it should: its deletion may be under way, or wait for its turn.
+    pub(super) fn claim_vip(&mut self, address: IpAddr) {
+        self.stale_vips.insert(virtual_ip_name(address), true);
+    }
+
     /// Has a VirtualIP looked at once everything is decided: an address may pass from one hand
     /// to another, and back, within one decision.
     pub(super) fn sync_vip_named(&mut self, name: &str) {
         if self.started {
-            self.stale_vips.insert(name.to_owned());
+            self.stale_vips.entry(name.to_owned()).or_insert(false);
         }
     }
 
     /// Brings VirtualIPs in line with the holdings of the addresses that their names say.
     pub(super) fn write_vips(&mut self) {
-        for name in std::mem::take(&mut self.stale_vips) {
+        for (name, anew) in std::mem::take(&mut self.stale_vips) {
             let wanted = address_of(&name).and_then(|address| self.wanted(address));
             let seen = self.vips.get(&name);
             let revision = seen.map(|seen| seen.revision.clone());
             let write = match (wanted, seen) {
-                (Some(spec), Some(seen)) if seen.spec == spec => continue,
+                (Some(spec), Some(seen)) if seen.spec == spec && !anew => continue,
                 // The address of an object cannot be changed: it is made anew once this one is gone.
                 (Some(spec), Some(seen)) if seen.spec.address != spec.address => Write::DropVip {
                     name,

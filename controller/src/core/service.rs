@@ -12,6 +12,10 @@ use super::{Core, Entry, list};
 use crate::adapter;
 use crate::model::{Change, Clock, Demand, ServiceView, Subject, Verdict, Wish};
 
+/// The reason of a condition on a Service that holds nothing but what it claimed: its ingress
+/// is not ours.
+pub(super) const CLAIMED: &str = "Claimed";
+
 /// A verdict on a Service, and the event that a change to it is worth.
 pub(super) struct Judgement {
     verdict: Verdict,
@@ -124,6 +128,11 @@ impl Core {
             self.judge(id, None);
             return;
         }
+        if !self.namespaces.contains_key(&*id.namespace) && self.all_of(id).is_empty() {
+            // Its labels decide which pools are open. They come next, by another watch.
+            self.services.insert(id.clone(), entry);
+            return;
+        }
         let subject = Subject::Service {
             id: id.clone(),
             uid: view.uid.clone(),
@@ -156,7 +165,7 @@ impl Core {
             .allocator
             .claim(id, &view.claims, &view.sharing, &closed, clock.mono);
         lacks.extend(self.claimed(&subject, &claims));
-        judgement = self.judge_claims(id, judgement, &claims);
+        judgement = self.judge_claims(id, judgement, &claims, &closed);
         self.waiting.set(id, view.created, lacks);
         self.services.insert(id.clone(), entry);
         self.judge(id, judgement);
@@ -190,14 +199,20 @@ impl Core {
                         texts.join("; ")
                     );
                     let judgement = Judgement::new(true, "AdditionalAssignFailed", note);
-                    return (judgement.told(false), lacks(&pools));
+                    return (
+                        judgement.told(false),
+                        lacks(&pools, view.sharing.key.is_some()),
+                    );
                 }
                 (self.kept(&assignment.addresses, closed), Vec::new())
             }
             Err(refusal) => {
                 let note = self.refused(id, &refusal.to_string());
                 let judgement = Judgement::new(false, "AllocationFailed", note);
-                (judgement.told(true), lacks_of(&refusal))
+                (
+                    judgement.told(true),
+                    lacks_of(&refusal, view.sharing.key.is_some()),
+                )
             }
         }
     }
@@ -225,12 +240,21 @@ impl Core {
         id: &ServiceId,
         judgement: Option<Judgement>,
         claims: &Claims,
+        closed: &BTreeMap<Arc<str>, String>,
     ) -> Option<Judgement> {
         let refused: Vec<_> = claims.refused.iter().map(Considered::to_string).collect();
         let mut parts = Vec::new();
         let claimed = self.allocator.claimed_by(id);
         if !claimed.is_empty() {
             parts.push(format!("{} claimed by spec.externalIPs", list(claimed)));
+        }
+        let kept: Vec<_> = claimed
+            .iter()
+            .filter_map(|address| self.allocator.stray(*address, closed, true))
+            .map(|why| why.to_string())
+            .collect();
+        if !kept.is_empty() {
+            parts.push(format!("kept, although its pool: {}", kept.join("; ")));
         }
         if !refused.is_empty() {
             parts.push(format!("spec.externalIPs refused: {}", refused.join("; ")));
@@ -241,11 +265,16 @@ impl Core {
         let text = parts.join("; ");
         let well = refused.is_empty();
         match judgement {
-            None if well => Some(Judgement::new(true, "Assigned", text)),
+            None if well && kept.is_empty() => Some(Judgement::new(true, CLAIMED, text)),
+            None if well => Some(Judgement::new(true, "KeptOutsidePool", text).told(true)),
             None => Some(Judgement::new(false, "ExternalIPRefused", text).told(true)),
             Some(mut judgement) => {
                 let message = &mut judgement.verdict.message;
                 *message = format!("{message}; {text}");
+                if well && !kept.is_empty() && judgement.verdict.met {
+                    judgement.verdict.reason = "KeptOutsidePool".into();
+                    judgement = judgement.told(true);
+                }
                 if !well && judgement.verdict.met {
                     judgement.verdict.met = false;
                     judgement.verdict.reason = "ExternalIPRefused".into();
@@ -262,13 +291,13 @@ impl Core {
         }
         for address in &claims.added {
             self.pools_dirty = true;
-            self.sync_vip(*address);
+            self.claim_vip(*address);
         }
         if !claims.added.is_empty() {
             let note = format!("claims {} by spec.externalIPs", list(&claims.added));
             self.notify(subject.clone(), false, "IPAllocated", note);
         }
-        lacks(&claims.refused)
+        lacks(&claims.refused, false)
     }
 
     /// Restricted pools that are not for this Service.
@@ -302,7 +331,7 @@ impl Core {
         }
         for address in &assignment.added {
             self.pools_dirty = true;
-            self.sync_vip(*address);
+            self.claim_vip(*address);
         }
         if let Some(pool) = assignment
             .added

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use lightship_ipam::ServiceId;
 
+use super::service::CLAIMED;
 use super::{Core, Entry};
 use crate::model::{Action, Demand, Revision, Told, Write};
 
@@ -55,11 +56,8 @@ impl Core {
         }
         // Whose addresses these are can be told by our own word on them, even if their pool is
         // gone.
-        let assigned = entry
-            .view
-            .told
-            .as_ref()
-            .is_some_and(|told| told.verdict.met);
+        let said = entry.view.told.as_ref().map(|told| &told.verdict);
+        let assigned = said.is_some_and(|verdict| verdict.met && verdict.reason != CLAIMED);
         let mut addresses = seen.iter().filter_map(|entry| entry.ip);
         let was_ours = assigned || addresses.clone().any(|ip| self.stands(ip, id));
         if entry.view.demand == Demand::Nothing {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use lightship_ipam::{Considered, Family, Refusal, ServiceId, Why};
@@ -18,6 +19,8 @@ pub(super) enum Lack {
     Address(IpAddr),
     /// Any address of a family of a pool.
     Pool(Arc<str>, Family),
+    /// The same for one that might share it.
+    Room(Arc<str>, Family),
 }
 
 /// Age and name, so that the oldest comes first.
@@ -54,6 +57,18 @@ impl Waiting {
         self.lacks.insert(id.clone(), (created, lacks));
     }
 
+    /// Who comes after this one in a queue.
+    fn after(&self, lack: &Lack, turn: Option<&Turn>) -> Option<Turn> {
+        let queue = self.queues.get(lack)?;
+        let next = match turn {
+            None => queue.first(),
+            Some(turn) => queue
+                .range((Bound::Excluded(turn), Bound::Unbounded))
+                .next(),
+        };
+        next.cloned()
+    }
+
     fn free(&mut self, lack: Lack) {
         if self.queues.contains_key(&lack) {
             self.freed.insert(lack);
@@ -62,8 +77,11 @@ impl Waiting {
 }
 
 /// What would have to become free for a request to succeed.
-pub(super) fn lacks(considered: &[Considered]) -> Vec<Lack> {
+pub(super) fn lacks(considered: &[Considered], shares: bool) -> Vec<Lack> {
     let lack = |considered: &Considered| match &considered.why {
+        Why::Exhausted { family, .. } if shares => {
+            Some(Lack::Room(considered.pool.clone(), *family))
+        }
         Why::Exhausted { family, .. } => Some(Lack::Pool(considered.pool.clone(), *family)),
         Why::Taken { address, .. } => Some(Lack::Address(*address)),
         _ => None,
@@ -72,9 +90,9 @@ pub(super) fn lacks(considered: &[Considered]) -> Vec<Lack> {
 }
 
 /// The same of a refusal.
-pub(super) fn lacks_of(refusal: &Refusal) -> Vec<Lack> {
+pub(super) fn lacks_of(refusal: &Refusal, shares: bool) -> Vec<Lack> {
     match refusal {
-        Refusal::Considered(considered) => lacks(considered),
+        Refusal::Considered(considered) => lacks(considered, shares),
         _ => Vec::new(),
     }
 }
@@ -84,32 +102,32 @@ impl Core {
     pub(super) fn wake_for(&mut self, address: IpAddr) {
         self.waiting.free(Lack::Address(address));
         if let Some(pool) = self.allocator.pools().covering(address) {
-            let lack = Lack::Pool(pool.spec.name.clone(), Family::of(address));
-            self.waiting.free(lack);
+            let (name, family) = (pool.spec.name.clone(), Family::of(address));
+            self.waiting.free(Lack::Pool(name.clone(), family));
+            self.waiting.free(Lack::Room(name, family));
         }
     }
 
     /// Looks at the Services that wait for what became free, oldest first.
     pub(super) fn serve_waiting(&mut self, clock: Clock) {
         while let Some(lack) = self.waiting.freed.pop_first() {
-            let queue = self.waiting.queues.get(&lack).cloned().unwrap_or_default();
-            for (_, id) in queue {
-                if self.is_over(&lack, &id) {
-                    continue;
+            let mut turn = None;
+            while let Some(next) = self.waiting.after(&lack, turn.as_ref()) {
+                if self.is_over(&lack) {
+                    break;
                 }
-                self.reconcile(&id, clock);
+                self.reconcile(&next.1, clock);
+                turn = Some(next);
             }
         }
     }
 
-    /// Whether those before it have used up what this Service waits for. One that shares might
-    /// still find room, and one that waits for an address be told who has it now.
-    fn is_over(&self, lack: &Lack, id: &ServiceId) -> bool {
-        let Lack::Pool(pool, family) = lack else {
-            return false;
-        };
-        let entry = self.services.get(id);
-        let shares = entry.is_some_and(|entry| entry.view.sharing.key.is_some());
-        !shares && self.allocator.usage(pool, *family).available == 0
+    /// Whether those before have used up what the others wait for. Those that wait for one
+    /// address are told who has it now.
+    fn is_over(&self, lack: &Lack) -> bool {
+        match lack {
+            Lack::Pool(pool, family) => self.allocator.usage(pool, *family).available == 0,
+            Lack::Address(_) | Lack::Room(..) => false,
+        }
     }
 }

@@ -239,6 +239,8 @@ impl Allocator {
             let clash = self.clash(service, sharing, address, true);
             let why = match clash {
                 Some((by, clash)) => Some(Why::Taken { address, by, clash }),
+                // Two pools that overlap by mistake must not cost their holders anything.
+                None if self.pools.is_disputed(address) => None,
                 None if holding.on_shrink == OnShrink::Reallocate => {
                     let claimed = held.claims.contains(&address);
                     self.stray(address, closed, claimed)

@@ -149,6 +149,8 @@ pub struct Pools {
     by_name: BTreeMap<Arc<str>, Pool>,
     /// Per family: first number of each usable range, with the range and its pool.
     index: [BTreeMap<u128, (AddrRange, Arc<str>)>; 2],
+    /// Ranges out of use because of an overlap.
+    disputed: Vec<AddrRange>,
 }
 
 impl Pools {
@@ -176,6 +178,7 @@ impl Pools {
             };
             if let Some((other, pool)) = self.clash(&range) {
                 let own = pool == spec.name;
+                self.disputed.push(range);
                 problems.push(PoolProblem::Overlap {
                     range,
                     other,
@@ -213,6 +216,11 @@ impl Pools {
         let index = &self.index[Family::of(address).index()];
         let (_, (range, pool)) = index.range(..=number(address)).next_back()?;
         range.contains(address).then(|| self.by_name.get(pool))?
+    }
+
+    /// Whether the address lies in a range that is out of use because it overlaps another.
+    pub fn is_disputed(&self, address: IpAddr) -> bool {
+        self.disputed.iter().any(|range| range.contains(address))
     }
 
     /// A pool by name.

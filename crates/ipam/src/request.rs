@@ -40,7 +40,7 @@ pub enum Policy {
     Single,
     /// One address of each family if some pool has both, else one.
     PreferDual,
-    /// One address of each family from one pool, or nothing.
+    /// One address of each family from one pool; nothing new otherwise.
     RequireDual,
 }
 

@@ -87,7 +87,7 @@ impl Resting {
     }
 
     /// The rests of a pool, the one that ends last first.
-    pub(crate) fn of_pool(&self, pool: &str) -> impl Iterator<Item = (IpAddr, &Rest)> {
+    pub(crate) fn of_pool(&self, pool: &str) -> impl DoubleEndedIterator<Item = (IpAddr, &Rest)> {
         let order = self.pools.get(pool).into_iter();
         let order = order.flat_map(|of_pool| of_pool.order.iter().rev());
         order.filter_map(|(_, address)| Some((*address, self.rests.get(address)?)))

@@ -80,3 +80,91 @@ fn requiring_both_families_and_then_one_keeps_the_address() {
     assert_eq!(w.shows("a"), ["192.0.2.1"]);
     assert_eq!(w.vip_names(), ["192.0.2.1"]);
 }
+
+#[test]
+fn requiring_both_families_later_moves_to_a_pool_that_has_them() {
+    use lightship_ipam::{Family, Policy};
+    let dual = |policy| Wish {
+        families: vec![Family::V4, Family::V6],
+        policy,
+        ..wish()
+    };
+    let pools = vec![pool("a", 1, &["192.0.2.0/28"])];
+    let mut w = World::started(pools);
+    w.put(service(
+        "s",
+        10,
+        Demand::Addresses(dual(Policy::PreferDual)),
+    ));
+    assert_eq!(w.shows("s"), ["192.0.2.0"]);
+    assert_eq!(w.told("s").1, "AdditionalAssignFailed");
+    w.put(service(
+        "s",
+        10,
+        Demand::Addresses(dual(Policy::RequireDual)),
+    ));
+    assert_eq!(
+        (w.shows("s"), w.told("s").0),
+        (vec!["192.0.2.0".into()], false)
+    );
+    w.put_pool(pool("b", 2, &["198.51.100.0/28", "2001:db8::/120"]));
+    assert_eq!(w.shows("s"), ["198.51.100.0", "2001:db8::"]);
+}
+
+#[test]
+fn preferring_both_is_told_once() {
+    use lightship_ipam::{Family, Policy};
+    let wish = Wish {
+        families: vec![Family::V4, Family::V6],
+        policy: Policy::PreferDual,
+        ..wish()
+    };
+    let mut w = World::started(vec![
+        pool("a", 1, &["192.0.2.0/28"]),
+        pool("b", 2, &["198.51.100.0/28"]),
+    ]);
+    w.put(service("s", 10, Demand::Addresses(wish)));
+    let told = w.heard();
+    assert_eq!(told.len(), 2, "{told:?}");
+}
+
+#[test]
+fn a_service_waits_for_the_labels_of_its_namespace() {
+    let rules = serde_json::json!({ "namespaceSelectors": [{ "matchLabels": { "tenant": "a" } }] });
+    let mut gold = pool("z-gold", 1, &["198.51.100.1/32"]);
+    gold.allocation = Some(serde_json::from_value(rules).unwrap());
+    gold.spec.pinned = Some(1);
+    let mut w = World::started(vec![gold, pool("a-rest", 2, &["192.0.2.0/28"])]);
+    let there = ServiceId::new("t1", "web");
+    let view = ServiceView {
+        id: there.clone(),
+        ..wants("web", 10)
+    };
+    w.services.insert(there.clone(), view.clone());
+    w.feed(Input::Services(Change::Applied(view)));
+    assert!(w.services[&there].ingress.is_empty() && w.heard().is_empty());
+    let labels: BTreeMap<_, _> = [("tenant".to_owned(), "a".to_owned())].into();
+    let name = "t1".into();
+    w.feed(Input::Namespaces(Change::Applied(NamespaceView {
+        name,
+        labels,
+    })));
+    assert_eq!(w.services[&there].ingress, [shown("198.51.100.1")]);
+}
+
+#[test]
+fn what_another_load_balancer_shows_stays_beside_a_claim() {
+    let mut open = pool("open", 1, &["192.0.2.1-192.0.2.9"]);
+    open.spec.external_ips = true;
+    let mut w = World::started(vec![open]);
+    w.put(ServiceView {
+        claims: vec!["192.0.2.8".parse().unwrap()],
+        ..service("x", 10, Demand::Nothing)
+    });
+    assert_eq!(w.vip_names(), ["192.0.2.8"]);
+    let view = w.services.get_mut(&id("x")).unwrap();
+    view.ingress = vec![shown("203.0.113.5")];
+    let view = view.clone();
+    w.feed(Input::Services(Change::Applied(view)));
+    assert_eq!(w.shows("x"), ["203.0.113.5"]);
+}

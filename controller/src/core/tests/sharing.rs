@@ -114,7 +114,7 @@ fn claims_of_any_service_become_virtual_ips() {
         w.told("x"),
         (
             true,
-            "Assigned".into(),
+            "Claimed".into(),
             "192.0.2.5 claimed by spec.externalIPs".into()
         )
     );
@@ -142,7 +142,7 @@ fn claims_of_any_service_become_virtual_ips() {
     w.put_pool(opened);
     assert_eq!(w.vips["198.51.100.7"].used_by, "shop/z");
     w.put_pool(pool("shut", 2, &["198.51.100.0/24"]));
-    assert_eq!(w.told("z").1, "Assigned");
+    assert_eq!(w.told("z").1, "KeptOutsidePool");
 }
 
 #[test]

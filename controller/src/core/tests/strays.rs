@@ -161,3 +161,36 @@ fn hashed_pools_give_a_service_its_address_again() {
     w.put(wants("a", 20));
     assert_eq!(w.shows("a"), before);
 }
+
+#[test]
+fn a_mistake_in_an_older_pool_costs_the_holders_of_another_nothing() {
+    let mut newer = wants_back(&["198.51.100.0/28"]);
+    newer.spec.created = 9;
+    let mut w = World::started(vec![pool("old", 1, &["192.0.2.0/28"]), newer]);
+    let mut wish = wish();
+    wish.pool = Some("lan".into());
+    w.put(service("a", 10, Demand::Addresses(wish)));
+    assert_eq!(w.shows("a"), ["198.51.100.0"]);
+    w.put_pool(pool(
+        "old",
+        1,
+        &["192.0.2.0/28", "198.51.100.8-198.51.100.20"],
+    ));
+    assert_eq!(w.shows("a"), ["198.51.100.0"]);
+    assert_eq!(w.ready("lan").0, "False");
+}
+
+#[test]
+fn an_address_rests_while_another_pool_has_one_that_does_not() {
+    let mut first = pool("a", 1, &["192.0.2.1/32"]);
+    first.spec.reuse_delay = Duration::from_secs(60);
+    let mut w = World::started(vec![first, pool("b", 2, &["198.51.100.1/32"])]);
+    w.put(wants("one", 10));
+    w.delete("one");
+    w.put(wants("two", 11));
+    w.put(wants("three", 12));
+    assert_eq!(
+        (w.shows("two"), w.shows("three")),
+        (vec!["198.51.100.1".into()], vec!["192.0.2.1".into()])
+    );
+}

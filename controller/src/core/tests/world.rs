@@ -125,7 +125,11 @@ impl World {
         self.feed(Input::Services(Change::Listed(
             self.services.values().cloned().collect(),
         )));
-        self.feed(Input::Namespaces(Change::Listed(vec![])));
+        let shop = NamespaceView {
+            name: "shop".into(),
+            labels: BTreeMap::new(),
+        };
+        self.feed(Input::Namespaces(Change::Listed(vec![shop])));
         self.feed(Input::Nodes(Change::Listed(self.nodes.clone())));
         self.feed(Input::Speakers(Change::Listed(self.speakers.clone())));
         assert!(!self.core.ready() && self.writes.is_empty());

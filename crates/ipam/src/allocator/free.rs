@@ -9,16 +9,26 @@ use crate::pool::{Order, Pool};
 use crate::request::{ServiceId, Why};
 use crate::sharing::Sharing;
 
+/// Which addresses come into question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pick {
+    /// Those that do not rest.
+    Rested,
+    /// All of them.
+    Any,
+}
+
 impl Allocator {
     /// The address a Service gets from a pool: the lowest that is free or that it may share, or
-    /// in a hashed pool the first free one from its own place. One that rests comes last,
-    /// unless in a hashed pool the Service itself held it.
+    /// in a hashed pool the first free one from its own place. Of those that rest, the one
+    /// that has done so longest; in a hashed pool first of all one that the Service itself held.
     pub(super) fn free(
         &self,
         pool: &Pool,
         family: Family,
         service: &ServiceId,
         sharing: &Sharing,
+        pick: Pick,
     ) -> Result<IpAddr, Why> {
         let ranges = pool.ranges(family);
         if ranges.is_empty() {
@@ -37,15 +47,27 @@ impl Allocator {
             true => from_place_of(service, pool, family),
             false => ranges.iter().map(|range| range.bounds()).collect(),
         };
-        for set in [&self.busy, &self.taken] {
-            let gaps = segments.iter();
-            let mut gaps =
-                gaps.filter_map(|bounds| self.gap(&set[family.index()], pool, family, *bounds));
-            // Where the order is by number, the lower of both.
-            match (gaps.next().map(|gap| family.address(gap)), shared) {
-                (Some(free), Some(shared)) => return Ok(free.min(shared)),
-                (Some(address), None) | (None, Some(address)) => return Ok(address),
-                (None, None) => {}
+        let gap = |set: &Intervals| {
+            let mut gaps = segments.iter();
+            gaps.find_map(|bounds| self.gap(set, pool, family, *bounds))
+                .map(|gap| family.address(gap))
+        };
+        // Where the order is by number, the lower of both.
+        match (gap(&self.busy[family.index()]), shared) {
+            (Some(free), Some(shared)) => return Ok(free.min(shared)),
+            (Some(address), None) | (None, Some(address)) => return Ok(address),
+            (None, None) => {}
+        }
+        if pick == Pick::Any {
+            let mut resting = self
+                .resting
+                .of_pool(&pool.spec.name)
+                .map(|(address, _)| address);
+            let fits = |a: &IpAddr| Family::of(*a) == family && self.offers(pool, *a);
+            // One that was released while another pool covered it is not in this pool's list.
+            let longest = resting.rfind(fits);
+            if let Some(address) = longest.or_else(|| gap(&self.taken[family.index()])) {
+                return Ok(address);
             }
         }
         let total = self.total(pool, family);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::free::Pick;
 use super::{Allocator, considered};
 use crate::family::Family;
 use crate::pool::Pool;
@@ -54,6 +55,21 @@ impl Allocator {
         }
         let mut plan = request.addresses.clone();
         in_order_of(&mut plan, &request.families);
+        if let [first, second] = plan[..]
+            && !plan
+                .iter()
+                .all(|address| self.held_by(service).contains(address))
+        {
+            let name = |address| self.pools.covering(address).map(|pool| &*pool.spec.name);
+            if let (Some(one), Some(other)) = (name(first), name(second))
+                && one != other
+            {
+                let fault = format!(
+                    "{first} is of pool \"{one}\", but {second} of pool \"{other}\"; ask for addresses of one pool"
+                );
+                return Err(Refusal::Invalid(fault));
+            }
+        }
         Ok(plan)
     }
 
@@ -100,7 +116,9 @@ impl Allocator {
                 let closed = request.closed.get(&pool.spec.name);
                 let address = match closed {
                     Some(reason) => Err(Why::Closed(reason.clone())),
-                    None => self.free(pool, family, service, &request.sharing),
+                    None => self
+                        .free(pool, family, service, &request.sharing, Pick::Rested)
+                        .or_else(|_| self.free(pool, family, service, &request.sharing, Pick::Any)),
                 };
                 address.map_err(|why| considered(pool, why))
             });
@@ -113,13 +131,15 @@ impl Allocator {
                 Some(Err(fault)) => vec![fault],
                 None => Vec::new(),
             };
-            return match request.policy {
-                Policy::RequireDual if faults.is_empty() => {
-                    let name = self.held.get(kept).map(|held| held.pool.clone());
-                    Err(self.unknown(&name.unwrap_or_default()))
-                }
-                Policy::RequireDual => Err(Refusal::Considered(faults)),
-                _ => Ok((plan, Some((family, faults)))),
+            if request.policy != Policy::RequireDual {
+                return Ok((plan, Some((family, faults))));
+            }
+            // Both from another pool, before it goes without; then it keeps what it has.
+            let pools = self.candidates(request)?;
+            let both = self.first_fit(&pools, wanted, service, request);
+            return match both {
+                Ok(addresses) => Ok((addresses, None)),
+                Err(faults) => Err(Refusal::Considered(faults)),
             };
         }
 
@@ -133,6 +153,12 @@ impl Allocator {
             Err(faults) => {
                 for (position, family) in missing.iter().enumerate() {
                     if let Ok(addresses) = self.first_fit(&pools, &[*family], service, request) {
+                        // As the other one could come from no other pool than this.
+                        let pool = addresses.first().and_then(|a| self.pools.covering(*a));
+                        let of_pool = |fault: &Considered| {
+                            pool.is_some_and(|pool| pool.spec.name == fault.pool)
+                        };
+                        let faults = faults.into_iter().filter(of_pool).collect();
                         return Ok((addresses, Some((missing[1 - position], faults))));
                     }
                 }
@@ -173,7 +199,8 @@ impl Allocator {
         Ok(pools)
     }
 
-    /// One free address of each family from the first pool that has them all.
+    /// One free address of each family from the first pool that has them all; those that rest
+    /// only when no pool has others.
     fn first_fit(
         &self,
         pools: &[(&Pool, Option<Why>)],
@@ -182,17 +209,19 @@ impl Allocator {
         request: &Request,
     ) -> Result<Vec<IpAddr>, Vec<Considered>> {
         let mut faults = Vec::new();
-        for (pool, out) in pools {
-            let found = match out {
-                Some(why) => Err(why.clone()),
-                None => families
-                    .iter()
-                    .map(|family| self.free(pool, *family, service, &request.sharing))
-                    .collect(),
-            };
-            match found {
-                Ok(addresses) => return Ok(addresses),
-                Err(why) => faults.push(considered(pool, why)),
+        for pick in [Pick::Rested, Pick::Any] {
+            faults.clear();
+            for (pool, out) in pools {
+                let free =
+                    |family: &Family| self.free(pool, *family, service, &request.sharing, pick);
+                let found = match out {
+                    Some(why) => Err(why.clone()),
+                    None => families.iter().map(free).collect(),
+                };
+                match found {
+                    Ok(addresses) => return Ok(addresses),
+                    Err(why) => faults.push(considered(pool, why)),
+                }
             }
         }
         Err(faults)

@@ -138,7 +138,7 @@ pub(crate) fn external_ips(cluster: &mut Cluster) -> Result<()> {
     kubectl.assigned(
         "ext",
         "True",
-        "Assigned",
+        "Claimed",
         &["192.0.2.9 claimed by spec.externalIPs"],
     )?;
     kubectl.apply(&claiming("late", &["192.0.2.9", "192.0.2.0"]))?;

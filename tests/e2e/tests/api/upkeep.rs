@@ -118,7 +118,20 @@ pub(crate) fn reallocated(cluster: &mut Cluster) -> Result<()> {
         "AllocationFailed",
         &["does not contain 192.0.2.1"],
     )?;
-    kubectl.has_vips(&["192.0.2.8"])
+    kubectl.has_vips(&["192.0.2.8"])?;
+    // Back to Keep, for good: then even the end of the pool and of the controller costs nothing.
+    kubectl.apply(&pool("lan", &["192.0.2.8/29"]))?;
+    kubectl.wait("the VirtualIP says Keep", |kubectl| {
+        let vip = kubectl.json(&["get", "virtualip", "192.0.2.8"])?;
+        Ok(vip["spec"]["onShrink"].is_null())
+    })?;
+    kubectl.run(&["delete", "addresspool", "lan"])?;
+    cluster.kill_controller();
+    cluster.start_controller()?;
+    cluster
+        .kubectl
+        .assigned("web", "True", "KeptOutsidePool", &[])?;
+    cluster.kubectl.has("web", &["192.0.2.8"])
 }
 
 /// What is a node's, a router's or a network's own is said and not given away.
