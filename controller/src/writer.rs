@@ -49,6 +49,10 @@ const LONGEST: Duration = Duration::from_secs(30);
 const CALM: Duration = Duration::from_secs(60);
 const FREE: u32 = 5;
 
+/// Shortest time between two writes of one pool's status. It counts addresses, and a
+/// thousand Services must not cost a thousand reports.
+const POOL_PACE: Duration = Duration::from_millis(500);
+
 /// A write that succeeded not long ago.
 #[derive(Debug)]
 struct Recent {
@@ -151,6 +155,12 @@ impl<S: Sink> Writer<S> {
                 write: running,
                 next,
             }) => *next = (*running != write).then_some(write),
+            // What waits for its pace is replaced and goes on waiting.
+            Some(Slot::Pausing {
+                write: paused,
+                attempt,
+                ..
+            }) if attempt.number == 0 && matches!(key, Key::Pool(_)) => *paused = write,
             // The same again is no reason to end the pause.
             Some(Slot::Pausing { write: paused, .. }) if *paused == write => {}
             // The same state upon a newer revision neither: the failure was another one.
@@ -171,31 +181,50 @@ impl<S: Sink> Writer<S> {
         let mut repeats = 0;
         if let Some(recent) = self.recent.get(&key) {
             let same = recent.state == write.state();
-            let upon_the_same = recent.seen.as_ref() == write.seen();
-            if same && upon_the_same && recent.seen.is_some() {
+            if same && recent.seen.is_some() && recent.seen.as_ref() == write.seen() {
                 // Decided upon what was there before that write, of which nothing was heard yet.
                 return;
             }
             if same && recent.at.elapsed() < CALM {
                 repeats = recent.repeats;
             }
-            // What was created may be gone by now, so a creation stays one.
-            let creation = matches!(write, Write::Vip { seen: None, .. });
-            if !creation && upon_the_same {
-                write.rebase(recent.revision.clone());
-            }
         }
+        self.rebase(&key, &mut write);
         let excess = repeats.max(conflicts).saturating_sub(FREE);
         let attempt = Attempt {
             number: 0,
             conflicts,
         };
-        if excess == 0 {
+        if let Some(early) = self.early(&key) {
+            self.hold(key, write, attempt, early);
+        } else if excess == 0 {
             self.start(key, write, attempt);
         } else {
             tracing::warn!(%key, repeats, conflicts, "somebody else keeps changing this object; writing it more slowly");
             self.pause(key, write, attempt, excess);
         }
+    }
+
+    /// Bases a write on what our own last write led to, if it was decided upon what that replaced.
+    fn rebase(&self, key: &Key, write: &mut Write) {
+        // What was created may be gone by now, so a creation stays one.
+        let creation = matches!(write, Write::Vip { seen: None, .. });
+        if let Some(recent) = self.recent.get(key)
+            && !creation
+            && recent.seen.as_ref() == write.seen()
+        {
+            write.rebase(recent.revision.clone());
+        }
+    }
+
+    /// How long a write is to wait for the pace of its kind.
+    fn early(&self, key: &Key) -> Option<Duration> {
+        let recent = self
+            .recent
+            .get(key)
+            .filter(|_| matches!(key, Key::Pool(_)))?;
+        let left = POOL_PACE.checked_sub(recent.at.elapsed())?;
+        (!left.is_zero()).then_some(left)
     }
 
     /// Remembers a success.
@@ -336,7 +365,7 @@ impl<S: Sink> Writer<S> {
                 self.recent.remove(&key);
                 conflicts = attempt.conflicts.saturating_add(1);
                 if next.is_none() {
-                    let wake = self.wake(&key, conflicts);
+                    let wake = self.wake(&key, pause(conflicts, LONGEST));
                     self.slots.insert(key, Slot::Conflicted { conflicts, wake });
                     return;
                 }
@@ -357,7 +386,12 @@ impl<S: Sink> Writer<S> {
 
     /// Waits before the next attempt, as long as befits `failures` failures.
     fn pause(&mut self, key: Key, write: Write, attempt: Attempt, failures: u32) {
-        let wake = self.wake(&key, failures);
+        self.hold(key, write, attempt, pause(failures, LONGEST));
+    }
+
+    /// Waits before the next attempt.
+    fn hold(&mut self, key: Key, write: Write, attempt: Attempt, delay: Duration) {
+        let wake = self.wake(&key, delay);
         let slot = Slot::Pausing {
             write,
             attempt,
@@ -367,11 +401,10 @@ impl<S: Sink> Writer<S> {
     }
 
     /// Sets an alarm and returns its number.
-    fn wake(&mut self, key: &Key, failures: u32) -> u64 {
+    fn wake(&mut self, key: &Key, delay: Duration) -> u64 {
         self.wakes += 1;
         let wake = self.wakes;
         let reporter = self.reporter.clone();
-        let delay = pause(failures, LONGEST);
         let key = key.clone();
         self.spawn(async move {
             sleep(delay).await;
@@ -383,10 +416,13 @@ impl<S: Sink> Writer<S> {
     fn woken(&mut self, key: Key, woken: u64) -> Option<Key> {
         match self.slots.remove(&key) {
             Some(Slot::Pausing {
-                write,
+                mut write,
                 attempt,
                 wake,
-            }) if wake == woken => self.start(key, write, attempt),
+            }) if wake == woken => {
+                self.rebase(&key, &mut write);
+                self.start(key, write, attempt);
+            }
             Some(Slot::Conflicted { wake, .. }) if wake == woken => return Some(key),
             Some(slot) => {
                 self.slots.insert(key, slot);

@@ -337,3 +337,36 @@ async fn a_storm_is_spread_at_the_rate() {
     let at_once = arrived.iter().filter(|(_, at)| *at == start).count();
     assert_eq!(at_once, 20);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pools_status_is_written_now_and_then() {
+    let sink = Arc::new(Scripted::default());
+    let mut writer = Writer::new(sink.clone(), Rate::default());
+    let start = Instant::now();
+    for count in 0..100 {
+        let status = lightship_crds::AddressPoolStatus {
+            ipv4: lightship_crds::FamilyUsage {
+                assigned: count,
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        writer.submit(Write::PoolStatus {
+            name: "lan".into(),
+            seen: revision(1),
+            status,
+        });
+        // Let it run if it may.
+        let _ = timeout(Duration::from_millis(20), writer.step()).await;
+    }
+    settle(&mut writer).await;
+    let arrived = sink.arrived.lock().unwrap();
+    // Over 2 s: at once, and then every half second; the last state in the end.
+    assert!((4..=6).contains(&arrived.len()), "{}", arrived.len());
+    assert_eq!(arrived[0].1, start);
+    let last = &arrived[arrived.len() - 1].0;
+    assert!(last.contains("assigned: 99"), "{last}");
+    for pair in arrived.windows(2) {
+        assert!(pair[1].1 - pair[0].1 >= POOL_PACE);
+    }
+}
