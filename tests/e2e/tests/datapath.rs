@@ -5,6 +5,8 @@ mod common;
 mod failover;
 #[path = "datapath/lifecycle.rs"]
 mod lifecycle;
+#[path = "datapath/packets.rs"]
+mod packets;
 #[path = "datapath/shared.rs"]
 mod shared;
 #[path = "datapath/spread.rs"]
@@ -33,6 +35,13 @@ fn main() -> ExitCode {
             ("a_changed_type_leaves_no_trace", lifecycle::type_change),
             ("the_kernel_never_answers_for_a_vip", lifecycle::silence),
             ("a_restarted_speaker_adopts", lifecycle::adoption),
+            ("packets_a_ping_is_answered_by_the_director", packets::ping),
+            (
+                "packets_lose_one_hop_and_may_be_fragments",
+                packets::forwarded,
+            ),
+            ("packets_too_big_for_the_way_back", packets::path_mtu),
+            ("whoever_asks_a_service_gets_an_answer", unchanged::ways),
             ("source_ranges_keep_others_out", unchanged::source_ranges),
             ("upkeep_what_is_changed_by_hand_is_mended", upkeep::drift),
             ("upkeep_a_refused_vip_hurts_no_other", upkeep::refused),

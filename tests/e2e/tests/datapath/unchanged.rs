@@ -1,20 +1,144 @@
-//! What kube-proxy does works as before.
+//! What worked before there was Lightship, and what kube-proxy does, works as before: one
+//! table of who asks what, and what should come of it.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use lightship_e2e::scene::Wish;
+use lightship_e2e::vip;
+use lightship_lab::workload::{POD_PORT, TrafficPolicy};
 use lightship_lab::{Lab, sh};
 use serde_json::json;
 
 use crate::common::Served;
+
+/// Who asks.
+#[derive(Clone, Debug)]
+enum Asker {
+    /// The client on the LAN.
+    Client,
+    /// A process on a node.
+    Node(String),
+    /// The echo pod on a node.
+    Pod(String),
+}
+
+impl Asker {
+    /// The answer's line, or none when there was none.
+    fn ask(&self, lab: &Lab, url: &str) -> Result<Option<String>> {
+        let curl = ["curl", "-s", "-g", "-m", "3", "-w", "%{http_code}", url];
+        let output = match self {
+            Asker::Client => lab.client(&curl)?,
+            Asker::Node(node) => lab.exec(node, &curl)?,
+            Asker::Pod(node) => {
+                let pod = pod_namespace(lab, node)?;
+                lab.exec(node, &[&["ip", "netns", "exec", &pod], &curl[..]].concat())?
+            }
+        };
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(output.status.success().then_some(text))
+    }
+}
+
+/// The network namespace of the echo pod on a node.
+fn pod_namespace(lab: &Lab, node: &str) -> Result<String> {
+    let output = lab.exec(node, &["ip", "netns", "list"])?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut names = text.lines().filter_map(|line| line.split(' ').next());
+    let found = names.find(|name| name.contains("echo"));
+    found
+        .map(str::to_owned)
+        .with_context(|| format!("no pod's namespace on {node}: {text}"))
+}
 
 fn url(address: IpAddr, port: u64) -> String {
     match address {
         IpAddr::V4(v4) => format!("http://{v4}:{port}/"),
         IpAddr::V6(v6) => format!("http://[{v6}]:{port}/"),
     }
+}
+
+/// Everybody who may ask a Service in every way that there is.
+pub(crate) fn ways(lab: &mut Lab) -> Result<()> {
+    for policy in [TrafficPolicy::Local, TrafficPolicy::Cluster] {
+        let wish = Wish {
+            policy,
+            dual_stack: true,
+            ..Wish::local("ways")
+        };
+        Served::during(lab, &wish, |lab, vips| all_ways(lab, vips, policy))?;
+    }
+    Ok(())
+}
+
+fn all_ways(lab: &mut Lab, vips: &[IpAddr], policy: TrafficPolicy) -> Result<()> {
+    let owner = vip::owner(lab, vips[0])?;
+    let names = lab.node_names();
+    let other = names.iter().find(|name| **name != owner);
+    let other = other.context("one node only")?.clone();
+    let service = lab.kubectl_json(&["get", "service", "ways"])?;
+    let node_port = service["spec"]["ports"][0]["nodePort"].as_u64();
+    let node_port = node_port.context("no node port")?;
+    let cluster_ips: Vec<IpAddr> = service["spec"]["clusterIPs"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|ip| ip.as_str()?.parse().ok())
+        .collect();
+    let ips_of = |node: &str| -> Result<Vec<IpAddr>> {
+        let spec = &lab.state().node(node)?.spec;
+        Ok(spec.addresses.iter().map(ipnet::IpNet::addr).collect())
+    };
+    // Nodes and pods ask their own node's port: to a pod's question from another node kube-proxy
+    // with a cluster-wide --cluster-cidr may give a reply that comes by another way.
+    let (near_ips, far_ips) = (ips_of(&owner)?, ips_of(&other)?);
+    let pods = lab.kubectl_json(&["get", "pod", &format!("echo-{other}")])?;
+    let pod_ips: Vec<IpAddr> = pods["status"]["podIPs"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|ip| ip["ip"].as_str()?.parse().ok())
+        .collect();
+    ensure!(
+        cluster_ips.len() == 2 && pod_ips.len() == 2,
+        "not dual stack: {cluster_ips:?} {pod_ips:?}"
+    );
+
+    let (node, pod) = (Asker::Node(owner.clone()), Asker::Pod(owner.clone()));
+    let (far_node, far_pod) = (Asker::Node(other.clone()), Asker::Pod(other));
+    let mut rows: Vec<(&str, &Asker, &[IpAddr], u64)> = vec![
+        ("client, node port", &Asker::Client, &far_ips, node_port),
+        ("client, VIP", &Asker::Client, vips, 80),
+    ];
+    for (name, asker, node_ips) in [
+        ("the owner", &node, &near_ips),
+        ("a pod of the owner", &pod, &near_ips),
+        ("another node", &far_node, &far_ips),
+        ("a pod of another node", &far_pod, &far_ips),
+    ] {
+        rows.extend([
+            (name, asker, vips, 80),
+            (name, asker, &*cluster_ips, 80),
+            (name, asker, &**node_ips, node_port),
+            (name, asker, &*pod_ips, u64::from(POD_PORT)),
+        ]);
+    }
+    let count = rows.len() * 2;
+    for (name, asker, addresses, port) in rows {
+        for address in addresses {
+            let url = url(*address, port);
+            for _ in 0..3 {
+                let answer = asker.ask(lab, &url)?;
+                ensure!(
+                    answer.as_ref().is_some_and(|text| text.ends_with("200")),
+                    "{name} asks {url} under {policy:?}: {answer:?}"
+                );
+            }
+        }
+    }
+    eprintln!("    {policy:?}: {count} ways, 3 times each");
+    Ok(())
 }
 
 /// `loadBalancerSourceRanges`: kube-proxy sees the client's own address behind the director,

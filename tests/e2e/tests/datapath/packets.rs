@@ -1,0 +1,212 @@
+//! What happens to single packets: who answers a ping, TTL, fragments, and the path MTU of a client
+//! behind a router with a smaller one.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lightship_e2e::neighbours::Capture;
+use lightship_e2e::scene::Wish;
+use lightship_e2e::vip;
+use lightship_lab::substrate::{CLIENT_NETNS, LAB_NETNS, LAN_BRIDGE};
+use lightship_lab::{Lab, sh};
+
+use crate::common::Served;
+
+fn dual(name: &str) -> Wish<'_> {
+    Wish {
+        dual_stack: true,
+        ..Wish::local(name)
+    }
+}
+
+/// The MAC addresses in the first column of a capture: the senders.
+fn senders(frames: &[String]) -> BTreeSet<&str> {
+    let first = frames.iter().filter_map(|f| f.split_whitespace().next());
+    first.collect()
+}
+
+/// The owner's director itself answers, small and in fragments.
+pub(crate) fn ping(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &dual("ping"), |lab, vips| {
+        for address in vips {
+            let mac = vip::find(lab, *address)?.context("no VirtualIP")?.mac;
+            let filter = match address {
+                IpAddr::V4(_) => format!("src host {address} and ip proto 1"),
+                // Fragments, or ICMPv6 itself.
+                IpAddr::V6(_) => format!("src host {address} and (icmp6 or ip6[6] = 44)"),
+            };
+            for size in ["56", "3000"] {
+                let capture = Capture::start(LAB_NETNS, LAN_BRIDGE, &filter)?;
+                let text = address.to_string();
+                let output = lab.client(&[
+                    "ping", "-n", "-c", "3", "-i", "0.2", "-W", "2", "-s", size, &text,
+                ])?;
+                let said = String::from_utf8_lossy(&output.stdout).into_owned();
+                ensure!(
+                    said.contains("3 received"),
+                    "{address}, {size} bytes: {said}"
+                );
+                thread::sleep(Duration::from_millis(200));
+                let frames = capture.end()?;
+                ensure!(
+                    senders(&frames) == BTreeSet::from([&*mac]),
+                    "not {mac} alone answered: {frames:#?}"
+                );
+            }
+        }
+        Ok(())
+    })
+}
+
+/// A director sends a packet on with a TTL one lower, and puts fragments together to see the ports.
+pub(crate) fn forwarded(lab: &mut Lab) -> Result<()> {
+    const DATAGRAMS: usize = 12;
+    Served::during(lab, &dual("forwarded"), |lab, vips| {
+        for address in vips {
+            let found = vip::find(lab, *address)?.context("no VirtualIP")?;
+            let (ttl, fragment) = match address {
+                IpAddr::V4(_) => ("ip[8]", "ip[6:2] & 0x3fff != 0"),
+                IpAddr::V6(_) => ("ip6[7]", "ip6[6] = 44"),
+            };
+            // Not the client's ICMP errors, whose socket is closed when the answer comes.
+            let kind = match address {
+                IpAddr::V4(_) => "ip proto 17",
+                IpAddr::V6(_) => fragment,
+            };
+            let sent_on = format!("ether src {} and dst host {address} and {kind}", found.mac);
+            let lower =
+                Capture::start(LAB_NETNS, LAN_BRIDGE, &format!("{sent_on} and {ttl} = 63"))?;
+            let other =
+                Capture::start(LAB_NETNS, LAN_BRIDGE, &format!("{sent_on} and {ttl} != 63"))?;
+            let parts =
+                Capture::start(LAB_NETNS, LAN_BRIDGE, &format!("{sent_on} and {fragment}"))?;
+            let from = format!("src host {address} and udp");
+            let answers = Capture::start(LAB_NETNS, LAN_BRIDGE, &from)?;
+            // Each from a port of its own, and longer than two frames.
+            let script = format!(
+                "for i in $(seq {DATAGRAMS}); do \
+                 head -c 3500 /dev/zero | tr '\\0' x > /dev/udp/{address}/80; sleep 0.05; done"
+            );
+            lab.client(&["bash", "-c", &script])?;
+            thread::sleep(Duration::from_millis(500));
+            let (lower, other) = (lower.end()?, other.end()?);
+            let (parts, answers) = (parts.end()?, answers.end()?);
+            eprintln!(
+                "    {address}: {} frames sent on, {} of them fragments; {} answers by {} nodes",
+                lower.len(),
+                parts.len(),
+                answers.len(),
+                senders(&answers).len()
+            );
+            ensure!(other.is_empty(), "another TTL than 63: {other:#?}");
+            // The owner's own share goes by the veth pair and is not seen here.
+            ensure!(!parts.is_empty() && parts.len() % 3 == 0, "{parts:#?}");
+            ensure!(parts.len() == lower.len(), "{lower:#?}");
+            ensure!(
+                answers.len() == DATAGRAMS,
+                "{} of {DATAGRAMS} were answered: {answers:#?}",
+                answers.len()
+            );
+        }
+        Ok(())
+    })
+}
+
+/// Namespace of a host behind a router: the client, whose link to it has a small MTU.
+const FAR: &str = "ls-far";
+const FAR_V4: &str = "203.0.113.250";
+const FAR_V6: &str = "2001:db8:fa::2";
+
+/// A reply that is too long for the way to the client is sent again in smaller pieces: the
+/// router's word (ICMP) is addressed to the VIP, and reaches the node and pod that has the
+/// connection.
+pub(crate) fn path_mtu(lab: &mut Lab) -> Result<()> {
+    far_begin(lab)?;
+    let outcome = Served::during(lab, &dual("path-mtu"), |lab, vips| {
+        for address in vips {
+            let found = vip::find(lab, *address)?.context("no VirtualIP")?;
+            let kind = match address {
+                IpAddr::V4(_) => "icmp[0] = 3 and icmp[1] = 4",
+                IpAddr::V6(_) => "icmp6 and ip6[40] = 2",
+            };
+            let filter = format!("dst host {address} and {kind}");
+            let capture = Capture::start(LAB_NETNS, LAN_BRIDGE, &filter)?;
+            let url = match address {
+                IpAddr::V4(v4) => format!("http://{v4}:80/bytes/200000"),
+                IpAddr::V6(v6) => format!("http://[{v6}]:80/bytes/200000"),
+            };
+            let mut got = Vec::new();
+            for _ in 0..6 {
+                let mut curl = sh::command(&["ip", "netns", "exec", FAR, "curl", "-s", "-g"]);
+                curl.args(["-m", "8", "-o", "/dev/null", "-w", "%{size_download}", &url]);
+                let output = sh::output(curl, None)?;
+                got.push(String::from_utf8_lossy(&output.stdout).into_owned());
+                // What the nodes learnt would spare them the next one.
+                for node in lab.node_names() {
+                    lab.exec(&node, &["ip", "route", "flush", "cache"])?;
+                    lab.exec(&node, &["ip", "-6", "route", "flush", "cache"])?;
+                }
+            }
+            let frames = capture.end()?;
+            let by_director = frames.iter().filter(|f| f.starts_with(&found.mac)).count();
+            eprintln!(
+                "    {address}: {got:?} bytes; {} messages, {by_director} of them sent on by the director",
+                frames.len()
+            );
+            ensure!(
+                got.iter().all(|bytes| bytes == "200000"),
+                "{got:?}\n{frames:#?}"
+            );
+            ensure!(by_director > 0, "none was sent on: {frames:#?}");
+        }
+        Ok(())
+    });
+    outcome.and(far_end(lab))
+}
+
+/// Routes on the nodes: the far host is behind the client.
+fn far_routes(lab: &Lab, what: &str) -> Result<()> {
+    for node in lab.node_names() {
+        let line = format!(
+            "ip route {what} {FAR_V4}/32 via 192.0.2.100; ip -6 route {what} {FAR_V6}/128 via 2001:db8:2::100"
+        );
+        lab.exec(&node, &["sh", "-c", &line])?;
+    }
+    Ok(())
+}
+
+fn far_begin(lab: &Lab) -> Result<()> {
+    let _ = far_end(lab);
+    for line in [
+        format!("netns add {FAR}"),
+        format!("-n {CLIENT_NETNS} link add far0 type veth peer name eth0 netns {FAR}"),
+        format!("-n {CLIENT_NETNS} link set far0 mtu 1300 up"),
+        format!("-n {CLIENT_NETNS} address add 203.0.113.249/30 dev far0"),
+        format!("-n {CLIENT_NETNS} address add 2001:db8:fa::1/64 dev far0 nodad"),
+        format!("-n {FAR} link set lo up"),
+        format!("-n {FAR} link set eth0 up"),
+        format!("-n {FAR} address add {FAR_V4}/30 dev eth0"),
+        format!("-n {FAR} address add {FAR_V6}/64 dev eth0 nodad"),
+        format!("-n {FAR} route add default via 203.0.113.249"),
+        format!("-n {FAR} -6 route add default via 2001:db8:fa::1"),
+    ] {
+        sh::ip(&line)?;
+    }
+    let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward; \
+        echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
+    lab.client(&["sh", "-c", forward])?;
+    far_routes(lab, "replace")
+}
+
+fn far_end(lab: &Lab) -> Result<()> {
+    far_routes(lab, "del")?;
+    let stop = "echo 0 > /proc/sys/net/ipv4/ip_forward; \
+        echo 0 > /proc/sys/net/ipv6/conf/all/forwarding; ip link del far0 2>/dev/null";
+    lab.client(&["sh", "-c", stop])?;
+    let mut delete = sh::command(&["ip", "netns", "delete", FAR]);
+    delete.env("LC_ALL", "C");
+    sh::output(delete, None).map(drop)
+}
