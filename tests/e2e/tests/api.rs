@@ -10,6 +10,8 @@ mod addresses;
 mod bench;
 #[path = "api/cluster.rs"]
 mod cluster;
+#[path = "api/docs.rs"]
+mod docs;
 #[path = "api/install.rs"]
 mod install;
 #[path = "api/kube.rs"]
@@ -106,6 +108,13 @@ const TESTS: &[(&str, Test)] = &[
     ),
     ("metallb_annotations_with_the_switch", upkeep::metallb),
     ("no_node_ports_are_needed", upkeep::without_node_ports),
+    ("docs_pools_examples_give_what_they_say", docs::pools),
+    ("docs_services_examples_give_what_they_say", docs::services),
+    (
+        "docs_migrate_examples_keep_and_give_what_they_say",
+        docs::migration,
+    ),
+    ("docs_other_examples_are_accepted", docs::others),
     ("deletion_releases", lifecycle::deletion),
     ("a_type_change_releases", lifecycle::type_change),
     ("edits_by_hand_are_undone", lifecycle::forged),

@@ -64,6 +64,12 @@ impl Kubectl {
         sh::run_with_input(command, Some(&object.to_string())).map(|_| ())
     }
 
+    /// Creates or changes what a manifest says; returns what is printed.
+    pub(crate) fn apply_text(&self, manifest: &str) -> Result<String> {
+        let command = self.command(&["apply", "--server-side", "-f", "-"]);
+        sh::run_with_input(command, Some(manifest))
+    }
+
     /// Why the API server refuses an object.
     pub(crate) fn refusal(&self, object: &Value) -> Result<String> {
         match self.apply(object) {
