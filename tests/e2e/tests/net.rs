@@ -24,6 +24,7 @@ fn main() -> ExitCode {
                 "each_node_says_what_it_is_and_has",
                 speakers::true_to_the_node,
             ),
+            ("a_node_says_that_strict_arp_is_off", speakers::strict_arp),
             ("both_families_are_served", modes::both_families),
             ("policy_cluster_is_served", modes::cluster),
             ("a_stopped_speaker_hands_over", failover::planned),

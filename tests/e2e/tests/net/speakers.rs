@@ -105,6 +105,29 @@ pub(crate) fn true_to_the_node(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+/// kube-proxy in ipvs mode without strictARP would have every node answer for every VIP: that is
+/// seen by what it makes on the host (nobody else makes a link of that name), and said.
+pub(crate) fn strict_arp(lab: &mut Lab) -> Result<()> {
+    let node = lab.node_names().remove(0);
+    wait(lab, &node, "is ready", is_running)?;
+    // kube-proxy makes a dummy; any kind will do, and not every kernel has that one.
+    let add = ["ip", "link", "add", "kube-ipvs0", "type", "bridge"];
+    on_node(lab, &node, &add)?;
+    let told = wait(lab, &node, "warns", |speaker| {
+        ready(speaker) == Some(("False", "StrictARPOff"))
+    });
+    let ignore = |value: &str| {
+        let line = format!("echo {value} > /proc/sys/net/ipv4/conf/all/arp_ignore");
+        on_node(lab, &node, &["sh", "-c", &line])
+    };
+    let mended = ignore("1").and_then(|()| wait(lab, &node, "is content", is_running));
+    ignore("0")?;
+    on_node(lab, &node, &["ip", "link", "del", "kube-ipvs0"])?;
+    told?;
+    mended?;
+    Ok(())
+}
+
 /// What did not change is not written; what did is, also after an outage of the API server;
 /// what somebody else changes is put back.
 pub(crate) fn kept_up(lab: &mut Lab) -> Result<()> {
