@@ -8,6 +8,8 @@ mod common;
 mod failover;
 #[path = "net/modes.rs"]
 mod modes;
+#[path = "net/placing.rs"]
+mod placing;
 #[path = "net/speakers.rs"]
 mod speakers;
 
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
             ("a_node_says_that_strict_arp_is_off", speakers::strict_arp),
             ("both_families_are_served", modes::both_families),
             ("policy_cluster_is_served", modes::cluster),
+            ("vips_are_put_by_hand", placing::by_hand),
+            ("a_vip_without_a_node_says_why", placing::nobody),
             ("a_stopped_speaker_hands_over", failover::planned),
             ("a_killed_speaker_is_back_unnoticed", failover::killed),
             ("an_unplugged_owner_is_replaced", failover::unplug),

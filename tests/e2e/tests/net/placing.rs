@@ -1,0 +1,118 @@
+//! Where VIPs are put by hand, and what their status says when no node may have one.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lightship_e2e::scene::Wish;
+use lightship_e2e::{probe, vip};
+use lightship_lab::{Lab, sh};
+use serde_json::Value;
+
+use crate::common::Served;
+
+const SOON: Duration = Duration::from_secs(10);
+const DRAIN: &str = "lightship.dev/drain";
+const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// Waits until the VirtualIP object is as `wanted` says.
+fn wait(lab: &Lab, address: IpAddr, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<()> {
+    let mut last = Value::Null;
+    let found = sh::wait_for(
+        &format!("{address} {what}"),
+        SOON,
+        Duration::from_millis(100),
+        || {
+            last = lab.kubectl_json(&["get", "vip", &address.to_string()])?;
+            Ok(wanted(&last).then_some(()))
+        },
+    );
+    found.map_err(|error| error.context(format!("last seen: {last:#}")))
+}
+
+fn owner(object: &Value) -> Option<&str> {
+    object["status"]["owner"].as_str()
+}
+
+fn condition<'a>(object: &'a Value, kind: &str) -> Option<(&'a str, &'a str, &'a str)> {
+    let all = object["status"]["conditions"].as_array()?;
+    let found = all.iter().find(|c| c["type"] == kind)?;
+    let text = |key: &str| found[key].as_str();
+    Some((text("status")?, text("reason")?, text("message")?))
+}
+
+/// Annotations move a VIP once, pin it, and drain a node; requests are answered all the while.
+pub(crate) fn by_hand(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &Wish::local("by-hand"), |lab, vips| {
+        let address = *vips.first().context("no address")?;
+        let name = address.to_string();
+        let first = vip::owner(lab, address)?;
+        let nodes = lab.node_names();
+        let mut others = nodes.iter().filter(|node| **node != first);
+        let second = others.next().context("one node only")?;
+        let third = others.next().context("two nodes only")?;
+
+        lab.kubectl(&[
+            "annotate",
+            "vip",
+            &name,
+            &format!("lightship.dev/move-to={second}"),
+        ])?;
+        wait(lab, address, "moves", |v| {
+            owner(v) == Some(second) && v["status"]["movedTo"] == **second
+        })?;
+        // It has been done: another request by another way undoes it for good.
+        lab.kubectl(&["annotate", "node", second, &format!("{DRAIN}=true")])?;
+        wait(lab, address, "leaves the drained node", |v| {
+            owner(v).is_some_and(|o| o != second)
+        })?;
+        lab.kubectl(&["annotate", "node", second, &format!("{DRAIN}-")])?;
+        lab.kubectl(&[
+            "annotate",
+            "vip",
+            &name,
+            &format!("lightship.dev/pin-to={third}"),
+        ])?;
+        wait(lab, address, "is pinned", |v| {
+            owner(v) == Some(third) && condition(v, "Placed").is_some_and(|c| c.0 == "True")
+        })?;
+        lab.kubectl(&[
+            "annotate",
+            "--overwrite",
+            "vip",
+            &name,
+            "lightship.dev/pin-to=nowhere",
+        ])?;
+        wait(lab, address, "tells of a bad pin", |v| {
+            condition(v, "Placed").is_some_and(|c| c.1 == "NoSuchNode" && c.2.contains("nowhere"))
+        })?;
+        let seen = probe::stream_for(lab, address, 5, Duration::from_secs(1), false)?;
+        ensure!(seen.failures == 0, "{seen:?}");
+        Ok(())
+    })
+}
+
+/// A VIP that no node may own loses its owner in the status, which says why.
+pub(crate) fn nobody(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &Wish::local("nobody"), |lab, vips| {
+        let address = *vips.first().context("no address")?;
+        let nodes = lab.node_names();
+        for node in &nodes {
+            lab.kubectl(&["label", "node", node, &format!("{EXCLUDE}=")])?;
+        }
+        let said = wait(lab, address, "says that nobody may own it", |v| {
+            let ready = condition(v, "Ready");
+            owner(v).is_none()
+                && ready.is_some_and(|(status, reason, message)| {
+                    status == "False" && reason == "NoCandidate" && message.contains(EXCLUDE)
+                })
+        });
+        for node in &nodes {
+            lab.kubectl(&["label", "node", node, &format!("{EXCLUDE}-")])?;
+        }
+        said?;
+        wait(lab, address, "has an owner again", |v| {
+            owner(v).is_some() && condition(v, "Ready").is_some_and(|c| c.0 == "True")
+        })
+    })
+}
