@@ -72,6 +72,7 @@ impl Core {
             .collect();
         self.election
             .on_claims(&beat.sender, beat.page, beat.pages, &claims);
+        self.unreported |= self.look_again;
         self.settle(now);
     }
 

@@ -188,6 +188,8 @@ pub struct Core {
     conflicts: Conflicts,
     /// Since when nobody owns or may own each of these VIPs.
     unowned: BTreeMap<IpAddr, Duration>,
+    /// Some that nobody may own are still claimed: the next heartbeat may change that.
+    look_again: bool,
     sent_director: Option<Arc<DirectorIntent>>,
     sent_groups: BTreeSet<std::net::Ipv6Addr>,
     sent_report: Option<Arc<Ownership>>,
@@ -247,6 +249,7 @@ impl Core {
             flaps: Flaps::default(),
             conflicts: Conflicts::default(),
             unowned: BTreeMap::new(),
+            look_again: false,
             sent_director: None,
             sent_groups: BTreeSet::new(),
             sent_report: None,

@@ -144,13 +144,11 @@ impl Core {
             let state = self.detector.state(name);
             *name == self.setup.me || state.can_own() || state == PeerState::Leaving
         };
-        let found: Vec<IpAddr> = if self.settled {
-            let all = self.election.unowned().into_iter();
-            all.filter(|vip| !self.election.claimants(vip).any(beats))
-                .collect()
-        } else {
-            Vec::new()
-        };
+        let all = self.election.unowned();
+        let claimed = |vip: &IpAddr| self.election.claimants(vip).any(beats);
+        let found = all.iter().copied().filter(|vip| !claimed(vip));
+        let found: Vec<IpAddr> = found.filter(|_| self.settled).collect();
+        self.look_again = found.len() < all.len();
         let since = |vip| self.unowned.get(&vip).copied().unwrap_or(now);
         self.unowned = found.into_iter().map(|vip| (vip, since(vip))).collect();
     }
