@@ -40,6 +40,8 @@ struct Entry {
     view: ServiceView,
     /// What its condition should say; a change of it may be worth an event.
     verdict: Option<Verdict>,
+    /// It was assigned addresses, so that what its ingress shows is ours to clear.
+    gave: bool,
 }
 
 /// A pool, and what was last reported about it.

@@ -80,11 +80,19 @@ impl Core {
         // Of a Service that was deleted and created again unseen, the verdict is news.
         let same = before.as_ref().filter(|before| before.view.uid == view.uid);
         let verdict = same.and_then(|before| before.verdict.clone());
+        let gave = same.is_some_and(|before| before.gave) && !view.ingress.is_empty();
         let first_sight = before
             .as_ref()
             .is_none_or(|before| before.view.demand == Demand::Nothing);
         let shares = before.is_some_and(|before| before.view.sharing != view.sharing);
-        self.services.insert(id.clone(), Entry { view, verdict });
+        self.services.insert(
+            id.clone(),
+            Entry {
+                view,
+                verdict,
+                gave,
+            },
+        );
         if !self.started {
             return;
         }
@@ -118,9 +126,10 @@ impl Core {
     /// Gives one Service what it asks for, or says why not.
     pub(super) fn reconcile(&mut self, id: &ServiceId, clock: Clock) {
         // Taken out meanwhile, as much is read from it while the rest changes.
-        let Some(entry) = self.services.remove(id) else {
+        let Some(mut entry) = self.services.remove(id) else {
             return;
         };
+        entry.gave |= !self.allocator.held_by(id).is_empty();
         let view = &entry.view;
         if view.demand == Demand::Nothing && view.claims.is_empty() && self.all_of(id).is_empty() {
             self.waiting.set(id, view.created, Vec::new());
@@ -157,6 +166,9 @@ impl Core {
                 (Some(judgement.told(true)), Vec::new())
             }
             Demand::Addresses(wish) => {
+                if !entry.gave {
+                    self.take_over(view, &closed);
+                }
                 let (judgement, lacks) = self.assign(id, &subject, view, wish, &closed, clock);
                 (Some(judgement), lacks)
             }
@@ -169,6 +181,26 @@ impl Core {
         self.waiting.set(id, view.created, lacks);
         self.services.insert(id.clone(), entry);
         self.judge(id, judgement);
+    }
+
+    /// Lets a Service that another load balancer served before keep its addresses, once there
+    /// is a pool that offers them to it.
+    fn take_over(&mut self, view: &ServiceView, closed: &BTreeMap<Arc<str>, String>) {
+        if !self.allocator.held_by(&view.id).is_empty() {
+            return;
+        }
+        for address in view.ingress.iter().filter_map(|seen| seen.ip) {
+            let offered = self.allocator.stray(address, closed, false).is_none();
+            let sharing = &view.sharing;
+            if offered
+                && self
+                    .allocator
+                    .adopt(&view.id, address, None, sharing, false)
+            {
+                self.pools_dirty = true;
+                self.claim_vip(address);
+            }
+        }
     }
 
     fn assign(

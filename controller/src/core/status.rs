@@ -59,7 +59,7 @@ impl Core {
         let said = entry.view.told.as_ref().map(|told| &told.verdict);
         let assigned = said.is_some_and(|verdict| verdict.met && verdict.reason != CLAIMED);
         let mut addresses = seen.iter().filter_map(|entry| entry.ip);
-        let was_ours = assigned || addresses.clone().any(|ip| self.stands(ip, id));
+        let was_ours = entry.gave || assigned || addresses.clone().any(|ip| self.stands(ip, id));
         if entry.view.demand == Demand::Nothing {
             let was_ours = was_ours && seen.iter().all(|entry| entry.plain);
             return was_ours.then(Vec::new);

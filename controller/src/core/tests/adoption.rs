@@ -168,3 +168,24 @@ fn what_another_load_balancer_shows_stays_beside_a_claim() {
     w.feed(Input::Services(Change::Applied(view)));
     assert_eq!(w.shows("x"), ["203.0.113.5"]);
 }
+
+#[test]
+fn addresses_of_another_load_balancer_are_kept_once_a_pool_offers_them() {
+    let mut w = World::started(vec![]);
+    for (name, ip) in [("a", "192.0.2.5"), ("b", "192.0.2.5"), ("c", "203.0.113.9")] {
+        let mut view = wants(name, 10);
+        view.ingress = vec![shown(ip)];
+        w.services.insert(view.id.clone(), view.clone());
+        w.feed(Input::Services(Change::Applied(view)));
+    }
+    w.put_pool(pool("lan", 1, &["192.0.2.0/28"]));
+    assert_eq!(
+        (w.shows("a"), w.shows("b"), w.shows("c")),
+        (
+            vec!["192.0.2.5".into()],
+            vec!["192.0.2.0".into()],
+            vec!["192.0.2.1".into()]
+        )
+    );
+    assert_eq!(w.vips["192.0.2.5"].used_by, "shop/a");
+}
