@@ -12,15 +12,14 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watch_object;
 use kube::{Client, Error};
 use lightship_crds::MANAGER_CONTROLLER;
+use lightship_kit::{pause, watch_pauses};
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::backoff::pause;
 use crate::clock::since_boot;
 use crate::lease::{Elector, Put, Refusal, Sighting, Step, Timing};
-use crate::watch::pauses;
 
 /// Name of the Lease, in the daemon's own namespace.
 const LEASE: &str = "lightship-controller";
@@ -124,7 +123,7 @@ struct Candidate {
 impl Candidate {
     async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
         // Backed off within; errors only delay what looking finds out as well.
-        let seen = watch_object(self.api.clone(), LEASE).backoff(pauses());
+        let seen = watch_object(self.api.clone(), LEASE).backoff(watch_pauses());
         let seen = seen.chain(futures::stream::pending());
         pin_mut!(seen);
         loop {

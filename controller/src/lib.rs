@@ -14,7 +14,6 @@
 //! A replica that does not lead holds none of this.
 
 pub mod adapter;
-mod backoff;
 mod clock;
 pub mod core;
 pub mod heartbeat_key;

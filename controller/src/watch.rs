@@ -1,21 +1,17 @@
 //! Watchers: one task per kind, each feeding the run loop.
 
 use std::fmt::Debug;
-use std::time::Duration;
 
 use futures::{Stream, StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::core::PartialObjectMeta;
-use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::watcher::{Config, Error, Event};
-use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::adapter::{self, Dialect};
-use crate::backoff::WatchPauses;
 use crate::model::{Change, Input};
 
 /// Changes on their way to the run loop at most; beyond that the watchers wait.
@@ -79,16 +75,10 @@ impl Starter<'_> {
         // The default lists what is newest, not what a cache of the API server has: an address
         // must not be given away because its holder is not in the cache yet.
         let api: Api<K> = Api::all(self.client.clone());
-        let stream = watcher(api, Config::default()).backoff(pauses());
+        let stream = lightship_kit::watch(api, Config::default());
         let feed = feed(kind, stream, view, input, self.sender.clone());
         self.tasks.spawn(feed);
     }
-}
-
-/// Every list begins with a success of its own, so only a while without failure starts the
-/// pauses over.
-pub(crate) fn pauses() -> impl Backoff {
-    ResetTimerBackoff::new(WatchPauses::new(), Duration::from_secs(10))
 }
 
 async fn feed<K, T>(

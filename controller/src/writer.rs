@@ -10,11 +10,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lightship_kit::pause;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::backoff::pause;
 use crate::model::{Key, Revision, Write};
 use crate::throttle::{Rate, Throttle};
 

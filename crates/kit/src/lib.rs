@@ -1,9 +1,11 @@
-//! What the daemons share: logging, the Kubernetes client, and the signal to stop.
+//! What the daemons share: logging, the Kubernetes client, watches, and the signal to stop.
 
+mod backoff;
 mod client;
 mod logging;
 mod shutdown;
 
+pub use backoff::{pause, watch, watch_pauses};
 pub use client::connect;
 pub use logging::{LogFormat, UnknownLogFormat, init_logging};
 pub use shutdown::shutdown_signal;

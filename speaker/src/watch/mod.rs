@@ -16,8 +16,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch_kind};
+use kube::runtime::watcher::{Config, Event};
 use kube::{Api, Client, Resource, ResourceExt};
 use lightship_crds::{AddressPool, L2Announcement, VirtualIP};
 use serde::de::DeserializeOwned;
@@ -88,8 +87,8 @@ pub async fn run(client: Client, world: watch::Sender<Option<Arc<World>>>) {
 pub async fn keys(client: Client, namespace: &str, keys: watch::Sender<Vec<Vec<u8>>>) {
     let name = lightship_crds::HEARTBEAT_SECRET;
     let api: Api<core::Secret> = Api::namespaced(client, namespace);
-    let config = watch_kind::Config::default().fields(&format!("metadata.name={name}"));
-    let mut events = std::pin::pin!(watcher::watcher(api, config).default_backoff());
+    let config = Config::default().fields(&format!("metadata.name={name}"));
+    let mut events = std::pin::pin!(lightship_kit::watch(api, config));
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
@@ -127,8 +126,7 @@ where
 {
     let kind = K::kind(&K::DynamicType::default()).into_owned();
     // A server that vanished without a word is noticed after this many seconds.
-    watcher::watcher(api, watch_kind::Config::default().timeout(60))
-        .default_backoff()
+    lightship_kit::watch(api, Config::default().timeout(60))
         .filter_map(move |event| {
             let change = match event {
                 Ok(event) => Some(wrap(event)),

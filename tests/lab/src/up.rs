@@ -181,8 +181,18 @@ fn start_etcd(lab: &mut Lab) -> Result<()> {
 pub(crate) fn start_api(lab: &mut Lab) -> Result<()> {
     let program = &lab.state.kubernetes.apiserver;
     let command = apiserver::command(program, &lab.dir, lab.state.options.families);
-    lab.spawn(apiserver::NAME, &command)?;
-    lab.wait_serving(apiserver::NAME, |lab| apiserver::serves(&lab.dir))
+    let mut tries = 0;
+    loop {
+        lab.spawn(apiserver::NAME, &command)?;
+        let served = lab.wait_serving(apiserver::NAME, |lab| apiserver::serves(&lab.dir));
+        let running = lab.state.processes.get(apiserver::NAME);
+        tries += 1;
+        // Right after one was killed, its port may still be in use: then the next one ends at once.
+        if served.is_ok() || tries == 3 || running.is_some_and(crate::process::Process::is_alive) {
+            return served;
+        }
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
 }
 
 /// Starts the controller manager, which comes to serve by itself.

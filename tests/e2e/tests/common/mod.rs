@@ -102,6 +102,21 @@ fn run(shared: &Mutex<Option<Lab>>, options: &Options, test: Test) -> Result<()>
             lab
         }
     };
+    let outcome = timed(lab, test);
+    let Err(error) = outcome else {
+        return Ok(());
+    };
+    // Real kernels, real kube-proxy, and a machine with other work: what fails once and then
+    // passes is said aloud, and is worth a look, but does not stop everybody's work.
+    eprintln!("    FAILED, tried once more: {error:#}");
+    progress::check()?;
+    scene::heal(lab).context("the lab is not whole again after the failure")?;
+    timed(lab, test).with_context(|| format!("failed twice, first: {error:#}"))?;
+    eprintln!("    PASSED ONLY AT THE SECOND ATTEMPT");
+    Ok(())
+}
+
+fn timed(lab: &mut Lab, test: Test) -> Result<()> {
     let start = Instant::now();
     let outcome = test(lab);
     figure("took", start.elapsed());
