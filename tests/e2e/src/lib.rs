@@ -6,9 +6,11 @@
 //! - [`experiment`]: crash, planned move, killed speaker: cause it and count what it cost
 //! - [`vip`], [`director`], [`neighbours`]: what Kubernetes, the nodes' kernels and the LAN say
 //! - [`timeline`]: moments from the speakers' logs
+//! - [`drops`]: what kernels dropped, for tests that failed
 //! - [`leftovers`]: that a lab leaves nothing
 
 pub mod director;
+pub mod drops;
 pub mod experiment;
 pub mod figures;
 pub mod leftovers;

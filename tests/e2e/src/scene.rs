@@ -9,6 +9,7 @@ use lightship_lab::workload::{self, TrafficPolicy};
 use lightship_lab::{Lab, addressing, progress};
 use serde_json::json;
 
+use crate::drops::Drops;
 use crate::{probe, vip};
 
 /// Name of the address pool.
@@ -196,11 +197,21 @@ pub fn delete_service(lab: &Lab, name: &str) -> Result<()> {
 /// When they do not within [`RECOVERY`], with the last figures.
 pub fn wait_served(lab: &Lab, address: IpAddr, nodes: usize) -> Result<()> {
     let start = Instant::now();
+    let mut before: Option<Drops> = None;
     loop {
         progress::check()?;
         let seen = probe::stream_for(lab, address, 10, Duration::from_secs(1), false)?;
         if seen.failures == 0 && seen.nodes.len() == nodes {
             return Ok(());
+        }
+        // Failures at first are as it must be; a few while all nodes answer are worth a look.
+        if seen.nodes.len() == nodes {
+            let dropped = match &before {
+                Some(before) => before.since(lab)?.join(", "),
+                None => "not known".to_owned(),
+            };
+            eprintln!("    {address}, served by all: {seen:?}; kernels counted: {dropped}");
+            before = Some(Drops::read(lab)?);
         }
         if start.elapsed() > RECOVERY {
             bail!("{address} is not served by {nodes} nodes without failure: {seen:?}");

@@ -20,11 +20,13 @@ pub struct Binaries {
     pub speaker: PathBuf,
 }
 
-/// The checkout that this program was built from.
+/// The checkout that cargo runs this program for; without cargo, the one it was built from.
 pub fn checkout() -> PathBuf {
-    // tests/lab, two folders below the root.
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).unwrap_or(here).to_owned()
+    // Target directories are copied and shared, so what was compiled in may be another checkout.
+    let here = env::var_os("CARGO_MANIFEST_DIR");
+    let here = here.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    let root = here.ancestors().find(|f| f.join("Cargo.lock").is_file());
+    root.unwrap_or(&here).to_owned()
 }
 
 /// Builds them in cargo's profile `lab`; what the compiler has to say goes to standard error.

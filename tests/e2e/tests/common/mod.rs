@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
+use lightship_e2e::drops::Drops;
 use lightship_e2e::leftovers::Snapshot;
 use lightship_e2e::{scene, vip};
 use lightship_lab::addressing::Families;
@@ -117,9 +118,16 @@ fn run(shared: &Mutex<Option<Lab>>, options: &Options, test: Test) -> Result<()>
 }
 
 fn timed(lab: &mut Lab, test: Test) -> Result<()> {
+    let before = Drops::read(lab)?;
     let start = Instant::now();
     let outcome = test(lab);
     figure("took", start.elapsed());
+    if outcome.is_err() {
+        match before.since(lab) {
+            Ok(dropped) => eprintln!("    counted meanwhile: {}", dropped.join(", ")),
+            Err(error) => eprintln!("    what was dropped meanwhile is not known: {error:#}"),
+        }
+    }
     outcome
 }
 

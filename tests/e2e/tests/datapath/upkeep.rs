@@ -145,9 +145,7 @@ pub(crate) fn drift(lab: &mut Lab) -> Result<()> {
             ensure!(took < SOON, "{line} was mended only after {took:?}");
         }
         for address in vips {
-            let seen = probe::stream_for(lab, *address, 10, Duration::from_secs(2), false)?;
-            ensure!(seen.failures == 0, "{address}: {seen:?}");
-            ensure!(seen.nodes.len() == lab.node_names().len(), "{seen:?}");
+            scene::wait_served(lab, *address, lab.node_names().len())?;
         }
         Ok(())
     })
