@@ -1,7 +1,7 @@
 //! Our own programs that run in the lab, built by cargo.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
