@@ -12,6 +12,7 @@ mod net;
 mod selector;
 mod speaker;
 mod virtual_ip;
+mod witness;
 
 pub use address_pool::{
     AddressPool, AddressPoolSpec, AddressPoolStatus, AllocationOrder, FamilyUsage, OnShrink,
@@ -22,11 +23,15 @@ pub use l2_announcement::{ForwardingMode, L2Announcement, L2AnnouncementSpec, Pr
 pub use names::*;
 pub use net::AddressBlock;
 pub use selector::{LabelSet, matches_any};
-pub use speaker::{MAX_UPLINK_ADDRESSES, Speaker, SpeakerSpec, SpeakerStatus, SpeakerUplink};
+pub use speaker::{
+    LostPeer, MAX_LOST_PEERS, MAX_UPLINK_ADDRESSES, Speaker, SpeakerSpec, SpeakerStatus,
+    SpeakerUplink,
+};
 pub use virtual_ip::{
     Backend, LastMove, ServiceRef, VipMode, VirtualIP, VirtualIPSpec, VirtualIPStatus,
     virtual_ip_name,
 };
+pub use witness::{SPARE_WITNESSES, WITNESSES, witnesses};
 
 /// The API group of every kind here.
 pub const GROUP: &str = "lightship.dev";

@@ -3,7 +3,7 @@
 // KubeSchema repeats each struct, `pub` included, inside a function; printer columns repeat keys.
 #![allow(unreachable_pub, clippy::duplicated_attributes)]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -80,11 +80,33 @@ pub struct SpeakerStatus {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub vips: i32,
+    /// Nodes that are dead as this speaker sees it: neither their speaker nor their kernel
+    /// answers. Only those of which this node is a witness, and none while this node sees
+    /// less than half of the nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
+    pub lost_peers: Vec<LostPeer>,
     /// `Ready`: whether this node can answer and forward, and if not why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// At most so many lost nodes are reported by one speaker.
+pub const MAX_LOST_PEERS: usize = 64;
+
+/// A node that is dead as a speaker sees it.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LostPeer {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub node: String,
+    /// When the speaker first said so, by the clock of the speaker's node. For people: clocks
+    /// differ, and nothing is decided by it.
+    pub since: Time,
 }
 
 /// At most so many addresses, and gateways, of one interface are reported.

@@ -1,12 +1,13 @@
 //! What this node tells about VIPs, for their status: those it owns, and (from one speaker of all)
 //! those that nobody can own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lightship_crds::{MAX_LOST_PEERS, SPARE_WITNESSES, WITNESSES, witnesses};
 use lightship_frames::Mac;
 use lightship_membership::PeerState;
 
@@ -44,6 +45,8 @@ pub struct Ownership {
     pub directors_agreeing: usize,
     /// Live nodes with a director.
     pub directors: usize,
+    /// The dead nodes of which this node is a witness.
+    pub lost: BTreeSet<NodeName>,
 }
 
 /// What this node reports about a VIP that it owns.
@@ -130,12 +133,32 @@ impl Core {
             unowned: self.unowned_reports(now),
             directors_agreeing: agreeing + own,
             directors: digests.len() + own,
+            lost: self.lost(),
         };
         if self.sent_report.as_deref() != Some(&report) {
             let report = Arc::new(report);
             self.sent_report = Some(report.clone());
             self.out.push(Output::Report(report));
         }
+    }
+
+    /// The nodes that this node is to report as dead. Who sees less than half of the nodes
+    /// rather doubts itself, and who stops has nothing more to say.
+    fn lost(&self) -> BTreeSet<NodeName> {
+        if self.leaving || !self.majority() {
+            return BTreeSet::new();
+        }
+        let me: &str = &self.setup.me;
+        let heard = self.peers.iter().filter(|(_, peer)| peer.told.is_some());
+        let heard: Vec<&NodeName> = heard.map(|(name, _)| name).collect();
+        let is_witness = |node: &NodeName| {
+            let all = heard.iter().map(|name| &***name).chain([me]);
+            witnesses(node, all, WITNESSES + SPARE_WITNESSES).contains(&me)
+        };
+        let dead = heard.iter().copied();
+        let dead = dead.filter(|name| self.detector.state(name) == PeerState::Dead);
+        let lost = dead.filter(|name| is_witness(name));
+        lost.take(MAX_LOST_PEERS).cloned().collect()
     }
 
     /// Keeps account of since when each VIP has had nobody.

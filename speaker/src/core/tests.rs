@@ -4,6 +4,7 @@
 use super::*;
 
 mod conflict;
+mod lost;
 mod placing;
 use crate::world::{Node, Port, Protocol, Service, ServiceRef, Slice, Vip};
 

@@ -93,6 +93,7 @@ pub async fn run(client: Client, me: NodeName, mut inputs: Inputs) -> anyhow::Re
                 uplink: uplink.as_ref(),
                 vips: ownership.vips.len(),
                 apart,
+                lost: &ownership.lost,
                 stopping,
             };
             writer.write(&uid, &seen).await;
@@ -119,10 +120,12 @@ pub async fn run(client: Client, me: NodeName, mut inputs: Inputs) -> anyhow::Re
             Ok(()) = inputs.stop.changed() => continue,
             () = tokio::time::sleep_until(retry.into()) => continue,
         }
-        // Lets the flock pass; what changes meanwhile is read at the next turn.
+        // Lets the flock pass; what changes meanwhile is read at the next turn. Only news of a
+        // dead node cannot wait.
         let next = (Instant::now() + SETTLE).max(turn + PACE);
         tokio::select! {
             () = tokio::time::sleep_until(next.into()) => {}
+            Ok(_) = inputs.ownership.wait_for(|now| now.lost != ownership.lost) => {}
             Ok(()) = inputs.stop.changed() => {}
         }
         while let Some(notice) = monitor.next().now_or_never() {

@@ -1,12 +1,15 @@
 //! The status of a `Speaker` object from what is known. Pure, but for the time of a transition.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
-use lightship_crds::{CONDITION_READY, SpeakerStatus, VipMode};
+use lightship_crds::{CONDITION_READY, LostPeer, SpeakerStatus, VipMode};
 
 use super::uplink::Reading;
 use crate::director::Health;
 use crate::uplink::Uplink;
+use crate::world::NodeName;
 
 /// Condition type: whether the director holds every VIP as wanted.
 const CONDITION_DIRECTOR: &str = "DirectorComplete";
@@ -52,6 +55,8 @@ pub(super) struct Seen<'a> {
     pub(super) vips: usize,
     /// How many directors agree with the own one, and of how many, if not all for a while.
     pub(super) apart: Option<(usize, usize)>,
+    /// The dead nodes of which this node is a witness.
+    pub(super) lost: &'a BTreeSet<NodeName>,
     pub(super) stopping: bool,
 }
 
@@ -115,8 +120,29 @@ pub(super) fn status(seen: &Seen, before: Option<&SpeakerStatus>) -> SpeakerStat
         mode_reason,
         uplinks: seen.uplink.iter().map(|r| r.uplink.clone()).collect(),
         vips: i32::try_from(seen.vips).unwrap_or(i32::MAX),
+        lost_peers: lost_peers(seen, before),
         conditions,
     }
+}
+
+/// The dead nodes, those named before with the time from there. A speaker that stops withdraws
+/// its word, since nobody would correct it later.
+fn lost_peers(seen: &Seen, before: Option<&SpeakerStatus>) -> Vec<LostPeer> {
+    let named = |node: &NodeName| {
+        let mut named = before?.lost_peers.iter();
+        Some(named.find(|peer| peer.node == **node)?.since.clone())
+    };
+    let lost = seen.lost.iter().filter(|_| !seen.stopping);
+    lost.map(|node| LostPeer {
+        node: node.to_string(),
+        since: named(node).unwrap_or_else(now),
+    })
+    .collect()
+}
+
+/// Now, in whole seconds as `metav1.Time` has them; a finer time would never equal what is read back.
+fn now() -> Time {
+    Time(Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default())
 }
 
 /// Whether the director holds every VIP as wanted.
@@ -171,15 +197,12 @@ fn condition(
         let mut conditions = before.conditions.iter();
         conditions.find(|c| c.type_ == kind && c.status == status)
     });
-    // metav1.Time has whole seconds; a finer one would never equal what is read back.
-    let now = || Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
     Condition {
         type_: kind.into(),
         status: status.into(),
         reason: reason.into(),
         message: cut(message, 4096),
-        last_transition_time: previous
-            .map_or_else(|| Time(now()), |c| c.last_transition_time.clone()),
+        last_transition_time: previous.map_or_else(now, |c| c.last_transition_time.clone()),
         observed_generation: None,
     }
 }

@@ -68,6 +68,7 @@ fn the_first_trouble_that_matters_is_named() {
             uplink: Some(uplink),
             vips: 0,
             apart: None,
+            lost: &BTreeSet::new(),
             stopping,
         };
         let (status, reason) = ready(&seen);
@@ -77,6 +78,7 @@ fn the_first_trouble_that_matters_is_named() {
 
 #[test]
 fn a_condition_keeps_its_time_until_it_turns() {
+    let lost = BTreeSet::new();
     let (facts, health, up, down) = (facts(), Health::default(), reading(true), reading(false));
     let seen = |uplink| Seen {
         facts: &facts,
@@ -84,6 +86,7 @@ fn a_condition_keeps_its_time_until_it_turns() {
         uplink: Some(uplink),
         vips: 3,
         apart: None,
+        lost: &lost,
         stopping: false,
     };
     let mut first = status(&seen(&up), None);
@@ -112,6 +115,7 @@ fn vips_that_the_kernel_refuses_are_named_but_the_speaker_is_ready() {
         uplink: Some(&up),
         vips: 4,
         apart: None,
+        lost: &BTreeSet::new(),
         stopping: false,
     };
     let conditions = status(&seen, None).conditions;
@@ -134,6 +138,7 @@ fn what_is_written_equals_what_is_read_back() {
         uplink: Some(&up),
         vips: 3,
         apart: None,
+        lost: &BTreeSet::new(),
         stopping: false,
     };
     let written = status(&seen, None);
@@ -153,6 +158,7 @@ fn directors_that_differ_are_told_of() {
         uplink: Some(&up),
         vips: 0,
         apart: Some((1, 3)),
+        lost: &BTreeSet::new(),
         stopping: false,
     };
     let conditions = status(&seen, None).conditions;
@@ -160,6 +166,29 @@ fn directors_that_differ_are_told_of() {
     let found = found.unwrap();
     assert_eq!((&*found.status, &*found.reason), ("False", "TablesDiffer"));
     assert!(found.message.contains("only 1 of 3"), "{}", found.message);
+}
+
+#[test]
+fn a_dead_node_is_named_with_the_time_it_was_named_first() {
+    let (facts, health, up) = (facts(), Health::default(), reading(true));
+    let lost = BTreeSet::from(["node2".into(), "node3".into()]);
+    let seen = |stopping| Seen {
+        facts: &facts,
+        health: &health,
+        uplink: Some(&up),
+        vips: 0,
+        apart: None,
+        lost: &lost,
+        stopping,
+    };
+    let mut first = status(&seen(false), None);
+    let names: Vec<&str> = first.lost_peers.iter().map(|p| &*p.node).collect();
+    assert_eq!(names, ["node2", "node3"]);
+    first.lost_peers[0].since = Time(Timestamp::UNIX_EPOCH);
+    let again = status(&seen(false), Some(&first));
+    assert_eq!(again.lost_peers, first.lost_peers);
+    let stopped = status(&seen(true), Some(&first));
+    assert_eq!(stopped.lost_peers, [], "nobody would withdraw it later");
 }
 
 #[test]
