@@ -162,6 +162,16 @@ impl Outcome {
         })
     }
 
+    /// New connections that failed and were begun within so many milliseconds after the
+    /// disturbance, `from` included, `to` not; each row of failures counts where it begins.
+    pub fn failures_between(&self, from: f64, to: f64) -> usize {
+        let outages = self.stream.outages.iter().filter(|outage| {
+            let at = ms_between(self.at_ns, outage.first_failure_ns);
+            outage.first_failure_ns >= self.at_ns && at >= from && at < to
+        });
+        outages.map(|outage| outage.failures).sum()
+    }
+
     /// Connections that stood on the disturbed node.
     pub fn on_owner(&self) -> usize {
         self.flows.nodes.get(&self.owner).copied().unwrap_or(0)
@@ -222,6 +232,9 @@ mod tests {
         assert_eq!(found.outage_ms(), Some(410.0));
         assert_eq!(found.later_failures(), 1);
         assert_eq!(found.last_failure_ms(), 1020.0);
+        assert_eq!(found.failures_between(0.0, 1000.0), 20);
+        assert_eq!(found.failures_between(1000.0, 1001.0), 1);
+        assert_eq!(found.failures_between(1001.0, f64::MAX), 0);
         assert_eq!((found.on_owner(), found.elsewhere()), (4, 6));
         assert_eq!(found.kept_elsewhere(), 6);
         assert_eq!(found.last_lost_ms(), 700.0);

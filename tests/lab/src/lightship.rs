@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -67,10 +68,53 @@ fn without_workloads(manifest: &str) -> String {
 }
 
 /// Starts the controller in the control plane's namespace.
-pub(crate) fn start_controller(lab: &mut Lab, program: &Path) -> Result<()> {
+pub(crate) fn start_controller(lab: &mut Lab, program: &Path, flags: &[&str]) -> Result<()> {
     let mut command = net::command_in(LAB_NETNS, &[program]);
     command.env("KUBECONFIG", lab.dir.kubeconfig(CONTROLLER));
+    command.args(flags);
     lab.spawn(CONTROLLER, &command)
+}
+
+impl Lab {
+    /// Turns the early word of a dead node on, as its documentation says, or off again: gives the
+    /// controller the rights and starts it anew with the flag, and waits until it acts.
+    ///
+    /// # Errors
+    /// When the controller does not come to act.
+    pub fn early_node_failure(&mut self, on: bool) -> Result<()> {
+        let _lock = self.lock()?;
+        let rights = binaries::checkout().join("deploy/rbac-early-node-failure.yaml");
+        let rights = std::fs::read_to_string(rights)?;
+        let program = binaries::build()?.controller;
+        if let Some(process) = self.state.processes.remove(CONTROLLER) {
+            process.stop(Duration::from_secs(5))?;
+        }
+        let flag = "--early-node-failure";
+        if on {
+            self.apply(&rights)?;
+        } else {
+            let delete = self.kubectl_command(&["delete", "--ignore-not-found", "-f", "-"]);
+            sh::run_with_input(delete, Some(&rights))?;
+        }
+        let log = self.dir.log(CONTROLLER);
+        let before = acts(&log);
+        let flags: Vec<&str> = on.then_some(flag).into_iter().collect();
+        start_controller(self, &program, &flags)?;
+        sh::wait_for(
+            "the controller acts",
+            Duration::from_secs(30),
+            Duration::from_millis(100),
+            || Ok((acts(&log) > before).then_some(())),
+        )
+    }
+}
+
+/// How often a controller has said in its log that it is ready to act.
+fn acts(log: &Path) -> usize {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    text.lines()
+        .filter(|line| line.contains(": ready "))
+        .count()
 }
 
 /// How the agent of `node` is to run the speaker.

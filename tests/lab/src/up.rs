@@ -121,7 +121,7 @@ fn start(lab: &mut Lab, ours: &Binaries, progress: Progress) -> Result<()> {
             lightship::install(lab)
         })?;
         progress.step("lightship-controller", || {
-            lightship::start_controller(lab, &ours.controller)
+            lightship::start_controller(lab, &ours.controller, &[])
         })?;
     }
     let names = lab.node_names();
@@ -228,7 +228,7 @@ fn repair(lab: &mut Lab, progress: Progress) -> Result<()> {
             etcd::NAME => start_etcd(lab),
             apiserver::NAME => start_api(lab),
             controller_manager::NAME => start_controller_manager(lab),
-            lightship::CONTROLLER => lightship::start_controller(lab, &ours.controller),
+            lightship::CONTROLLER => lightship::start_controller(lab, &ours.controller, &[]),
             node => restart_node(lab, node),
         })?;
     }

@@ -113,6 +113,16 @@ pub(super) fn is_held_unready(pod: &Pod) -> bool {
         .any(|marks| marks.get(READY_MARK).is_some_and(|mark| mark == "false"))
 }
 
+/// Whether the API server has another readiness of the pod than the kubelet told it.
+pub(super) fn contradicts(pod: &Pod, server: &Server) -> bool {
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten());
+    let mut ready = conditions.filter(|condition| condition.type_ == "Ready");
+    ready.any(|condition| (condition.status == "True") != server.ready)
+}
+
 /// What the kubelet knows of a pod's server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Server {
@@ -248,5 +258,14 @@ mod tests {
         assert_eq!(ready("Ready").as_deref(), Some("False"));
         assert_eq!(ready("Initialized").as_deref(), Some("True"));
         assert_eq!(told.container_statuses.unwrap()[0].restart_count, 1);
+        let mut pod = pod;
+        assert!(!contradicts(&pod, &server), "it has no readiness yet");
+        pod.status = serde_json::from_value(patch["status"].clone()).unwrap();
+        assert!(!contradicts(&pod, &server));
+        let ready = Server {
+            ready: true,
+            ..server
+        };
+        assert!(contradicts(&pod, &ready));
     }
 }

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 use super::sandbox::{Sandbox, Slot};
 use super::{Node, status};
@@ -28,6 +28,10 @@ const PROBE_EVERY: Duration = Duration::from_millis(20);
 
 /// Time between two attempts to tell the API server something.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// How often a pod's status in the API server is compared with what it should be, as a kubelet
+/// does (`syncPeriod` in kubernetes/pkg/kubelet/status/status_manager.go).
+const RECONCILE: Duration = Duration::from_secs(10);
 
 /// Pause before a server that ended is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
@@ -163,6 +167,7 @@ impl Worker {
         let probe = answers(self.probe_address());
         tokio::pin!(probe);
         let mut answering = false;
+        let mut reconcile = interval(RECONCILE);
         loop {
             self.set_ready(answering && !status::is_held_unready(&self.pod));
             if answering {
@@ -180,6 +185,12 @@ impl Worker {
                     self.pod = pod;
                 }
                 () = sleep(RETRY), if untold => {}
+                // Somebody else wrote its readiness.
+                _ = reconcile.tick() => {
+                    if status::contradicts(&self.pod, &self.server) {
+                        self.told = None;
+                    }
+                }
             }
             if self.pod.metadata.deletion_timestamp.is_some() {
                 return End::Deleted;
