@@ -12,6 +12,8 @@
 //! what the watchers saw goes in, what should be written comes out. Nothing is in memory
 //! only: Services and VirtualIPs say who holds what, so the next leader adopts it from there.
 //! A replica that does not lead holds none of this.
+//!
+//! Beside it, if asked for, [`node_failure`] tells Kubernetes early of dead nodes.
 
 pub mod adapter;
 mod clock;
@@ -20,6 +22,7 @@ pub mod heartbeat_key;
 pub mod leader;
 pub mod lease;
 pub mod model;
+pub mod node_failure;
 pub mod publish;
 pub mod run;
 pub mod sink;

@@ -345,6 +345,13 @@ pub enum Subject {
         /// Its uid.
         uid: String,
     },
+    /// A Node.
+    Node {
+        /// Its name.
+        name: String,
+        /// Its uid.
+        uid: String,
+    },
 }
 
 impl fmt::Display for Subject {
@@ -352,6 +359,7 @@ impl fmt::Display for Subject {
         match self {
             Subject::Service { id, .. } => write!(f, "Service {id}"),
             Subject::Pool { name, .. } => write!(f, "AddressPool {name}"),
+            Subject::Node { name, .. } => write!(f, "Node {name}"),
         }
     }
 }

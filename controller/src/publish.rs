@@ -29,8 +29,9 @@ const LONGEST_NOTE: usize = 1024;
 /// A request without an answer by then is given up.
 const ATTEMPT: Duration = Duration::from_secs(10);
 
-/// Sends events from a task of its own, which ends when this is dropped and the events are sent,
+/// Sends events from a task of its own, which ends when this and its clones are dropped and the events are sent,
 /// or when this replica does not lead any more.
+#[derive(Clone)]
 pub struct Publisher {
     queue: mpsc::Sender<Notice>,
 }
@@ -85,6 +86,17 @@ fn event(notice: &Notice, instance: &str, now: Timestamp) -> Event {
             uid: Some(uid.clone()),
             ..ObjectReference::default()
         },
+        Subject::Node { name, uid } => ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            name: Some(name.clone()),
+            uid: Some(uid.clone()),
+            ..ObjectReference::default()
+        },
+    };
+    let action = match &notice.subject {
+        Subject::Node { .. } => "WatchNode",
+        Subject::Service { .. } | Subject::Pool { .. } => "AllocateAddress",
     };
     let mut name = regarding.name.clone().unwrap_or_default();
     // Room for the random part within the 253 characters of a name.
@@ -104,7 +116,7 @@ fn event(notice: &Notice, instance: &str, now: Timestamp) -> Event {
         event_time: Some(MicroTime(now)),
         type_: Some(if notice.warning { "Warning" } else { "Normal" }.into()),
         reason: Some(notice.reason.into()),
-        action: Some("AllocateAddress".into()),
+        action: Some(action.into()),
         note: Some(shortened(&notice.note)),
         regarding: Some(regarding),
         reporting_controller: Some(format!("lightship.dev/{MANAGER_CONTROLLER}")),

@@ -12,6 +12,7 @@ use crate::heartbeat_key;
 use crate::leader::{Authority, Leadership};
 use crate::lease::Timing;
 use crate::model::{Action, Clock, Input};
+use crate::node_failure;
 use crate::publish::Publisher;
 use crate::sink::ApiServer;
 use crate::throttle::Rate;
@@ -35,6 +36,8 @@ pub struct Options {
     pub timing: Timing,
     /// Of writes.
     pub rate: Rate,
+    /// Whether Kubernetes is told early of dead nodes, and of how many at once.
+    pub early_node_failure: Option<node_failure::Limit>,
 }
 
 /// Why a tenure ended.
@@ -80,6 +83,9 @@ async fn lead(
     let origin = Instant::now();
     let mut watchers = watch::start(client, options.dialect.clone());
     let publisher = Publisher::start(client.clone(), authority.clone(), options.instance.clone());
+    let _watchman = options
+        .early_node_failure
+        .map(|limit| node_failure::start(client, authority.clone(), publisher.clone(), limit));
     let sink = ApiServer::new(client.clone(), authority.clone());
     let mut writer = Writer::new(sink, options.rate);
     let mut core = Core::default();

@@ -33,11 +33,7 @@ impl Watchers {
 /// Starts all watchers.
 pub fn start(client: &Client, dialect: Dialect) -> Watchers {
     let (sender, inputs) = mpsc::channel(QUEUE);
-    let mut starter = Starter {
-        client,
-        sender,
-        tasks: JoinSet::new(),
-    };
+    let mut starter = Starter::new(client, sender);
     let service = move |object| adapter::service(object, &dialect);
     starter.watch::<Service, _>("services", service, Input::Services);
     starter.watch("addresspools", adapter::pool, Input::Pools);
@@ -56,37 +52,61 @@ pub fn start(client: &Client, dialect: Dialect) -> Watchers {
     }
 }
 
-struct Starter<'a> {
+/// Starts watchers that feed one queue.
+pub(crate) struct Starter<'a, I> {
     client: &'a Client,
-    sender: mpsc::Sender<Input>,
-    tasks: JoinSet<()>,
+    sender: mpsc::Sender<I>,
+    /// The watchers. Dropped, it ends them.
+    pub(crate) tasks: JoinSet<()>,
 }
 
-impl Starter<'_> {
-    fn watch<K, T>(
+impl<'a, I: Send + 'static> Starter<'a, I> {
+    pub(crate) fn new(client: &'a Client, sender: mpsc::Sender<I>) -> Self {
+        Self {
+            client,
+            sender,
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Watches all objects of a kind.
+    pub(crate) fn watch<K, T>(
         &mut self,
         kind: &'static str,
         view: impl Fn(K) -> T + Send + 'static,
-        input: fn(Change<T>) -> Input,
+        input: fn(Change<T>) -> I,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+        T: Debug + Send + 'static,
+    {
+        self.watch_in(Api::all(self.client.clone()), kind, view, input);
+    }
+
+    /// Watches what `api` shows.
+    pub(crate) fn watch_in<K, T>(
+        &mut self,
+        api: Api<K>,
+        kind: &'static str,
+        view: impl Fn(K) -> T + Send + 'static,
+        input: fn(Change<T>) -> I,
     ) where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
         T: Debug + Send + 'static,
     {
         // The default lists what is newest, not what a cache of the API server has: an address
         // must not be given away because its holder is not in the cache yet.
-        let api: Api<K> = Api::all(self.client.clone());
         let stream = lightship_kit::watch(api, Config::default());
         let feed = feed(kind, stream, view, input, self.sender.clone());
         self.tasks.spawn(feed);
     }
 }
 
-async fn feed<K, T>(
+async fn feed<K, T, I>(
     kind: &'static str,
     stream: impl Stream<Item = Result<Event<K>, Error>>,
     view: impl Fn(K) -> T,
-    input: fn(Change<T>) -> Input,
-    inputs: mpsc::Sender<Input>,
+    input: fn(Change<T>) -> I,
+    inputs: mpsc::Sender<I>,
 ) where
     T: Debug,
 {

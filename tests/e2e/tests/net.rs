@@ -4,6 +4,8 @@
 //! owner's kube-proxy takes a VIP's traffic. Where it has, they direct, and the same must hold.
 
 mod common;
+#[path = "net/early.rs"]
+mod early;
 #[path = "net/failover.rs"]
 mod failover;
 #[path = "net/modes.rs"]
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
             ("an_unplugged_owner_is_replaced", failover::unplug),
             ("a_partition_ends_with_one_owner", failover::partition),
             ("a_crashed_owner_is_replaced", failover::crash),
+            ("a_dead_nodes_pods_are_marked_early", early::crash),
             // The rest is last, because kube-proxy takes its time to come back after an outage of the API
             // server, and would not know the next test's Service on every node.
             (

@@ -1,0 +1,113 @@
+//! The early word of a dead node: its pods get no more connections long before Kubernetes itself
+//! finds out.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lightship_e2e::experiment::{self, PACE, Plan};
+use lightship_e2e::scene::{APP, Wish};
+use lightship_e2e::{scene, vip};
+use lightship_lab::workload::TrafficPolicy;
+use lightship_lab::{How, Lab, sh};
+use serde_json::Value;
+
+use crate::common::Served;
+
+/// The controller trusts nobody before it has seen the nodes' Leases renewed, which their
+/// kubelets do every 10 s.
+const TRUST: Duration = Duration::from_secs(11);
+
+/// When new connections should have stopped failing, in milliseconds after the crash: detection,
+/// the mark, the EndpointSlices and kube-proxy together take about two seconds.
+const OVER: Duration = Duration::from_secs(10);
+
+/// What is watched after that. Kubernetes finds out after 40 s at the earliest.
+const WATCH: Duration = Duration::from_secs(16);
+
+/// A node crashes under policy Cluster; connections fail for seconds, not until Kubernetes knows,
+/// and everything is as before when the node is back.
+pub(crate) fn crash(lab: &mut Lab) -> Result<()> {
+    lab.early_node_failure(true)?;
+    let wish = Wish {
+        policy: TrafficPolicy::Cluster,
+        ..Wish::local("early").fresh()
+    };
+    let outcome = Served::during(lab, &wish, |lab, vips| {
+        thread::sleep(TRUST);
+        let plan = Plan {
+            flows: 10,
+            how: How::Crash,
+            watch: WATCH,
+            api_stopped: false,
+        };
+        let owner = vip::owner(lab, vips[0])?;
+        let outcome = experiment::run(lab, vips[0], plan)?;
+        let over = OVER.as_secs_f64() * 1000.0;
+        let (soon, later) = (
+            outcome.failures_between(0.0, over),
+            outcome.failures_between(over, f64::MAX),
+        );
+        let node = lab.kubectl_json(&["get", "node", &owner])?;
+        let known = condition(&node, "Ready") != Some("True");
+        eprintln!(
+            "    {owner} crashed: {soon} of {} new connections failed in the first {OVER:?}, {later} later",
+            outcome.stream.requests,
+        );
+        ensure!(
+            !known,
+            "Kubernetes itself knows already: the machine is too slow"
+        );
+        // Without it a third of those begun later would fail. A few may hit a port whose former
+        // connection the nodes still send to the dead pod.
+        let begun = (WATCH - OVER).as_millis() / u128::from(PACE);
+        ensure!(
+            u128::try_from(later)? * 20 < begun,
+            "{later} of about {begun} failed after {OVER:?}: {:?}",
+            outcome.stream
+        );
+        let marked = lab.kubectl_json(&["get", "pod", &format!("{APP}-{owner}")])?;
+        ensure!(
+            condition(&marked, "Ready") == Some("False"),
+            "the pod was not marked: {marked:#}"
+        );
+        told(lab, &owner)?;
+        scene::heal(lab)?;
+        vip::wait_settled(
+            lab,
+            vips[0],
+            lab.node_names().len(),
+            Duration::from_secs(60),
+        )?;
+        scene::wait_served(lab, vips[0], lab.node_names().len())
+    });
+    lab.early_node_failure(false)?;
+    outcome
+}
+
+/// The Node has an event that says what was done.
+fn told(lab: &Lab, node: &str) -> Result<()> {
+    let found = sh::wait_for(
+        &format!("an event of {node} tells of it"),
+        Duration::from_secs(10),
+        Duration::from_millis(200),
+        || {
+            let events = lab.kubectl_json(&["get", "events"])?;
+            let mut events = events["items"].as_array().into_iter().flatten();
+            let found = events.find(|event| {
+                event["involvedObject"]["name"] == node && event["reason"] == "PodsMarkedNotReady"
+            });
+            Ok(found.cloned())
+        },
+    )?;
+    let note = found["message"].as_str().context("an event without text")?;
+    eprintln!("    {note}");
+    ensure!(note.contains("2 of 2 witnesses"), "{note}");
+    Ok(())
+}
+
+fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a str> {
+    let mut conditions = object["status"]["conditions"].as_array()?.iter();
+    let found = conditions.find(|condition| condition["type"] == kind)?;
+    found["status"].as_str()
+}
