@@ -131,8 +131,10 @@ struct Case {
     touched: bool,
     /// Nothing is tried before.
     not_before: Duration,
-    /// What held it back when that was last said.
-    told: Option<&'static str>,
+    /// What has been told of it already.
+    told: BTreeSet<&'static str>,
+    /// Attempts to mark the pods that failed in a row.
+    failures: u32,
     /// How many of how many said so last.
     words: (usize, usize),
 }
@@ -252,7 +254,7 @@ impl Judge {
         let (words, of) = case.words;
         match result {
             Ok(pods) => {
-                case.step = Step::Marked;
+                (case.step, case.failures) = (Step::Marked, 0);
                 // A leader before this one may have done it.
                 if pods > 0 {
                     let note = format!(
@@ -265,7 +267,9 @@ impl Judge {
             Err(error) => {
                 case.step = Step::Open;
                 case.not_before = now + AGAIN;
-                if case.told.replace("Failed") != Some("Failed") {
+                case.failures += 1;
+                // Once is nothing: a pod may have been changed meanwhile.
+                if case.failures > 1 && case.told.insert("Failed") {
                     let note = format!("its pods cannot be marked not ready, trying on: {error}");
                     self.tell(node, true, "MarkingPodsFailed", note, out);
                 }

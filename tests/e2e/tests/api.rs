@@ -44,6 +44,10 @@ const TESTS: &[(&str, Test)] = &[
         "deploy_installs_and_roles_grant_no_more_than_needed",
         install::roles,
     ),
+    (
+        "the_rights_for_early_word_are_installed_on_request_and_exact",
+        install::early_rights,
+    ),
     ("the_heartbeat_key_is_made_once", install::heartbeat_key),
     ("samples_apply_and_work", install::samples),
     (

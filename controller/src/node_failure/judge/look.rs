@@ -138,7 +138,8 @@ impl Judge {
                 step: Step::Open,
                 touched: false,
                 not_before: now + SETTLE,
-                told: None,
+                told: BTreeSet::new(),
+                failures: 0,
                 words: *words,
             });
             case.words = *words;
@@ -217,13 +218,15 @@ impl Judge {
                 continue;
             };
             if let Some(note) = hold.note
-                && case.told.replace(hold.key) != Some(hold.key)
+                && case.told.insert(hold.key)
             {
                 let (words, of) = case.words;
-                let note = format!(
-                    "{words} of {of} witnesses have lost the node, but its pods are left as they \
-                     are: {note}"
-                );
+                let but = if case.touched {
+                    "but no more of its pods are marked"
+                } else {
+                    "but its pods are left as they are"
+                };
+                let note = format!("{words} of {of} witnesses have lost the node, {but}: {note}");
                 told.push((name.clone(), note));
             }
         }

@@ -1,6 +1,6 @@
 //! What `deploy/` installs.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lightship_lab::binaries;
 use serde_json::{Value, json};
 
@@ -83,6 +83,44 @@ pub(crate) fn roles(cluster: &mut Cluster) -> Result<()> {
             answer.unwrap_or_else(|error| format!("{error:#}"))
         );
     }
+    Ok(())
+}
+
+/// The rights for the early word of a dead node, which are installed on request, and what they
+/// still do not allow.
+pub(crate) fn early_rights(cluster: &mut Cluster) -> Result<()> {
+    let kubectl = &cluster.kubectl;
+    let file = binaries::checkout().join("deploy/rbac-early-node-failure.yaml");
+    let file = file.to_str().context("a strange path")?;
+    kubectl.run(&["apply", "-f", file])?;
+    let user = format!("--as=system:serviceaccount:{SYSTEM}:lightship-controller");
+    let may = |verb: &str, what: &str, sub: &str, namespace: &str| {
+        let sub = format!("--subresource={sub}");
+        let arguments = ["auth", "can-i", verb, what, &sub, "-n", namespace, &user];
+        kubectl.run(&arguments).is_ok()
+    };
+    let mut wrong = Vec::new();
+    for (verb, what, sub, namespace, expected) in [
+        ("list", "pods", "", "default", true),
+        ("patch", "pods", "status", "default", true),
+        ("list", "leases", "", "kube-node-lease", true),
+        ("watch", "leases", "", "kube-node-lease", true),
+        ("patch", "pods", "", "default", false),
+        ("delete", "pods", "", "default", false),
+        ("create", "pods", "eviction", "default", false),
+        ("list", "leases", "", "default", false),
+        ("patch", "leases", "", "kube-node-lease", false),
+        ("patch", "nodes", "status", "default", false),
+    ] {
+        if may(verb, what, sub, namespace) != expected {
+            wrong.push(format!("{verb} {what}/{sub} in {namespace}"));
+        }
+    }
+    kubectl.run(&["delete", "-f", file])?;
+    if may("list", "pods", "", "default") {
+        wrong.push("list pods after the rights were taken away".into());
+    }
+    ensure!(wrong.is_empty(), "not as it should be: {wrong:?}");
     Ok(())
 }
 

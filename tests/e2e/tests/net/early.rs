@@ -1,10 +1,11 @@
 //! The early word of a dead node: its pods get no more connections long before Kubernetes itself
 //! finds out.
 
+use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lightship_e2e::experiment::{self, PACE, Plan};
 use lightship_e2e::scene::{APP, Wish};
 use lightship_e2e::{scene, vip};
@@ -66,44 +67,68 @@ pub(crate) fn crash(lab: &mut Lab) -> Result<()> {
             "{later} of about {begun} failed after {OVER:?}: {:?}",
             outcome.stream
         );
-        let marked = lab.kubectl_json(&["get", "pod", &format!("{APP}-{owner}")])?;
-        ensure!(
-            condition(&marked, "Ready") == Some("False"),
-            "the pod was not marked: {marked:#}"
-        );
-        told(lab, &owner)?;
-        scene::heal(lab)?;
-        vip::wait_settled(
-            lab,
-            vips[0],
-            lab.node_names().len(),
-            Duration::from_secs(60),
-        )?;
-        scene::wait_served(lab, vips[0], lab.node_names().len())
+        let marked = pod_ready(lab, &owner)?;
+        ensure!(marked.as_deref() == Some("False"), "the pod was not marked");
+        let note = told(lab, &owner, "PodsMarkedNotReady")?;
+        ensure!(note.contains("2 of 2 witnesses"), "{note}");
+        heal(lab, vips[0])?;
+        cut_off(lab)?;
+        heal(lab, vips[0])
     });
     lab.early_node_failure(false)?;
     outcome
 }
 
-/// The Node has an event that says what was done.
-fn told(lab: &Lab, node: &str) -> Result<()> {
-    let found = sh::wait_for(
-        &format!("an event of {node} tells of it"),
-        Duration::from_secs(10),
+/// A node that only its peers have lost keeps its pods, or has them back from its kubelet, as
+/// it goes on renewing its Lease.
+fn cut_off(lab: &mut Lab) -> Result<()> {
+    let node = lab.node_names().remove(0);
+    lab.fail(&node, How::Partition { also_api: false })?;
+    let note = told(lab, &node, "NodeFailureHeldBack")?;
+    ensure!(note.contains("renewed its Lease"), "{note}");
+    sh::wait_for(
+        &format!("the pod of {node} is ready"),
+        Duration::from_secs(20),
+        Duration::from_millis(200),
+        || Ok((pod_ready(lab, &node)?.as_deref() == Some("True")).then_some(())),
+    )?;
+    // The kubelet's next renewals keep it so.
+    for _ in 0..10 {
+        thread::sleep(Duration::from_millis(300));
+        let ready = pod_ready(lab, &node)?;
+        ensure!(ready.as_deref() == Some("True"), "marked again");
+    }
+    Ok(())
+}
+
+fn heal(lab: &mut Lab, address: IpAddr) -> Result<()> {
+    scene::heal(lab)?;
+    let nodes = lab.node_names().len();
+    vip::wait_settled(lab, address, nodes, Duration::from_secs(60))?;
+    scene::wait_served(lab, address, nodes)
+}
+
+fn pod_ready(lab: &Lab, node: &str) -> Result<Option<String>> {
+    let pod = lab.kubectl_json(&["get", "pod", &format!("{APP}-{node}")])?;
+    Ok(condition(&pod, "Ready").map(str::to_owned))
+}
+
+/// What the Node's event of that reason says.
+fn told(lab: &Lab, node: &str, reason: &str) -> Result<String> {
+    let note = sh::wait_for(
+        &format!("an event {reason} of {node}"),
+        Duration::from_secs(20),
         Duration::from_millis(200),
         || {
             let events = lab.kubectl_json(&["get", "events"])?;
             let mut events = events["items"].as_array().into_iter().flatten();
-            let found = events.find(|event| {
-                event["involvedObject"]["name"] == node && event["reason"] == "PodsMarkedNotReady"
-            });
-            Ok(found.cloned())
+            let found = events
+                .find(|event| event["involvedObject"]["name"] == node && event["reason"] == reason);
+            Ok(found.and_then(|event| Some(event["message"].as_str()?.to_owned())))
         },
     )?;
-    let note = found["message"].as_str().context("an event without text")?;
-    eprintln!("    {note}");
-    ensure!(note.contains("2 of 2 witnesses"), "{note}");
-    Ok(())
+    eprintln!("    {node}: {note}");
+    Ok(note)
 }
 
 fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a str> {
