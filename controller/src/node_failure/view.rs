@@ -74,3 +74,55 @@ pub(super) fn lease(lease: Lease) -> LeaseView {
         lasts: seconds.map_or(LEASE_LASTS, Duration::from_secs),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn objects_that_say_little_are_taken_for_what_is_harmless() {
+        let bare = node(serde_json::from_value(json!({ "metadata": { "name": "n" } })).unwrap());
+        assert!(
+            !bare.ready,
+            "nothing is done about a node that is not ready"
+        );
+        let unknown = json!({
+            "metadata": { "name": "n", "uid": "u" },
+            "status": { "conditions": [
+                { "type": "DiskPressure", "status": "True" },
+                { "type": "Ready", "status": "Unknown" },
+            ]},
+        });
+        assert!(!node(serde_json::from_value(unknown).unwrap()).ready);
+        let silent = speaker(Speaker::new("n", lightship_crds::SpeakerSpec {}));
+        assert_eq!(silent.lost, BTreeSet::new());
+        for spec in [
+            json!({}),
+            json!({ "leaseDurationSeconds": 0 }),
+            json!({ "leaseDurationSeconds": -5 }),
+        ] {
+            let object = json!({ "metadata": { "name": "n" }, "spec": spec });
+            let view = lease(serde_json::from_value(object).unwrap());
+            assert_eq!((view.renewal, view.lasts), (None, LEASE_LASTS));
+        }
+    }
+
+    #[test]
+    fn each_renewal_differs_from_the_one_before() {
+        let at = |time: &str| {
+            let object = json!({
+                "metadata": { "name": "n" },
+                "spec": { "renewTime": time, "leaseDurationSeconds": 20 },
+            });
+            lease(serde_json::from_value(object).unwrap())
+        };
+        let (first, next) = (
+            at("2026-11-23T12:00:00.000001Z"),
+            at("2026-11-23T12:00:00.000002Z"),
+        );
+        assert_ne!(first.renewal, next.renewal);
+        assert_eq!(first.lasts, Duration::from_secs(20));
+    }
+}
