@@ -25,7 +25,7 @@ impl Hold {
 impl Judge {
     /// Does all that is due.
     pub(super) fn look(&mut self, now: Duration, out: &mut Vec<Action>) {
-        if self.leases.is_none() {
+        if self.leases.is_none() || self.nodes.is_none() || self.speakers.is_none() {
             return;
         }
         let (Some(nodes), Some(speakers)) = (self.nodes.take(), self.speakers.take()) else {

@@ -25,6 +25,11 @@ struct Cluster {
 impl Cluster {
     /// All is listed, and so far nothing else is known.
     fn fresh(size: usize) -> Self {
+        Self::listed(size, [0, 1, 2])
+    }
+
+    /// The same with the kinds listed in that order: Nodes 0, Speakers 1, Leases 2.
+    fn listed(size: usize, order: [u8; 3]) -> Self {
         let mut cluster = Cluster {
             judge: Judge::new(Limit::percent(20).unwrap()),
             now: Duration::ZERO,
@@ -33,16 +38,14 @@ impl Cluster {
             renewals: 0,
             actions: Vec::new(),
         };
-        let all = 0..size;
-        cluster.apply(Input::Nodes(Change::Listed(
-            all.clone().map(|n| node(n, true)).collect(),
-        )));
-        cluster.apply(Input::Speakers(Change::Listed(
-            all.clone().map(|n| speaker(n, &[])).collect(),
-        )));
-        cluster.apply(Input::Leases(Change::Listed(
-            all.map(|n| lease(n, 0)).collect(),
-        )));
+        for kind in order {
+            let all = 0..size;
+            cluster.apply(match kind {
+                0 => Input::Nodes(Change::Listed(all.map(|n| node(n, true)).collect())),
+                1 => Input::Speakers(Change::Listed(all.map(|n| speaker(n, &[])).collect())),
+                _ => Input::Leases(Change::Listed(all.map(|n| lease(n, 0)).collect())),
+            });
+        }
         cluster
     }
 
@@ -168,6 +171,24 @@ fn a_dead_node_is_marked_within_a_second_and_once() {
     );
     cluster.run(100 * S);
     assert_eq!(cluster.take_marks(), Vec::<String>::new());
+}
+
+#[test]
+fn the_order_in_which_kinds_are_listed_is_no_matter() {
+    for order in [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ] {
+        let mut cluster = Cluster::listed(3, order);
+        cluster.run(20 * S);
+        cluster.dies(2);
+        cluster.run(S);
+        assert_eq!(cluster.take_marks(), [name(2)], "{order:?}");
+    }
 }
 
 #[test]
