@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use lightship_membership::Keys;
-use lightship_netio::{Filter, PacketSocket};
+use lightship_netio::{Filter, PacketSocket, Watched};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 
 use crate::cache::Saved;
-use crate::core::{Core, DirectorIntent, DirectorReport, Output, Ownership, UplinkState};
+use crate::core::{Core, DirectorIntent, DirectorReport, Listen, Output, Ownership, UplinkState};
 use crate::world::World;
 
 /// How long a leaving speaker waits for others to take its VIPs.
@@ -68,6 +68,18 @@ pub fn keys(secrets: &[Vec<u8>]) -> Option<Keys> {
     Some(Keys::new(current, secrets.get(1).map(Vec::as_slice)))
 }
 
+/// Has the kernel keep out what is about other machines: on a busy LAN each of them would wake this
+/// thread.
+fn listen(packets: &PacketSocket, to: Listen) {
+    let watched = Watched {
+        asked: to.vips.clone(),
+        claimed: to.vips.into_iter().chain(to.nodes).collect(),
+    };
+    if let Err(error) = packets.watch(&watched) {
+        tracing::warn!(%error, "all ARP and NDP frames are looked at, which only costs time");
+    }
+}
+
 /// Runs the core until it is told to stop and has handed its VIPs over.
 ///
 /// # Errors
@@ -112,6 +124,7 @@ pub async fn run(
                 Output::Director(intent) => drop(links.director.send_replace(intent)),
                 Output::Report(report) => drop(links.ownership.send_replace(report)),
                 Output::Groups(vips) => drop(links.groups.send_replace(vips)),
+                Output::Listen(to) => listen(&packets, to),
                 Output::Save => save = true,
             }
         }

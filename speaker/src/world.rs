@@ -112,6 +112,12 @@ impl Node {
         }
     }
 
+    /// All InternalIPs that are used.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let v4 = self.v4.map(IpAddr::V4);
+        v4.into_iter().chain(self.v6.map(IpAddr::V6))
+    }
+
     /// The address that heartbeats go to: IPv4 if there is one.
     pub fn heartbeat_address(&self) -> Option<IpAddr> {
         self.v4.map(IpAddr::V4).or(self.v6.map(IpAddr::V6))

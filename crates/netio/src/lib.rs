@@ -48,7 +48,7 @@ pub use module::{ModuleState, load_module};
 pub use monitor::{Monitor, Notice};
 pub use multicast::MulticastGroups;
 pub use netns::{NETNS_DIR, Netns, NetnsThread, run_in, spawn_thread_in};
-pub use packet::{Filter, PacketMeta, PacketSocket, PacketType};
+pub use packet::{Filter, PacketMeta, PacketSocket, PacketType, Watched};
 pub use priority::{PriorityReport, raise_priority};
 pub use rtnl::{
     Address, DefaultRoute, Family, LOOPBACK_INDEX, Link, Macvlan, Neighbour, PROTOCOL, Route,

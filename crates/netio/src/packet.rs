@@ -15,9 +15,11 @@ use tokio::io::unix::AsyncFd;
 use crate::async_fd::{readable, register};
 use crate::{Error, Netns, Result, run_in};
 
+mod bpf;
 mod filter;
+mod search;
 
-pub use filter::Filter;
+pub use filter::{Filter, Watched};
 
 /// The kernel's view of whom a frame was for (`sll_pkttype`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,6 +52,7 @@ pub struct PacketMeta {
 pub struct PacketSocket {
     fd: AsyncFd<Socket>,
     ifindex: u32,
+    filter: Filter,
 }
 
 /// A burst of requests for many VIPs after a take-over must not get lost while
@@ -75,8 +78,7 @@ impl PacketSocket {
             // cloned for this tap (dev_queue_xmit_nit). Since Linux 4.20; recv drops
             // what comes through on older ones.
             let _ = set_option(&socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1);
-            let program: Vec<SockFilter> = filter.program();
-            socket.attach_filter(&program)?;
+            attach(&socket, filter.program())?;
             socket.bind(&link_address(ifindex)?)?;
             register(socket)
         };
@@ -84,6 +86,7 @@ impl PacketSocket {
             fd: open()
                 .map_err(|e| Error::os(format!("open packet socket on interface {ifindex}"), e))?,
             ifindex,
+            filter,
         })
     }
 
@@ -98,6 +101,36 @@ impl PacketSocket {
     /// The interface the socket is bound to.
     pub fn ifindex(&self) -> u32 {
         self.ifindex
+    }
+
+    /// From now on only frames that are about these addresses are received, and few others. What
+    /// the socket's [`Filter`] keeps out is not received anyway.
+    ///
+    /// No frame that is wanted before and after gets lost: the kernel changes filters at once,
+    /// and that by protocol is in place meanwhile. Frames in the queue stay there.
+    ///
+    /// # Errors
+    /// When the kernel takes no filter for want of memory; that by protocol holds then.
+    pub fn watch(&self, watched: &Watched) -> Result<()> {
+        let socket = self.fd.get_ref();
+        let mut limit = usize::MAX;
+        let mut attempt = || -> io::Result<()> {
+            // In between, so that the kernel need not have room for two large ones: it counts
+            // both against net.core.optmem_max, which was 20 KiB before Linux 6.7.
+            attach(socket, self.filter.program())?;
+            loop {
+                let program = watched.program(limit);
+                let length = program.len();
+                match attach(socket, program) {
+                    Err(e) if e.raw_os_error() == Some(libc::ENOMEM) && length > COARSE => {
+                        // Each range takes at least one instruction.
+                        limit = limit.min(length) / 2;
+                    }
+                    other => return other,
+                }
+            }
+        };
+        attempt().map_err(|e| Error::os(format!("set a filter on interface {}", self.ifindex), e))
     }
 
     /// Waits for a frame and returns its length and origin; a frame longer than
@@ -183,6 +216,14 @@ impl PacketSocket {
             }
         }
     }
+}
+
+/// A program of no more instructions is not made coarser: that would not help.
+const COARSE: usize = 256;
+
+fn attach(socket: &Socket, program: Vec<bpf::Op>) -> io::Result<()> {
+    let program: Vec<SockFilter> = program.into_iter().map(SockFilter::from).collect();
+    socket.attach_filter(&program)
 }
 
 fn recv_from(socket: &Socket, buf: &mut [u8]) -> io::Result<(usize, PacketMeta)> {

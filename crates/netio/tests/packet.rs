@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::{MAC_A, MAC_B, MAC_DIRECTOR, TestNs, run, soon, wire};
 use lightship_frames::{Mac, arp, ndp};
 use lightship_netio::{
-    Error, Filter, Macvlan, PacketMeta, PacketSocket, PacketType, Route, run_in,
+    Error, Filter, Macvlan, PacketMeta, PacketSocket, PacketType, Route, Watched, run_in,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -268,6 +268,69 @@ async fn only_the_wanted_protocols_come_through() {
     assert_eq!(heard, [na, ns, short.clone(), garp.clone()]);
     assert_eq!(next(&arp_only).await.0, short);
     assert_eq!(next(&arp_only).await.0, garp);
+}
+
+/// Watches these for questions and claims.
+fn watched(addresses: impl IntoIterator<Item = IpAddr>) -> Watched {
+    let asked: std::collections::BTreeSet<IpAddr> = addresses.into_iter().collect();
+    Watched {
+        claimed: asked.clone(),
+        asked,
+    }
+}
+
+fn questions(n: u32) -> [(IpAddr, Vec<u8>); 2] {
+    let v4 = Ipv4Addr::from_bits(u32::from(VIP) + n);
+    let v6 = Ipv6Addr::from_bits(u128::from(VIP6) + u128::from(n));
+    [
+        (v4.into(), arp::probe_request(MAC_B, CLIENT, v4, None)),
+        (
+            v6.into(),
+            ndp::neighbor_solicitation(MAC_B, CLIENT6, v6, None),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn only_frames_about_the_watched_addresses_come_through() {
+    let (speaker, client) = wire().await;
+    let ear = socket(&speaker, Filter::ArpAndNdp).await;
+    let mouth = socket(&client, Filter::Arp).await;
+    // 1,000 of them, half of each family, and no two adjacent.
+    let vips = (0..500).map(|n| 2 * n);
+    let vips: Vec<IpAddr> = vips
+        .flat_map(|n| questions(n).map(|(vip, _)| vip))
+        .collect();
+    ear.watch(&watched(vips.clone())).unwrap();
+    let mut wanted = Vec::new();
+    for (address, frame) in (0..1000).flat_map(questions) {
+        mouth.send(&frame).await.unwrap();
+        if vips.contains(&address) {
+            wanted.push(frame);
+        }
+    }
+    for frame in wanted {
+        assert_eq!(next(&ear).await.0, frame);
+    }
+    silence(&ear).await;
+
+    // Changed time and again, it misses nothing that is wanted all the while.
+    let (kept, _) = questions(0)[0].clone();
+    let garp = arp::gratuitous_reply(MAC_B, VIP);
+    for round in 1..200 {
+        let more = (0..round).map(|n| questions(2 * n + 1)[0].0);
+        mouth.send(&garp).await.unwrap();
+        ear.watch(&watched(more.chain([kept]))).unwrap();
+        mouth.send(&garp).await.unwrap();
+    }
+    for _ in 1..200 {
+        assert_eq!(next(&ear).await.0, garp);
+        assert_eq!(next(&ear).await.0, garp);
+    }
+    // What is watched no more is heard no more.
+    ear.watch(&Watched::default()).unwrap();
+    mouth.send(&garp).await.unwrap();
+    silence(&ear).await;
 }
 
 #[tokio::test]

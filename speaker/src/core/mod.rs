@@ -131,10 +131,21 @@ pub enum Output {
     Director(Arc<DirectorIntent>),
     /// Listen for solicitations of exactly these IPv6 VIPs.
     Groups(BTreeSet<std::net::Ipv6Addr>),
+    /// Take no frames but those about these addresses.
+    Listen(Listen),
     /// This is what this node owns now.
     Report(Arc<Ownership>),
     /// Claims or peers changed: keep them over a restart.
     Save,
+}
+
+/// The addresses that frames have to be about to be of any use to the core.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listen {
+    /// All VIPs, whoever owns them: a node that takes one over answers at once.
+    pub vips: BTreeSet<IpAddr>,
+    /// The other nodes' own addresses: by an answer for one of them its kernel tells that it lives.
+    pub nodes: BTreeSet<IpAddr>,
 }
 
 /// What a peer said of itself.
@@ -192,6 +203,7 @@ pub struct Core {
     look_again: bool,
     sent_director: Option<Arc<DirectorIntent>>,
     sent_groups: BTreeSet<std::net::Ipv6Addr>,
+    sent_listen: Option<Listen>,
     sent_report: Option<Arc<Ownership>>,
     counter: u64,
     next_beat: Duration,
@@ -252,6 +264,7 @@ impl Core {
             look_again: false,
             sent_director: None,
             sent_groups: BTreeSet::new(),
+            sent_listen: None,
             sent_report: None,
             counter: 0,
             next_beat: now,

@@ -8,9 +8,9 @@ use std::time::Duration;
 use lightship_election::{Action, Away, Candidates, Claim, MoveReason};
 use lightship_membership::PeerState;
 
-use super::{Core, DIRECTOR_WAIT, DirectorIntent, Move, Output, Owned, neighbours};
+use super::{Core, DIRECTOR_WAIT, DirectorIntent, Listen, Move, Output, Owned, neighbours};
 use crate::intent;
-use crate::world::NodeName;
+use crate::world::{Node, NodeName};
 
 impl Core {
     /// Claims again what this node owned before the speaker restarted. Nothing is
@@ -43,6 +43,7 @@ impl Core {
         for (vip, was) in before {
             self.if_turned(vip, was);
         }
+        self.listen();
         let candidates = self.intent.vips.iter().map(|(vip, intent)| {
             let seats = &intent.eligibility.seats;
             let preferred = seats.iter().filter(|(_, seat)| seat.preference > 0);
@@ -86,6 +87,21 @@ impl Core {
         }
     }
 
+    /// Says which frames are of use. It precedes all frames about a new VIP, because
+    /// nothing is probed for or announced before the intent has it.
+    fn listen(&mut self) {
+        let nodes = self.world.nodes.iter();
+        let others = nodes.filter(|(name, _)| **name != self.setup.me);
+        let listen = Listen {
+            vips: self.intent.vips.keys().copied().collect(),
+            nodes: others.flat_map(|(_, node)| node.addresses()).collect(),
+        };
+        if self.sent_listen.as_ref() != Some(&listen) {
+            self.sent_listen = Some(listen.clone());
+            self.out.push(Output::Listen(listen));
+        }
+    }
+
     fn direct(&mut self, now: Duration) {
         let wanted = self.intent.virtuals.iter();
         let weights = wanted.map(|(key, v)| (*key, v.weights.clone())).collect();
@@ -97,12 +113,7 @@ impl Core {
         let dead = dead.map(|(name, _)| name.clone()).collect();
         let dead = self.detours.update(dead, now);
         let nodes = &self.world.nodes;
-        let addresses = |name: &NodeName| {
-            let node = nodes.get(name);
-            let v4 = node.and_then(|n| n.v4).map(IpAddr::V4);
-            v4.into_iter()
-                .chain(node.and_then(|n| n.v6).map(IpAddr::V6))
-        };
+        let addresses = |name: &NodeName| nodes.get(name).into_iter().flat_map(Node::addresses);
         let peers = self
             .peers
             .iter()

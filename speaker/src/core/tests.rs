@@ -113,6 +113,8 @@ struct Lan {
     frames: Vec<(u8, Duration, Vec<u8>)>,
     directors: BTreeMap<u8, Arc<DirectorIntent>>,
     reports: BTreeMap<u8, Arc<Ownership>>,
+    /// What each node's kernel lets through.
+    listens: BTreeMap<u8, Listen>,
     /// Directors do not say that they have done what they were asked for.
     slow_directors: bool,
     /// No heartbeat and no frame passes between this node and the others.
@@ -169,6 +171,7 @@ impl Lan {
                     self.directors.insert(from, intent);
                 }
                 Output::Report(report) => drop(self.reports.insert(from, report)),
+                Output::Listen(to) => drop(self.listens.insert(from, to)),
                 Output::Groups(_) | Output::Save => {}
             }
         }
@@ -187,6 +190,7 @@ impl Lan {
             let passes = |n: &u8| (self.cut == Some(*n)) == (self.cut == Some(from));
             if let Some(n) = node.filter(answers).filter(passes) {
                 let answer = neighbours::answer(target, uplink(n), asker, asker_mac).unwrap();
+                assert!(self.listens[&from].nodes.contains(&target), "unheard");
                 self.cores
                     .get_mut(&from)
                     .unwrap()

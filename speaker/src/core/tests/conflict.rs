@@ -20,7 +20,9 @@ fn claim(lan: &mut Lan, mac: Mac) {
         unreachable!()
     };
     let frame = lightship_frames::arp::gratuitous_reply(mac, address);
-    for core in lan.cores.values_mut() {
+    for (n, core) in &mut lan.cores {
+        // Whoever may have to take the VIP over hears of it too.
+        assert!(lan.listens[n].vips.contains(&vip(1)), "unheard");
         core.on_frame(&frame, now);
     }
 }
