@@ -84,8 +84,8 @@ pub fn load(path: &Path) -> Result<Saved, LoadError> {
         path: path.to_owned(),
         what,
     };
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(LoadError::Missing),
         Err(source) => {
             return Err(LoadError::Read {
@@ -94,14 +94,34 @@ pub fn load(path: &Path) -> Result<Saved, LoadError> {
             });
         }
     };
-    let (header, body) = text.split_once('\n').ok_or(unusable("cut short"))?;
-    let sum = header
-        .strip_prefix(HEADER)
-        .ok_or(unusable("of another version"))?;
+    decode(&bytes).map_err(unusable)
+}
+
+/// Reads what [`encode`] wrote.
+///
+/// # Errors
+/// What is wrong with it, to be put after "the file is".
+pub fn decode(bytes: &[u8]) -> Result<Saved, &'static str> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "damaged (it is no text)")?;
+    let (header, body) = text.split_once('\n').ok_or("cut short")?;
+    let sum = header.strip_prefix(HEADER).ok_or("of another version")?;
     if sum != checksum(body) {
-        return Err(unusable("damaged (its checksum is wrong)"));
+        return Err("damaged (its checksum is wrong)");
     }
-    serde_json::from_str(body).map_err(|_| unusable("of another version"))
+    serde_json::from_str(body).map_err(|_| "of another version")
+}
+
+/// The contents of the state file.
+///
+/// # Errors
+/// None for what was made by the speaker: all of it has a form in JSON.
+pub fn encode(saved: &Saved) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_string(saved).map(|body| seal(&body))
+}
+
+/// A body with its header line.
+pub fn seal(body: &str) -> Vec<u8> {
+    format!("{HEADER}{}\n{body}", checksum(body)).into_bytes()
 }
 
 /// Writes the state file so that a reader sees the old or the new one, never a part.
@@ -109,7 +129,7 @@ pub fn load(path: &Path) -> Result<Saved, LoadError> {
 /// # Errors
 /// When the folder or file cannot be written.
 pub fn store(path: &Path, saved: &Saved) -> std::io::Result<()> {
-    let body = serde_json::to_string(saved)?;
+    let contents = encode(saved)?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
@@ -121,7 +141,7 @@ pub fn store(path: &Path, saved: &Saved) -> std::io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&temporary)?;
-    file.write_all(format!("{HEADER}{}\n{body}", checksum(&body)).as_bytes())?;
+    file.write_all(&contents)?;
     std::fs::rename(&temporary, path)
 }
 

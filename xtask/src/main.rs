@@ -1,9 +1,10 @@
-//! The project's front door: `cargo xtask demo | lab | test | bench | gen`.
+//! The project's front door: `cargo xtask demo | lab | test | fuzz | bench | gen`.
 //!
 //! It depends on little, so that it compiles quickly on a clean machine.
 
 mod bench;
 mod demo;
+mod fuzz;
 mod r#gen;
 mod lab;
 mod test;
@@ -28,6 +29,8 @@ enum Command {
     Lab(lab::Command),
     /// Run the tests, by tier.
     Test(test::Args),
+    /// Give a decoder hostile input for as long as one likes (the tests do it for seconds).
+    Fuzz(fuzz::Args),
     /// Measure failover, latency and moves, and write docs/performance.md.
     Bench(bench::Args),
     /// Write the files that are generated from code, or check that they are up to date.
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Lab(command) => lab::run(command),
         Command::Test(args) => test::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Gen(args) => r#gen::run(&args),
     };

@@ -243,6 +243,10 @@ fn check(message: &Ndp, dst: Ipv6Addr) -> Result<(), FrameError> {
         {
             Err(FrameError::Invalid("target is a multicast address"))
         }
+        Ndp::Solicitation { src, .. } | Ndp::Advertisement { src, .. } if src.is_multicast() => {
+            // RFC 4291 section 2.7. An answer would go to the group, against section 7.1.2.
+            Err(FrameError::Invalid("source is a multicast address"))
+        }
         Ndp::Solicitation { src, source_ll, .. } if src.is_unspecified() => {
             if !is_solicited_node(dst) {
                 Err(FrameError::Invalid(

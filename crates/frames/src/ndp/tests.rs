@@ -288,6 +288,7 @@ fn invalid_messages_are_refused() {
         ("code", code),
         ("multicast target", multicast_target),
         ("multicast target of an advertisement", multicast_target_na),
+        ("from a group", ns(ROUTERS, GROUP, &option(1, THEIRS))),
         (
             "option of length 0",
             ns(CLIENT, GROUP, &[1, 0, 0, 0, 0, 0, 0, 0]),

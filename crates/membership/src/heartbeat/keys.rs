@@ -23,7 +23,7 @@ impl Key {
     }
 
     /// The tag of `body`.
-    pub(super) fn tag(&self, body: &[u8]) -> [u8; TAG_LEN] {
+    pub fn tag(&self, body: &[u8]) -> [u8; TAG_LEN] {
         let full = self.0.clone().chain_update(body).finalize().into_bytes();
         let mut tag = [0; TAG_LEN];
         tag.copy_from_slice(&full[..TAG_LEN]);

@@ -1,0 +1,87 @@
+//! Heartbeats, from whoever can send to the port; and from who has the key.
+
+use std::net::IpAddr;
+use std::sync::LazyLock;
+
+use lightship_membership::heartbeat::{MAX_CLAIMS, TAG_LEN};
+use lightship_membership::{Claim, Flags, Heartbeat, Keys, decode, encode};
+
+use super::{Target, kind};
+
+pub(super) const TARGET: Target = Target {
+    name: "heartbeat",
+    run,
+    repair,
+    seeds,
+};
+
+static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::new(b"for tests", None));
+
+fn run(datagram: &[u8]) -> String {
+    let beat = match decode(datagram, &KEYS) {
+        Ok(beat) => beat,
+        Err(error) => return kind(error),
+    };
+    // What was understood is said again in one page, in order.
+    let again = encode(&beat, &KEYS);
+    let [again] = &again[..] else {
+        panic!("{} pages of one", again.len());
+    };
+    let again = decode(again, &KEYS).expect("own heartbeats are understood");
+    let mut claims = beat.claims.clone();
+    claims.sort_unstable();
+    let expected = Heartbeat {
+        page: 0,
+        pages: 1,
+        claims,
+        ..beat.clone()
+    };
+    assert_eq!(again, expected);
+    let v6 = beat.claims.iter().any(|claim| claim.vip.is_ipv6());
+    let named = !beat.interface.is_empty();
+    format!("{:?} {} {v6} {named}", beat.flags, beat.claims.len().min(4))
+}
+
+fn repair(datagram: &mut Vec<u8>) {
+    let Some(body) = datagram.len().checked_sub(TAG_LEN) else {
+        return;
+    };
+    let tag = KEYS.current.tag(&datagram[..body]);
+    datagram[body..].copy_from_slice(&tag);
+}
+
+fn seeds() -> Vec<(String, Vec<u8>)> {
+    let beat = |claims: Vec<Claim>| Heartbeat {
+        sender: "node1".into(),
+        boot_id: 1_700_000_000_000_000_000,
+        counter: 7,
+        flags: Flags {
+            can_own: true,
+            ..Flags::default()
+        },
+        uplink_mac: [2, 0, 0, 0, 0, 1],
+        director_mac: [2, 0xd, 0, 0, 0, 1],
+        mode: 1,
+        table_digest: 0x0123_4567_89ab_cdef,
+        page: 0,
+        pages: 1,
+        interface: "eth0".into(),
+        claims,
+    };
+    let claim = |vip: IpAddr| Claim { vip, epoch: 3 };
+    let v4 = claim([192, 0, 2, 200].into());
+    let v6 = claim([0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x200].into());
+    let many = (0..MAX_CLAIMS.min(300) as u32)
+        .map(|n| claim(std::net::Ipv4Addr::from_bits(0xc633_6400 + n).into()));
+    let mut seeds = vec![
+        ("none".to_owned(), encode(&beat(vec![]), &KEYS).remove(0)),
+        (
+            "both".to_owned(),
+            encode(&beat(vec![v4, v6]), &KEYS).remove(0),
+        ),
+    ];
+    for (page, datagram) in encode(&beat(many.collect()), &KEYS).into_iter().enumerate() {
+        seeds.push((format!("page-{page}"), datagram));
+    }
+    seeds
+}
