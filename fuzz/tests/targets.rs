@@ -6,7 +6,7 @@ use lightship_fuzz::{Runner, TARGETS};
 use nix::sys::resource::{Resource, setrlimit};
 
 /// Per target; all run at once.
-const TIME: Duration = Duration::from_secs(10);
+const TIME: Duration = Duration::from_secs(6);
 /// A decoder that asks for more is broken, in bytes; stacks of the tests' threads included.
 const MEMORY: u64 = 2 << 30;
 

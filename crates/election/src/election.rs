@@ -265,13 +265,16 @@ impl Election {
             .collect()
     }
 
-    /// When [`Self::step`] has something to do even if no input changes.
+    /// When [`Self::step`] has something to do even if no input changes; after a step at `now`, and
+    /// always later than that.
     pub fn next_deadline(&self, now: Duration) -> Option<Duration> {
         let settle = [self.settled_at, self.listen_until]
             .into_iter()
             .filter(|at| now < *at);
+        // Who must not take a VIP now lets the wait for another pass: nothing follows from it.
         let waits = self.waits.values().map(|wait| wait.until);
         waits
+            .filter(|at| now < *at)
             .chain(self.raise_again.values().copied())
             .chain(self.dropped.values().copied().filter(|at| now < *at))
             .chain(self.raise_after().filter(|at| now < *at))

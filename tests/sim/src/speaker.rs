@@ -267,6 +267,12 @@ impl Speaker {
         self.election.set_away(away);
         self.election.set_live(live);
         let actions = self.election.step(now);
+        let next = self.election.next_deadline(now);
+        assert!(
+            next.is_none_or(|at| now < at),
+            "{} would be woken at once, for ever: at {next:?}, now {now:?}",
+            self.me
+        );
         if !actions.is_empty() {
             out.extend(actions.into_iter().map(Out::Act));
             out.extend(self.beat(self.asking(now)).into_iter().map(Out::Broadcast));
