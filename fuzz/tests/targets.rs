@@ -1,5 +1,7 @@
 //! Each target for some seconds, from its corpus.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use lightship_fuzz::{Runner, TARGETS};

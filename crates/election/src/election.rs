@@ -62,6 +62,8 @@ pub struct Election {
     balance_at: Option<Duration>,
     /// Something changed since the last step.
     dirty: bool,
+    /// When all that is known was last looked at.
+    decided_at: Option<Duration>,
     /// When there is something to do even if nothing changes.
     next_wake: Option<Duration>,
 }
@@ -105,6 +107,7 @@ impl Election {
             live_changed: false,
             balance_at: None,
             dirty: true,
+            decided_at: None,
             next_wake: None,
         }
     }
@@ -265,8 +268,8 @@ impl Election {
             .collect()
     }
 
-    /// When [`Self::step`] has something to do even if no input changes; after a step at `now`, and
-    /// always later than that.
+    /// When [`Self::step`] has something to do even if no input changes. After a step at `now` that
+    /// is later than `now`.
     pub fn next_deadline(&self, now: Duration) -> Option<Duration> {
         let settle = [self.settled_at, self.listen_until]
             .into_iter()
@@ -274,7 +277,7 @@ impl Election {
         // Who must not take a VIP now lets the wait for another pass: nothing follows from it.
         let waits = self.waits.values().map(|wait| wait.until);
         waits
-            .filter(|at| now < *at)
+            .filter(|at| self.decided_at.is_none_or(|decided| decided < *at))
             .chain(self.raise_again.values().copied())
             .chain(self.dropped.values().copied().filter(|at| now < *at))
             .chain(self.raise_after().filter(|at| now < *at))
@@ -289,6 +292,7 @@ impl Election {
             return Vec::new();
         }
         self.dirty = false;
+        self.decided_at = Some(now);
         let actions = self.decide(now);
         self.next_wake = self.next_deadline(now);
         actions

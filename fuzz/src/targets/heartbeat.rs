@@ -11,7 +11,7 @@ use super::{Target, kind};
 pub(super) const TARGET: Target = Target {
     name: "heartbeat",
     run,
-    repair,
+    repair: |datagram| repair(datagram),
     seeds,
 };
 
@@ -42,7 +42,7 @@ fn run(datagram: &[u8]) -> String {
     format!("{:?} {} {v6} {named}", beat.flags, beat.claims.len().min(4))
 }
 
-fn repair(datagram: &mut Vec<u8>) {
+fn repair(datagram: &mut [u8]) {
     let Some(body) = datagram.len().checked_sub(TAG_LEN) else {
         return;
     };

@@ -8,7 +8,7 @@ use super::{Target, kind};
 pub(super) const TARGET: Target = Target {
     name: "ipvs",
     run,
-    repair,
+    repair: |buffer| repair(buffer),
     seeds,
 };
 
@@ -61,7 +61,7 @@ fn data(payload: &Payload) -> String {
 }
 
 /// The length of the first message, which the kernel always gets right.
-fn repair(buffer: &mut Vec<u8>) {
+fn repair(buffer: &mut [u8]) {
     if buffer.len() >= 16 {
         let length = u32::from_ne_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]) as usize;
         if length < 16 || length > buffer.len() {

@@ -10,7 +10,7 @@ use super::{Target, kind};
 pub(super) const TARGET: Target = Target {
     name: "ndp",
     run,
-    repair,
+    repair: |frame| repair(frame),
     seeds,
 };
 
@@ -53,7 +53,7 @@ fn run(frame: &[u8]) -> String {
 }
 
 /// The hop limit, the length and the checksum.
-fn repair(frame: &mut Vec<u8>) {
+fn repair(frame: &mut [u8]) {
     const ICMP: usize = 14 + 40;
     if frame.len() < ICMP + 4 {
         return;

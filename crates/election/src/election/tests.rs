@@ -355,7 +355,11 @@ fn who_is_not_chosen_waits_and_then_passes_the_silent_one_over() {
     // c does not take it; nor would it ever, for all we know.
     assert_eq!(election.next_deadline(ms(2000)), Some(ms(500)));
     let first = take(last, 2, None, MoveReason::FirstOwner);
-    assert_eq!(election.step(ms(500)), [first]);
+    assert_eq!(election.clone().step(ms(500)), [first]);
+    // Who may not take it any more must not be woken at once for it, again and again.
+    election.set_live(names(&["c"]));
+    assert_eq!(election.step(ms(500)), []);
+    assert_eq!(election.next_deadline(ms(500)), Some(ms(1000)), "settled");
 }
 
 #[test]
