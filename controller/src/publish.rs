@@ -14,7 +14,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, PostParams};
 use kube::{Client, Resource};
 use lightship_crds::{AddressPool, MANAGER_CONTROLLER};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use crate::leader::Authority;
 use crate::model::{Notice, Subject};
@@ -24,6 +25,8 @@ use crate::model::{Notice, Subject};
 const QUEUE: usize = 20_000;
 /// Requests under way at most.
 const CONCURRENT: usize = 8;
+/// How long an event waits at most while there is more to be written than fits.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// The API server refuses longer notes.
 const LONGEST_NOTE: usize = 1024;
 /// A request without an answer by then is given up.
@@ -34,19 +37,38 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Publisher {
     queue: mpsc::Sender<Notice>,
+    busy: watch::Sender<bool>,
 }
 
 impl Publisher {
     /// Starts the task. `instance` tells replicas apart.
     pub fn start(client: Client, authority: Authority, instance: String) -> Self {
         let (queue, mut notices) = mpsc::channel::<Notice>(QUEUE);
+        let (busy, calm) = watch::channel(false);
         tokio::spawn(async move {
             let stream = futures::stream::poll_fn(move |context| notices.poll_recv(context));
-            let stream = stream.take_while(|_| std::future::ready(authority.holds()));
-            let send = |notice| publish(client.clone(), instance.clone(), notice);
+            let send = |notice| {
+                let (client, instance, mut calm) = (client.clone(), instance.clone(), calm.clone());
+                let authority = &authority;
+                async move {
+                    turn(&mut calm).await;
+                    if authority.holds() {
+                        publish(client, instance, notice).await;
+                    }
+                }
+            };
             stream.for_each_concurrent(CONCURRENT, send).await;
         });
-        Self { queue }
+        Self { queue, busy }
+    }
+
+    /// Whether events are to wait: addresses come first, word of them after.
+    pub fn wait(&self, busy: bool) {
+        self.busy.send_if_modified(|before| {
+            let changed = *before != busy;
+            *before = busy;
+            changed
+        });
     }
 
     /// Sends an event when its turn comes.
@@ -57,11 +79,17 @@ impl Publisher {
     }
 }
 
+/// Waits while there is more to be written than fits, but not for ever.
+async fn turn(calm: &mut watch::Receiver<bool>) {
+    // However the wait ends, the event goes.
+    let _ = timeout(LONGEST_WAIT, calm.wait_for(|busy| !busy)).await;
+}
+
 async fn publish(client: Client, instance: String, notice: Notice) {
     let event = event(&notice, &instance, Timestamp::now());
     let namespace = event.metadata.namespace.clone().unwrap_or_default();
     let api: Api<Event> = Api::namespaced(client, &namespace);
-    let sent = tokio::time::timeout(ATTEMPT, api.create(&PostParams::default(), &event)).await;
+    let sent = timeout(ATTEMPT, api.create(&PostParams::default(), &event)).await;
     match sent {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::warn!(%error, note = notice.note, "event not sent"),
@@ -139,6 +167,8 @@ fn shortened(note: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::{Instant, sleep};
+
     use super::*;
 
     #[test]
@@ -146,6 +176,24 @@ mod tests {
         assert_eq!(shortened("short"), "short");
         let long = shortened(&"ä".repeat(2000));
         assert!(long.len() <= LONGEST_NOTE && long.ends_with("log)"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_wait_until_the_writes_are_through_or_long_enough() {
+        let (busy, mut calm) = watch::channel(true);
+        let start = Instant::now();
+        tokio::join!(turn(&mut calm), async {
+            sleep(Duration::from_secs(3)).await;
+            busy.send_replace(false);
+        });
+        assert_eq!(start.elapsed(), Duration::from_secs(3));
+        turn(&mut calm).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(3));
+        busy.send_replace(true);
+        turn(&mut calm).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(3) + LONGEST_WAIT);
+        drop(busy);
+        turn(&mut calm).await;
     }
 
     #[test]

@@ -92,6 +92,7 @@ async fn lead(
     let lost = authority.lost();
     tokio::pin!(lost);
     loop {
+        publisher.wait(writer.busy());
         let input = tokio::select! {
             signal = &mut shutdown => {
                 tracing::info!(signal, "stopping");

@@ -12,11 +12,12 @@ pub struct Rate {
 }
 
 impl Default for Rate {
-    /// Somewhat less than one API server does on two processors, and a burst for a thousand
-    /// Services (a VirtualIP and a status each).
+    /// More than an API server does on two processors: such a one is spared by the number of
+    /// requests under way. This leaves something of a large one to others. The burst is for a
+    /// thousand Services (a VirtualIP and a status each).
     fn default() -> Self {
         Self {
-            per_second: 1000.0,
+            per_second: 3000.0,
             burst: 2000.0,
         }
     }

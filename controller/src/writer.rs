@@ -36,7 +36,8 @@ pub enum Outcome {
     Conflict(String),
 }
 
-/// Requests under way at most; bounds connections, not throughput.
+/// Requests under way at most: an API server that has much to do answers later and so is asked
+/// for less.
 const CONCURRENT: usize = 64;
 /// A request without an answer by then is given up and tried again.
 const ATTEMPT: Duration = Duration::from_secs(10);
@@ -112,6 +113,8 @@ pub struct Writer<S> {
     sink: Arc<S>,
     slots: HashMap<Key, Slot>,
     permits: Arc<Semaphore>,
+    /// Requests under way or waiting for their turn.
+    running: usize,
     throttle: Throttle,
     /// What the throttle's time counts from.
     origin: Instant,
@@ -131,6 +134,7 @@ impl<S: Sink> Writer<S> {
             sink: Arc::new(sink),
             slots: HashMap::new(),
             permits: Arc::new(Semaphore::new(CONCURRENT)),
+            running: 0,
             throttle: Throttle::new(rate),
             origin: Instant::now(),
             reports,
@@ -145,6 +149,11 @@ impl<S: Sink> Writer<S> {
     pub fn idle(&self) -> bool {
         let mut slots = self.slots.values();
         slots.all(|slot| matches!(slot, Slot::Conflicted { .. }))
+    }
+
+    /// Whether more is to be written than may be under way at once.
+    pub fn busy(&self) -> bool {
+        self.running > CONCURRENT
     }
 
     /// Wants an object in this state from now on.
@@ -276,6 +285,7 @@ impl<S: Sink> Writer<S> {
             next: None,
         };
         self.slots.insert(key, slot);
+        self.running += 1;
         let sink = self.sink.clone();
         let permits = self.permits.clone();
         let reporter = self.reporter.clone();
@@ -334,6 +344,7 @@ impl<S: Sink> Writer<S> {
         result: Result<Outcome, String>,
         took: Duration,
     ) {
+        self.running = self.running.saturating_sub(1);
         let key = write.key();
         let next = match self.slots.remove(&key) {
             Some(Slot::Running { next, .. }) => next,

@@ -370,3 +370,26 @@ async fn a_pools_status_is_written_now_and_then() {
         assert!(pair[1].1 - pair[0].1 >= POOL_PACE);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn it_is_busy_while_more_waits_than_may_be_under_way() {
+    let sink = Arc::new(Scripted::default());
+    let mut writer = Writer::new(sink, Rate::default());
+    assert!(!writer.busy());
+    for n in 0..CONCURRENT {
+        writer.submit(drop_vip(&n.to_string()));
+    }
+    assert!(!writer.busy());
+    writer.submit(drop_vip("one too many"));
+    assert!(writer.busy());
+    writer.step().await;
+    assert!(!writer.busy());
+    settle(&mut writer).await;
+    // A write that replaces another is no new request.
+    for _ in 0..2 * CONCURRENT {
+        writer.submit(drop_vip("again"));
+    }
+    assert!(!writer.busy());
+    settle(&mut writer).await;
+    assert!(!writer.busy() && writer.running == 0);
+}

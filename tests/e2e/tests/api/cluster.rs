@@ -29,6 +29,8 @@ pub(crate) struct Cluster {
     etcd: Daemon,
     api: Daemon,
     controller: Option<Daemon>,
+    /// What controllers log that are started from now on.
+    pub(crate) log_filter: &'static str,
     /// `kubectl` with all rights.
     pub(crate) kubectl: Kubectl,
 }
@@ -69,6 +71,7 @@ impl Cluster {
             etcd,
             api,
             controller: None,
+            log_filter: "info,lightship_controller=debug",
         };
         progress.step("kube-apiserver serves", || cluster.wait_api())?;
         progress.step("deploy/ applied", || cluster.install())?;
@@ -152,7 +155,7 @@ impl Cluster {
         let mut command = Command::new(&self.controller_program);
         command
             .env("KUBECONFIG", config)
-            .env("LIGHTSHIP_LOG", "info,lightship_controller=debug");
+            .env("LIGHTSHIP_LOG", self.log_filter);
         Ok(command)
     }
 

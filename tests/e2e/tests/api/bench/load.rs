@@ -1,11 +1,15 @@
 //! Many requests at once: `curl` in its parallel mode, as `kubectl` sends one after the other and
 //! limits its own rate.
 
+use std::net::Ipv6Addr;
+
 use anyhow::{Result, ensure};
 use lightship_lab::sh;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
+
+const VIPS: &str = "/apis/lightship.dev/v1beta1/virtualips";
 
 /// Requests under way at most.
 const PARALLEL: usize = 64;
@@ -55,6 +59,35 @@ pub(super) fn write_status(name: &str) -> Request {
         method: "PATCH",
         path: format!("{}/status", path(name)),
         body: Some(json!({ "status": { "conditions": [condition] } })),
+    }
+}
+
+/// The VirtualIP that a Service would lead to, as the controller makes it, but of an address
+/// that no pool has.
+pub(super) fn create_vip((index, service): (usize, &String)) -> Request {
+    let address = Ipv6Addr::from((0x2001_0db8_0002_u128 << 80) + index as u128 + 1);
+    Request {
+        method: "POST",
+        path: VIPS.into(),
+        body: Some(json!({
+            "apiVersion": "lightship.dev/v1beta1", "kind": "VirtualIP",
+            "metadata": { "name": address.to_string().replace(':', "-") },
+            "spec": {
+                "address": address,
+                "pool": "lan",
+                "services": [{ "namespace": "default", "name": service }],
+                "usedBy": format!("default/{service}"),
+            },
+        })),
+    }
+}
+
+/// Takes all VirtualIPs away.
+pub(super) fn delete_vips() -> Request {
+    Request {
+        method: "DELETE",
+        path: VIPS.into(),
+        body: None,
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Figures {
     pub(super) created_alone: f64,
     /// N status writes while the controller is off.
     pub(super) status_writes: f64,
+    /// N creations of VirtualIPs while the controller is off.
+    pub(super) vip_writes: f64,
     /// From the controller's start until N Services that waited have addresses.
     pub(super) waiting: f64,
     /// N creations while the controller runs.
@@ -66,6 +68,13 @@ pub(super) fn at(cluster: &mut Cluster, services: usize) -> Result<Figures> {
         load::send(cluster, &all(load::write_status))
     })?;
     let status_writes = start.elapsed().as_secs_f64();
+    let vips: Vec<Request> = names.iter().enumerate().map(load::create_vip).collect();
+    let start = Instant::now();
+    steps.step("VirtualIPs created", || load::send(cluster, &vips))?;
+    let vip_writes = start.elapsed().as_secs_f64();
+    steps.step("VirtualIPs deleted", || {
+        load::send(cluster, &[load::delete_vips()])
+    })?;
 
     let watch = Watch::start(cluster)?;
     let start = Instant::now();
@@ -138,6 +147,7 @@ pub(super) fn at(cluster: &mut Cluster, services: usize) -> Result<Figures> {
         services,
         created_alone,
         status_writes,
+        vip_writes,
         waiting,
         created,
         addressed,
