@@ -18,8 +18,8 @@ use lightship_ipam::{
 };
 
 use crate::model::{
-    Demand, Ingress, NamespaceView, NodeView, PoolView, Revision, ServiceView, SpeakerView, Told,
-    Verdict, VipView, Wish,
+    Demand, Ingress, NamedPool, NamespaceView, NodeView, PoolView, Revision, ServiceView,
+    SpeakerView, Told, Verdict, VipView, Wish,
 };
 
 /// Which Services are ours, and whose annotations they may carry.
@@ -36,9 +36,9 @@ impl Dialect {
     fn annotation<'a>(
         &self,
         meta: &'a ObjectMeta,
-        own: &'a str,
-        metallb: [&'a str; 2],
-    ) -> Option<(&'a str, &'a str)> {
+        own: &'static str,
+        metallb: [&'static str; 2],
+    ) -> Option<(&'static str, &'a str)> {
         let annotations = meta.annotations.as_ref()?;
         let foreign = metallb.into_iter().filter(|_| self.metallb);
         std::iter::once(own).chain(foreign).find_map(|key| {
@@ -199,7 +199,10 @@ fn demand(meta: &ObjectMeta, spec: &ServiceSpec, dialect: &Dialect) -> Demand {
                 families,
                 policy,
                 addresses,
-                pool: pool.map(|(_, name)| name.into()),
+                pool: pool.map(|(by, name)| NamedPool {
+                    name: name.into(),
+                    by,
+                }),
             })
         }
     }

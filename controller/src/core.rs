@@ -103,8 +103,8 @@ pub struct Core {
     waiting: Waiting,
     /// Something changed that may concern every Service.
     revisit: bool,
-    /// Counts or conditions of some pool may have changed.
-    pools_dirty: bool,
+    /// Pools whose conditions may have changed; of counts the allocator knows.
+    stale_pools: BTreeSet<Arc<str>>,
     actions: Vec<Action>,
 }
 
@@ -123,7 +123,7 @@ impl Core {
     pub fn apply(&mut self, input: Input, clock: Clock) -> Vec<Action> {
         self.origin.get_or_insert(clock);
         self.now = Some(clock.wall);
-        self.pools_dirty |= self.allocator.wake(clock.mono);
+        self.allocator.wake(clock.mono);
         match input {
             Input::Services(change) => self.services_changed(change, clock),
             Input::Pools(change) => self.pools_changed(change),

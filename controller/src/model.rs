@@ -130,7 +130,16 @@ pub struct Wish {
     /// These and no others, or empty.
     pub addresses: Vec<IpAddr>,
     /// This pool and no other.
-    pub pool: Option<Arc<str>>,
+    pub pool: Option<NamedPool>,
+}
+
+/// A pool that a Service names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedPool {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The annotation that names it.
+    pub by: &'static str,
 }
 
 /// An entry of `status.loadBalancer.ingress`.

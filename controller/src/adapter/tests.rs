@@ -17,6 +17,12 @@ fn view(spec: Value, annotations: Value) -> ServiceView {
     service(serde_json::from_value(object).unwrap(), &dialect)
 }
 
+/// The annotation that names a pool, and the pool.
+fn named(wish: &Wish) -> Option<(&str, &str)> {
+    let pool = wish.pool.as_ref()?;
+    Some((pool.by, &pool.name))
+}
+
 fn wish(spec: Value, annotations: Value) -> Wish {
     match view(spec, annotations).demand {
         Demand::Addresses(wish) => wish,
@@ -76,7 +82,7 @@ fn annotations_and_the_old_field() {
         json!({ ANNOTATION_ADDRESSES: " 192.0.2.1 , 2001:db8::1", ANNOTATION_POOL: "gold" }),
     );
     assert_eq!(both.addresses.len(), 2);
-    assert_eq!(both.pool.as_deref(), Some("gold"));
+    assert_eq!(named(&both), Some((ANNOTATION_POOL, "gold")));
 
     let field =
         json!({ "type": "LoadBalancer", "ipFamilies": ["IPv4"], "loadBalancerIP": "192.0.2.9" });
@@ -177,7 +183,10 @@ fn metallb_annotations_count_where_ours_are_missing_and_only_if_asked_to() {
         panic!()
     };
     assert_eq!(wish.addresses, ["192.0.2.7".parse::<IpAddr>().unwrap()]);
-    assert_eq!(wish.pool.as_deref(), Some("gold"));
+    assert_eq!(
+        named(&wish),
+        Some(("metallb.universe.tf/address-pool", "gold"))
+    );
     assert_eq!(honoured.sharing.key.as_deref(), Some("k"));
     let ignored = view(theirs, false);
     let Demand::Addresses(wish) = ignored.demand else {
@@ -188,7 +197,7 @@ fn metallb_annotations_count_where_ours_are_missing_and_only_if_asked_to() {
     let Demand::Addresses(wish) = view(both, true).demand else {
         panic!()
     };
-    assert_eq!(wish.pool.as_deref(), Some("ours"));
+    assert_eq!(named(&wish), Some((ANNOTATION_POOL, "ours")));
     let bad = view(json!({ "metallb.io/loadBalancerIPs": "x" }), true);
     let Demand::Unclear(fault) = bad.demand else {
         panic!()

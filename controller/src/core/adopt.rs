@@ -80,7 +80,6 @@ impl Core {
                     .adopt(id, *address, record, &view.sharing, claim);
             }
         }
-        self.pools_dirty = true;
     }
 
     /// Adopts what a Service's status says, as far as a pool covers it and its holders, if any,
@@ -103,7 +102,6 @@ impl Core {
             }
         }
         for address in adopted {
-            self.pools_dirty = true;
             self.sync_vip(address);
         }
     }

@@ -29,7 +29,6 @@ impl Core {
                 }
             }
         }
-        self.pools_dirty = true;
         if self.started && before != specs(self) {
             self.rebuild_pools();
             // Addresses may be covered by another pool now or by none, and Services that wait
@@ -51,12 +50,14 @@ impl Core {
             reported,
             said,
         };
-        self.pools.insert(entry.view.spec.name.clone(), entry);
+        let name = entry.view.spec.name.clone();
+        self.stale_pools.insert(name.clone());
+        self.pools.insert(name, entry);
     }
 
     pub(super) fn rebuild_pools(&mut self) {
         let specs = self.pools.values().map(|entry| entry.view.spec.clone());
         self.allocator.set_pools(specs.collect());
-        self.pools_dirty = true;
+        self.stale_pools.extend(self.pools.keys().cloned());
     }
 }

@@ -24,11 +24,9 @@ const NAMED: usize = 10;
 impl Core {
     /// Writes the status of every pool whose counts or conditions are other than reported.
     pub(super) fn report_pools(&mut self, clock: Clock) {
-        if !std::mem::take(&mut self.pools_dirty) {
-            return;
-        }
-        let names: Vec<_> = self.pools.keys().cloned().collect();
-        for name in names {
+        let mut stale = std::mem::take(&mut self.stale_pools);
+        stale.append(&mut self.allocator.take_touched());
+        for name in stale {
             let Some(entry) = self.pools.get(&name) else {
                 continue;
             };
@@ -49,7 +47,7 @@ impl Core {
         }
     }
 
-    fn pool_status(&self, entry: &PoolEntry, clock: Clock) -> AddressPoolStatus {
+    pub(super) fn pool_status(&self, entry: &PoolEntry, clock: Clock) -> AddressPoolStatus {
         let view = &entry.view;
         let name = &*view.spec.name;
         let usage = |family| {

@@ -90,7 +90,7 @@ impl Core {
         }
         self.reserved = reserved.clone();
         self.allocator.set_reserved(reserved);
-        self.pools_dirty = true;
+        self.stale_pools.extend(self.pools.keys().cloned());
         self.revisit = true;
     }
 }

@@ -48,7 +48,7 @@ impl Core {
             Key::Pool(name) => {
                 if let Some(entry) = self.pools.get_mut(name) {
                     entry.reported.clone_from(&entry.view.status);
-                    self.pools_dirty = true;
+                    self.stale_pools.insert(name.clone());
                 }
             }
         }

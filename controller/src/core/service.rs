@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lightship_ipam::{Assignment, Claims, Considered, Request, ServiceId};
+use lightship_ipam::{Assignment, Claims, Considered, Refusal, Request, ServiceId};
 
 use super::waiting::{Lack, lacks, lacks_of};
 use super::{Core, Entry, list};
@@ -197,7 +197,6 @@ impl Core {
                     .allocator
                     .adopt(&view.id, address, None, sharing, false)
             {
-                self.pools_dirty = true;
                 self.claim_vip(address);
             }
         }
@@ -216,7 +215,7 @@ impl Core {
             families: wish.families.clone(),
             policy: wish.policy,
             addresses: wish.addresses.clone(),
-            pool: wish.pool.clone(),
+            pool: wish.pool.as_ref().map(|pool| pool.name.clone()),
             closed: closed.clone(),
             sharing: view.sharing.clone(),
         };
@@ -239,7 +238,13 @@ impl Core {
                 (self.kept(&assignment.addresses, closed), Vec::new())
             }
             Err(refusal) => {
-                let note = self.refused(id, &refusal.to_string());
+                let text = match (&refusal, &wish.pool) {
+                    (Refusal::UnknownPool { .. }, Some(pool)) => {
+                        format!("{}: {refusal}", pool.by)
+                    }
+                    _ => refusal.to_string(),
+                };
+                let note = self.refused(id, &text);
                 let judgement = Judgement::new(false, "AllocationFailed", note);
                 (
                     judgement.told(true),
@@ -322,7 +327,6 @@ impl Core {
             self.released(*address);
         }
         for address in &claims.added {
-            self.pools_dirty = true;
             self.claim_vip(*address);
         }
         if !claims.added.is_empty() {
@@ -362,7 +366,6 @@ impl Core {
             self.notify(subject.clone(), false, "AddressReleased", note);
         }
         for address in &assignment.added {
-            self.pools_dirty = true;
             self.claim_vip(*address);
         }
         if let Some(pool) = assignment
@@ -418,7 +421,6 @@ impl Core {
 
     /// A Service has let go of an address, which others may hold still.
     pub(super) fn released(&mut self, address: IpAddr) {
-        self.pools_dirty = true;
         self.wake_for(address);
         self.sync_vip(address);
     }

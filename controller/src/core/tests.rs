@@ -70,7 +70,9 @@ fn refusals_are_told_once_and_again_when_they_change() {
     w.put(asks("b", 11, "192.0.2.1"));
     assert_eq!(
         w.heard(),
-        ["AllocationFailed: no address: pool \"v4\": 192.0.2.1 is held by Service shop/a"]
+        [
+            "AllocationFailed: no address: pool \"v4\": 192.0.2.1 is held by Service shop/a; ask for another, or share it by lightship.dev/shared-address-key on both"
+        ]
     );
 }
 

@@ -88,6 +88,7 @@ pub struct Allocator {
     /// Held and resting numbers per family.
     busy: [Intervals; 2],
     resting: Resting,
+    touched: BTreeSet<Arc<str>>,
 }
 
 impl Allocator {
@@ -336,14 +337,17 @@ impl Allocator {
         })
     }
 
-    /// Ends the rests whose time is over; returns whether there were any.
-    pub fn wake(&mut self, now: Duration) -> bool {
-        let mut any = false;
-        while let Some(address) = self.resting.pop_ended(now) {
+    /// Ends the rests whose time is over.
+    pub fn wake(&mut self, now: Duration) {
+        while let Some((address, rest)) = self.resting.pop_ended(now) {
             self.let_in(address);
-            any = true;
+            self.touched.insert(rest.pool);
         }
-        any
+    }
+
+    /// Pools whose holdings or rests have changed since this was last asked; some may be gone.
+    pub fn take_touched(&mut self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut self.touched)
     }
 
     /// When the next rest ends.

@@ -164,12 +164,13 @@ impl fmt::Display for Why {
             Why::Closed(reason) => f.write_str(reason),
             Why::NoFamily(family) => write!(f, "it has no usable {family} addresses"),
             Why::Exhausted { family, total: 1 } => {
-                write!(f, "its only {family} address is in use")
+                write!(f, "its only {family} address is in use; add to its spec.addresses")
             }
-            Why::Exhausted { family, total } => {
-                write!(f, "all of its {total} {family} addresses are in use")
-            }
-            Why::NotInside(address) => write!(f, "it does not contain {address}"),
+            Why::Exhausted { family, total } => write!(
+                f,
+                "all of its {total} {family} addresses are in use; add to its spec.addresses"
+            ),
+            Why::NotInside(address) => write!(f, "its spec.addresses do not contain {address}"),
             Why::Withheld(address, reason) => write!(f, "{address} is kept out of use: {reason}"),
             Why::NotExternal => f.write_str("allowExternalIPs is false"),
             Why::Taken { address, by, clash } => {
@@ -203,12 +204,15 @@ impl fmt::Display for Refusal {
             Refusal::Invalid(fault) => f.write_str(fault),
             Refusal::NoPool => f.write_str("there is no AddressPool; create one"),
             Refusal::UnknownPool { name, existing } if existing.is_empty() => {
-                write!(f, "there is no AddressPool \"{name}\", nor any other")
+                write!(
+                    f,
+                    "there is no AddressPool \"{name}\", nor any other; create it"
+                )
             }
             Refusal::UnknownPool { name, existing } => {
                 write!(
                     f,
-                    "there is no AddressPool \"{name}\"; there are: {}",
+                    "there is no AddressPool \"{name}\"; create it, or name one of: {}",
                     existing.join(", ")
                 )
             }

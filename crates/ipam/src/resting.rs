@@ -64,12 +64,12 @@ impl Resting {
     }
 
     /// The next one whose time is over, taken out.
-    pub(crate) fn pop_ended(&mut self, now: Duration) -> Option<IpAddr> {
+    pub(crate) fn pop_ended(&mut self, now: Duration) -> Option<(IpAddr, Rest)> {
         let (until, address) = self.order.first().copied()?;
         if until > now {
             return None;
         }
-        self.remove(address).map(|_| address)
+        self.remove(address).map(|rest| (address, rest))
     }
 
     pub(crate) fn next_end(&self) -> Option<Duration> {

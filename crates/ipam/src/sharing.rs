@@ -80,7 +80,9 @@ pub enum Clash {
 impl fmt::Display for Clash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Clash::NotSharing => Ok(()),
+            Clash::NotSharing => {
+                f.write_str("; ask for another, or share it by lightship.dev/shared-address-key on both")
+            }
             Clash::OtherNotSharing => f.write_str(", which has no sharing key"),
             Clash::Key(key) => write!(f, ", which shares under the key \"{key}\" only"),
             Clash::Namespace => f.write_str(

@@ -19,7 +19,7 @@ fn the_condition_tells_the_whole_story() {
     assert_eq!((met, &*reason), (false, "AllocationFailed"));
     assert_eq!(
         message,
-        "no address: pool \"lan\": its only IPv4 address is in use"
+        "no address: pool \"lan\": its only IPv4 address is in use; add to its spec.addresses"
     );
     // A restart has nothing to say, to those that wait neither.
     w.restart();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::SpeakerView;
+use crate::model::{NamedPool, SpeakerView};
 
 fn wants_back(blocks: &[&str]) -> PoolView {
     let mut view = pool("lan", 1, blocks);
@@ -26,7 +26,8 @@ fn a_shrunk_pool_keeps_and_flags() {
     assert_eq!(w.shows("a"), ["192.0.2.0"]);
     let message = condition(&w, "lan", "AddressesOutside").unwrap();
     assert!(message.contains("192.0.2.0 (shop/a)"), "{message}");
-    let kept = "keeps 192.0.2.0, although pool \"lan\": it does not contain 192.0.2.0";
+    let kept =
+        "keeps 192.0.2.0, although pool \"lan\": its spec.addresses do not contain 192.0.2.0";
     assert_eq!(w.told("a"), (true, "KeptOutsidePool".into(), kept.into()));
     assert!(w.heard().contains(&format!("KeptOutsidePool: {kept}")));
     w.restart();
@@ -168,7 +169,10 @@ fn a_mistake_in_an_older_pool_costs_the_holders_of_another_nothing() {
     newer.spec.created = 9;
     let mut w = World::started(vec![pool("old", 1, &["192.0.2.0/28"]), newer]);
     let mut wish = wish();
-    wish.pool = Some("lan".into());
+    wish.pool = Some(NamedPool {
+        name: "lan".into(),
+        by: "lightship.dev/pool",
+    });
     w.put(service("a", 10, Demand::Addresses(wish)));
     assert_eq!(w.shows("a"), ["198.51.100.0"]);
     w.put_pool(pool(

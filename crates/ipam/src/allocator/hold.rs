@@ -27,14 +27,18 @@ impl Allocator {
         if let Some(holding) = self.held.get_mut(&address) {
             if !holding.holders.contains(service) {
                 holding.holders.push(service.clone());
+                self.touched.insert(holding.pool.clone());
             }
             return;
         }
+        self.touched.insert(pool.clone());
         let family = Family::of(address).index();
         self.counts.entry(pool.clone()).or_default()[family] += 1;
         self.taken[family].insert(number(address));
         self.busy[family].insert(number(address));
-        self.resting.remove(address);
+        if let Some(rest) = self.resting.remove(address) {
+            self.touched.insert(rest.pool);
+        }
         let holders = vec![service.clone()];
         let holding = Holding {
             pool,
@@ -59,6 +63,7 @@ impl Allocator {
             return;
         };
         holding.holders.retain(|holder| holder != service);
+        self.touched.insert(holding.pool.clone());
         let alone = holding.holders.is_empty();
         if let Some(key) = key {
             self.leave_key(&key, address);
@@ -108,6 +113,7 @@ impl Allocator {
             return;
         }
         self.busy[Family::of(address).index()].insert(number(address));
+        self.touched.insert(rest.pool.clone());
         self.resting.insert(address, rest);
     }
 

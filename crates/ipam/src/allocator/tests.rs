@@ -229,7 +229,7 @@ fn explicit_addresses() {
         ),
         (
             exactly(&["203.0.113.9"]),
-            "pool \"q\": it does not contain 203.0.113.9",
+            "pool \"q\": its spec.addresses do not contain 203.0.113.9",
         ),
         (exactly(&["2001:db8::1"]), "the Service is not IPv6"),
         (
@@ -241,7 +241,7 @@ fn explicit_addresses() {
                 pool: Some("q".into()),
                 ..exactly(&["192.0.2.8"])
             },
-            "pool \"q\": it does not contain 192.0.2.8",
+            "pool \"q\": its spec.addresses do not contain 192.0.2.8",
         ),
     ] {
         let text = refused(a.assign(&service("b"), &request, T0));
@@ -271,7 +271,10 @@ fn named_pools() {
     assert_eq!(got(a.assign(&s, &v4(), T0)), ["192.0.2.1"]);
     assert_eq!(got(a.assign(&s, &named("b"), T0)), ["192.0.2.2"]);
     let text = refused(a.assign(&s, &named("nope"), T0));
-    assert_eq!(text, "there is no AddressPool \"nope\"; there are: a, b");
+    assert_eq!(
+        text,
+        "there is no AddressPool \"nope\"; create it, or name one of: a, b"
+    );
     assert_eq!(a.held_by(&s), [ip("192.0.2.2")]);
     let closed = Request {
         closed: [(Arc::from("a"), "not for you".to_owned())].into(),

@@ -88,7 +88,7 @@ pub(crate) fn named_pool(cluster: &mut Cluster) -> Result<()> {
     kubectl.apply(&annotated("lost", POOL, "nope"))?;
     kubectl.told(
         "lost",
-        &["there is no AddressPool \"nope\"; there are: reserved"],
+        &["lightship.dev/pool: there is no AddressPool \"nope\"; create it, or name one of: reserved"],
     )?;
     kubectl.run(&[
         "annotate",
@@ -116,8 +116,8 @@ pub(crate) fn explicit(cluster: &mut Cluster) -> Result<()> {
         "outside",
         &[
             "Warning AllocationFailed",
-            "pool \"lan\": it does not contain 203.0.113.200",
-            "pool \"wan\": it does not contain 203.0.113.200",
+            "pool \"lan\": its spec.addresses do not contain 203.0.113.200",
+            "pool \"wan\": its spec.addresses do not contain 203.0.113.200",
         ],
     )?;
     kubectl.apply(&annotated("typo", ADDRESSES, "192.0.2.400"))?;

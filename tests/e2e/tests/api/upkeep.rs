@@ -78,7 +78,7 @@ pub(crate) fn kept(cluster: &mut Cluster) -> Result<()> {
         "web",
         "True",
         "KeptOutsidePool",
-        &["does not contain 192.0.2.0"],
+        &["do not contain 192.0.2.0"],
     )?;
     kubectl.told("web", &["Warning KeptOutsidePool: keeps 192.0.2.0"])?;
     kubectl.apply(&pool("lan", &["192.0.2.0/28"]))?;
@@ -116,7 +116,7 @@ pub(crate) fn reallocated(cluster: &mut Cluster) -> Result<()> {
         "insists",
         "False",
         "AllocationFailed",
-        &["does not contain 192.0.2.1"],
+        &["do not contain 192.0.2.1"],
     )?;
     kubectl.has_vips(&["192.0.2.8"])?;
     // Back to Keep, for good: then even the end of the pool and of the controller costs nothing.

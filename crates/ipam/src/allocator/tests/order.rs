@@ -88,8 +88,11 @@ fn rests_are_counted_end_and_survive_a_restart() {
         got(after.assign(&service("t"), &v4(), Duration::from_secs(6))),
         ["192.0.2.1"]
     );
-    assert!(!after.wake(Duration::from_secs(64)));
-    assert!(after.wake(Duration::from_secs(65)));
+    after.take_touched();
+    after.wake(Duration::from_secs(64));
+    assert!(after.take_touched().is_empty());
+    after.wake(Duration::from_secs(65));
+    assert_eq!(after.take_touched(), [Arc::from("p")].into());
     assert_eq!(after.usage("p", Family::V4).quarantined, 0);
     assert_eq!(
         got(after.assign(&service("u"), &v4(), Duration::from_secs(65))),

@@ -66,7 +66,7 @@ fn a_pool_may_want_its_addresses_back() {
     a.set_pools(vec![wants_back(&["192.0.2.1-192.0.2.3"])]);
     let lost = settle(&mut a, "a");
     assert!(
-        lost.len() == 1 && lost[0].contains("does not contain 192.0.2.0"),
+        lost.len() == 1 && lost[0].contains("do not contain 192.0.2.0"),
         "{lost:?}"
     );
     assert_eq!(settle(&mut a, "b"), [""; 0]);
