@@ -92,6 +92,8 @@ pub struct Core {
     vips: BTreeMap<String, Seen>,
     /// VirtualIPs that may be other than they should be, and whether to write them in any case.
     stale_vips: BTreeMap<String, bool>,
+    /// VirtualIPs that the API server does not take, and why.
+    refusals: BTreeMap<String, String>,
     namespaces: Namespaces,
     /// Addresses of each Node.
     nodes: BTreeMap<String, Vec<IpAddr>>,
@@ -132,6 +134,7 @@ impl Core {
             Input::Nodes(change) => self.nodes_changed(change),
             Input::Speakers(change) => self.speakers_changed(change),
             Input::Recheck(key) => self.recheck(&key),
+            Input::Refused(key, reason) => self.refused_by_server(&key, reason),
             Input::Tick => {}
         }
         if !self.started && self.listed.all() {

@@ -53,6 +53,8 @@ pub enum Input {
     /// A write was refused because the object had changed, and nothing was heard of it
     /// since: it is to be looked at again.
     Recheck(Key),
+    /// The API server does not take a write, and why; it is tried again all the same.
+    Refused(Key, String),
 }
 
 /// One state of one object, as the API server tells it apart from all others.

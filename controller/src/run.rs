@@ -17,7 +17,7 @@ use crate::publish::Publisher;
 use crate::sink::ApiServer;
 use crate::throttle::Rate;
 use crate::watch;
-use crate::writer::Writer;
+use crate::writer::{News, Writer};
 
 /// How long writes under way may take after the signal to stop. What is not written by
 /// then the next leader writes.
@@ -99,8 +99,9 @@ async fn lead(
                 break;
             }
             () = &mut lost => return End::Lost,
-            recheck = writer.step() => match recheck {
-                Some(key) => Input::Recheck(key),
+            news = writer.step() => match news {
+                Some(News::Recheck(key)) => Input::Recheck(key),
+                Some(News::Refused(key, reason)) => Input::Refused(key, reason),
                 None => continue,
             },
             () = until(core.deadline(), origin) => Input::Tick,

@@ -12,6 +12,10 @@ use crate::leader::Authority;
 use crate::model::{Revision, Told, Write};
 use crate::writer::{Outcome, Sink};
 
+/// Bad Request, Forbidden (by RBAC, a quota or an admission policy), Content Too Large and
+/// Unprocessable Content: the same again gets the same answer until somebody changes something.
+const REFUSED: [u16; 4] = [400, 403, 413, 422];
+
 /// The API server.
 pub struct ApiServer {
     client: Client,
@@ -157,6 +161,9 @@ impl Sink for ApiServer {
                 Write::Vip { .. } => Outcome::Conflict(status.message.clone()),
                 _ => Outcome::Void,
             }),
+            Err(Error::Api(status)) if REFUSED.contains(&status.code) => {
+                Ok(Outcome::Refused(status.message.clone()))
+            }
             Err(error) => Err(error.to_string()),
         }
     }

@@ -34,6 +34,18 @@ pub enum Outcome {
     Void,
     /// The object is not as it was seen, and why.
     Conflict(String),
+    /// The API server does not take it, and why; another attempt may help only once something
+    /// else has changed.
+    Refused(String),
+}
+
+/// What of a write concerns those who decide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The object needs a new decision.
+    Recheck(Key),
+    /// The API server does not take the write, and why.
+    Refused(Key, String),
 }
 
 /// Requests under way at most: an API server that has much to do answers later and so is asked
@@ -315,9 +327,8 @@ impl<S: Sink> Writer<S> {
         self.tasks.spawn(task);
     }
 
-    /// Waits for the next thing to happen to a write, and deals with it. Returns an object
-    /// that needs a new decision. Cancelling is safe.
-    pub async fn step(&mut self) -> Option<Key> {
+    /// Waits for the next thing to happen to a write, and deals with it. Cancelling is safe.
+    pub async fn step(&mut self) -> Option<News> {
         // There is always a sender: `self.reporter`.
         match self.reports.recv().await? {
             Report::Done {
@@ -325,10 +336,7 @@ impl<S: Sink> Writer<S> {
                 attempt,
                 result,
                 took,
-            } => {
-                self.done(*write, attempt, result, took);
-                None
-            }
+            } => self.done(*write, attempt, result, took),
             Report::Wake { key, wake } => self.woken(key, wake),
             Report::Sweep => {
                 self.sweep();
@@ -343,7 +351,7 @@ impl<S: Sink> Writer<S> {
         attempt: Attempt,
         result: Result<Outcome, String>,
         took: Duration,
-    ) {
+    ) -> Option<News> {
         self.running = self.running.saturating_sub(1);
         let key = write.key();
         let next = match self.slots.remove(&key) {
@@ -365,7 +373,7 @@ impl<S: Sink> Writer<S> {
                 if let Some(next) = next {
                     self.begin(key, next, 0);
                 }
-                return;
+                return None;
             }
             Ok(Outcome::Void) => {
                 tracing::debug!(%key, millis, "write is void");
@@ -378,7 +386,15 @@ impl<S: Sink> Writer<S> {
                 if next.is_none() {
                     let wake = self.wake(&key, pause(conflicts, LONGEST));
                     self.slots.insert(key, Slot::Conflicted { conflicts, wake });
-                    return;
+                    return None;
+                }
+            }
+            Ok(Outcome::Refused(reason)) => {
+                let number = attempt.number;
+                tracing::warn!(%key, millis, attempt = number, reason, "write refused, will be tried again");
+                if next.is_none() {
+                    self.pause(key.clone(), write, attempt, number);
+                    return Some(News::Refused(key, reason));
                 }
             }
             Err(error) => {
@@ -386,13 +402,14 @@ impl<S: Sink> Writer<S> {
                 tracing::warn!(%key, millis, attempt = number, error, "write failed, will be tried again");
                 if next.is_none() {
                     self.pause(key, write, attempt, number);
-                    return;
+                    return None;
                 }
             }
         }
         if let Some(next) = next {
             self.begin(key, next, conflicts);
         }
+        None
     }
 
     /// Waits before the next attempt, as long as befits `failures` failures.
@@ -424,7 +441,7 @@ impl<S: Sink> Writer<S> {
         wake
     }
 
-    fn woken(&mut self, key: Key, woken: u64) -> Option<Key> {
+    fn woken(&mut self, key: Key, woken: u64) -> Option<News> {
         match self.slots.remove(&key) {
             Some(Slot::Pausing {
                 mut write,
@@ -434,7 +451,9 @@ impl<S: Sink> Writer<S> {
                 self.rebase(&key, &mut write);
                 self.start(key, write, attempt);
             }
-            Some(Slot::Conflicted { wake, .. }) if wake == woken => return Some(key),
+            Some(Slot::Conflicted { wake, .. }) if wake == woken => {
+                return Some(News::Recheck(key));
+            }
             Some(slot) => {
                 self.slots.insert(key, slot);
             }

@@ -54,6 +54,25 @@ impl Core {
         }
     }
 
+    /// Tells those who wait for a VirtualIP that the API server does not take it.
+    pub(super) fn refused_by_server(&mut self, key: &Key, reason: String) {
+        let Key::Vip(name) = key else {
+            return;
+        };
+        let Some(address) = address_of(name) else {
+            return;
+        };
+        let before = self.refusals.insert(name.clone(), reason.clone());
+        if before.as_ref() == Some(&reason) {
+            return;
+        }
+        let holding = self.allocator.holding(address);
+        let holders = holding.map(|holding| holding.holders.clone());
+        for id in holders.into_iter().flatten() {
+            self.warn_of_refusal(&id, address);
+        }
+    }
+
     pub(super) fn sync_all_vips(&mut self) {
         let present: Vec<_> = self.vips.keys().cloned().collect();
         for name in present {
@@ -102,6 +121,9 @@ impl Core {
         for (name, anew) in std::mem::take(&mut self.stale_vips) {
             let wanted = address_of(&name).and_then(|address| self.wanted(address));
             let seen = self.vips.get(&name);
+            if wanted.is_none() || seen.map(|seen| &seen.spec) == wanted.as_ref() {
+                self.refusals.remove(&name);
+            }
             let revision = seen.map(|seen| seen.revision.clone());
             let write = match (wanted, seen) {
                 (Some(spec), Some(seen)) if seen.spec == spec && !anew => continue,

@@ -3,11 +3,15 @@
 
 use std::net::IpAddr;
 
+use lightship_crds::virtual_ip_name;
 use lightship_ipam::ServiceId;
 
 use super::service::CLAIMED;
 use super::{Core, Entry};
-use crate::model::{Action, Demand, Revision, Told, Write};
+use crate::model::{Action, Demand, Revision, Subject, Told, Verdict, Write};
+
+/// The reason of the condition and event of a Service whose VirtualIP cannot be written.
+const REFUSED: &str = "VirtualIPRefused";
 
 impl Core {
     /// Restores a Service's ingress and condition. One that holds nothing loses only
@@ -16,30 +20,61 @@ impl Core {
         let Some(entry) = self.services.get(id).filter(|_| self.started) else {
             return;
         };
+        // An address that is not claimed yet might be another's; the VirtualIP leads back here.
+        let held = self.allocator.held_by(id).iter();
+        let mut all = held.chain(self.allocator.claimed_by(id));
+        if let Some(waits) = all.find(|address| !self.stands(**address, id)) {
+            self.say_refused(id, *waits);
+            return;
+        }
         let addresses = self.ingress(id, entry);
-        let told = self.told(entry);
+        let told = self.told(entry, entry.verdict.clone());
         let said = entry.view.told.as_ref().map(|told| &told.verdict);
         if addresses.is_none() && said == told.as_ref().map(|told| &told.verdict) {
             return;
         }
-        // An address that is not claimed yet might be another's; the VirtualIP leads back here.
-        let mut all = self.allocator.held_by(id).iter();
-        let mut claims = self.allocator.claimed_by(id).iter();
-        if !all.all(|address| self.stands(*address, id))
-            || !claims.all(|address| self.stands(*address, id))
-        {
+        let write = status_of(id, entry, addresses, told);
+        self.actions.push(Action::Write(write));
+    }
+
+    /// Tells a Service why the address that was chosen for it does not come, if the API server
+    /// does not take its VirtualIP; returns what it says if that is news. The ingress stays.
+    fn say_refused(&mut self, id: &ServiceId, address: IpAddr) -> Option<String> {
+        let name = virtual_ip_name(address);
+        let entry = self.services.get(id)?;
+        let reason = self.refusals.get(&name)?;
+        let message =
+            format!("{address} is chosen, but the API server refuses VirtualIP {name}: {reason}");
+        let verdict = Verdict {
+            met: false,
+            reason: REFUSED.into(),
+            message: message.clone(),
+        };
+        let said = entry.view.told.as_ref().map(|told| &told.verdict);
+        if said == Some(&verdict) {
+            return None;
+        }
+        let told = self.told(entry, Some(verdict));
+        let write = status_of(id, entry, None, told);
+        self.actions.push(Action::Write(write));
+        Some(message)
+    }
+
+    /// The same with an event.
+    pub(super) fn warn_of_refusal(&mut self, id: &ServiceId, address: IpAddr) {
+        if self.stands(address, id) {
             return;
         }
-        let seen = Revision {
-            uid: entry.view.uid.clone(),
-            version: entry.view.version.clone(),
+        let Some(entry) = self.services.get(id) else {
+            return;
         };
-        self.actions.push(Action::Write(Write::ServiceStatus {
-            service: id.clone(),
-            seen,
-            addresses,
-            told,
-        }));
+        let subject = Subject::Service {
+            id: id.clone(),
+            uid: entry.view.uid.clone(),
+        };
+        if let Some(note) = self.say_refused(id, address) {
+            self.notify(subject, true, REFUSED, note);
+        }
     }
 
     /// What the ingress has to become; none if it may stay as it is.
@@ -73,11 +108,28 @@ impl Core {
     }
 
     /// The condition as it should be, with the time of its last change.
-    fn told(&self, entry: &Entry) -> Option<Told> {
-        let verdict = entry.verdict.clone()?;
+    fn told(&self, entry: &Entry, verdict: Option<Verdict>) -> Option<Told> {
+        let verdict = verdict?;
         let seen = entry.view.told.as_ref();
         let since = seen.filter(|seen| seen.verdict.met == verdict.met);
         let since = since.map(|seen| seen.since).or(self.now)?;
         Some(Told { verdict, since })
+    }
+}
+
+fn status_of(
+    id: &ServiceId,
+    entry: &Entry,
+    addresses: Option<Vec<IpAddr>>,
+    told: Option<Told>,
+) -> Write {
+    Write::ServiceStatus {
+        service: id.clone(),
+        seen: Revision {
+            uid: entry.view.uid.clone(),
+            version: entry.view.version.clone(),
+        },
+        addresses,
+        told,
     }
 }

@@ -340,3 +340,41 @@ fn a_virtual_ip_of_another_address_than_its_name_says_is_made_anew() {
     assert_eq!(w.vips["192.0.2.1"].address, "192.0.2.1");
     assert_eq!(w.shows("a"), ["192.0.2.1"]);
 }
+
+#[test]
+fn a_virtual_ip_that_the_api_server_refuses_is_told() {
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.1-192.0.2.9"])]);
+    w.heard();
+    w.refused.insert("192.0.2.1".into());
+    w.put(wants("a", 10));
+    let said =
+        "192.0.2.1 is chosen, but the API server refuses VirtualIP 192.0.2.1: denied by a policy";
+    let told = w.told("a");
+    assert_eq!(
+        (told.0, &*told.1, &*told.2),
+        (false, "VirtualIPRefused", said)
+    );
+    assert!(w.shows("a").is_empty());
+    assert_eq!(
+        w.heard(),
+        [
+            "IPAllocated: assigned 192.0.2.1 from pool \"lan\"".to_owned(),
+            format!("VirtualIPRefused: {said}")
+        ]
+    );
+    // Another attempt is no news, and nobody else is concerned.
+    w.writes.clear();
+    w.feed(Input::Refused(
+        Key::Vip("192.0.2.1".into()),
+        "denied by a policy".into(),
+    ));
+    w.quiet();
+    w.put(wants("b", 11));
+    assert_eq!(w.shows("b"), ["192.0.2.2"]);
+
+    w.refused.clear();
+    w.feed(Input::Recheck(Key::Vip("192.0.2.1".into())));
+    assert_eq!(w.shows("a"), ["192.0.2.1"]);
+    assert!(w.told("a").0);
+    assert!(w.core.refusals.is_empty());
+}

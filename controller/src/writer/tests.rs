@@ -236,7 +236,8 @@ async fn a_conflict_is_not_repeated_but_asks_for_a_new_decision() {
     assert_eq!(writer.step().await, None);
     assert!(writer.idle());
     let recheck = writer.step().await;
-    assert_eq!(recheck, Some(Key::Service(ServiceId::new("n", "s"))));
+    let service = Key::Service(ServiceId::new("n", "s"));
+    assert_eq!(recheck, Some(News::Recheck(service)));
     assert!(start.elapsed() >= Duration::from_millis(50));
     assert_eq!(names(&sink).len(), 1);
 }
@@ -392,4 +393,21 @@ async fn it_is_busy_while_more_waits_than_may_be_under_way() {
     assert!(!writer.busy());
     settle(&mut writer).await;
     assert!(!writer.busy() && writer.running == 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_told_and_tried_again() {
+    let refused = Outcome::Refused("too many".into());
+    let sink = Arc::new(Scripted {
+        changed: Mutex::new([("vip".to_owned(), refused)].into()),
+        ..Scripted::default()
+    });
+    // Named as the sink names it.
+    let write = drop_vip("vip");
+    let mut writer = Writer::new(sink.clone(), Rate::default());
+    writer.submit(write.clone());
+    let news = writer.step().await;
+    assert_eq!(news, Some(News::Refused(write.key(), "too many".into())));
+    settle(&mut writer).await;
+    assert_eq!(names(&sink), ["vip", "vip"]);
 }

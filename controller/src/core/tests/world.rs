@@ -9,7 +9,7 @@ use lightship_ipam::{Family, Order, Policy, PoolSpec, Sharing};
 use lightship_crds::ServiceRef;
 
 use super::*;
-use crate::model::SpeakerView;
+use crate::model::{Key, SpeakerView};
 
 /// What the API server would hold.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +25,8 @@ pub(super) struct World {
     pub(super) version: u64,
     pub(super) nodes: Vec<NodeView>,
     pub(super) speakers: Vec<SpeakerView>,
+    /// VirtualIPs that are not taken.
+    pub(super) refused: BTreeSet<String>,
     pub(super) notices: Vec<Notice>,
     pub(super) writes: Vec<Write>,
 }
@@ -201,6 +203,9 @@ impl World {
         self.version += 1;
         let version = self.version;
         match write {
+            Write::Vip { name, .. } if self.refused.contains(&name) => {
+                Some(Input::Refused(Key::Vip(name), "denied by a policy".into()))
+            }
             Write::Vip { name, seen, spec } => {
                 if seen != self.vip(&name).map(|there| there.revision) {
                     return None;
