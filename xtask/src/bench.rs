@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what failover, moves and new Services cost, in figures.
 
 mod controller;
+mod early;
 mod failover;
 mod latency;
 mod moves;
@@ -22,7 +23,7 @@ pub(crate) struct Args {
     /// What is measured.
     #[arg(default_value = "all")]
     what: What,
-    /// How often. Default: 10 for latency, 5 for the others.
+    /// How often. Default: 10 for latency, 3 for early, 5 for the others.
     #[arg(long)]
     runs: Option<usize>,
     /// What nodes are made of. Default: what this machine's kernel can do; `latency` and
@@ -43,6 +44,8 @@ enum What {
     Failover,
     /// The same with policy Cluster, until Kubernetes has noticed, too.
     Cluster,
+    /// The same for a minute, with the early word of a dead node and without.
+    Early,
     /// From a new Service to the first reply.
     Latency,
     /// Speakers that end, orderly or not.
@@ -97,6 +100,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             if args.wants(variant.what) {
                 sections.push(failover::measure(lab, &variant, args.runs(5))?);
             }
+        }
+        if args.wants(What::Early) {
+            sections.push(early::measure(lab, args.runs(3))?);
         }
         Ok(())
     })?;
