@@ -61,6 +61,30 @@ impl Truth {
     }
 }
 
+/// Checks the marks that were asked for by what was true at `since`, and answers them.
+fn answered(
+    cluster: &mut Cluster,
+    truth: &Truth,
+    since: Duration,
+    fails: bool,
+) -> Result<(), TestCaseError> {
+    let (later, mut marks) = (cluster.now, Vec::new());
+    cluster.now = since;
+    for action in std::mem::take(&mut cluster.actions) {
+        let Action::Mark(mark) = action else { continue };
+        let n: usize = mark.node[4..].parse().unwrap();
+        truth.check(cluster, n)?;
+        marks.push(mark.node);
+    }
+    cluster.now = later;
+    prop_assert!(marks.len() <= 1, "the limit is one: {marks:?}");
+    for node in marks {
+        let result = if fails { Err("away".into()) } else { Ok(1) };
+        cluster.apply(Input::Marked(node, result));
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
@@ -105,23 +129,13 @@ proptest! {
                         }
                         let since = cluster.now;
                         cluster.run(Duration::from_millis(100));
-                        let (later, mut marks) = (cluster.now, Vec::new());
-                        cluster.now = since;
-                        for action in std::mem::take(&mut cluster.actions) {
-                            let Action::Mark(mark) = action else { continue };
-                            let n: usize = mark.node[4..].parse().unwrap();
-                            truth.check(&cluster, n)?;
-                            marks.push(mark.node);
-                        }
-                        cluster.now = later;
-                        prop_assert!(marks.len() <= 1, "the limit is one: {marks:?}");
-                        for node in marks {
-                            let result = if fails { Err("away".into()) } else { Ok(1) };
-                            cluster.apply(Input::Marked(node, result));
-                        }
+                        answered(&mut cluster, &truth, since, fails)?;
                     }
                 }
             }
+            // A word can bring a mark at once: it is judged by what was true when it came.
+            let now = cluster.now;
+            answered(&mut cluster, &truth, now, fails)?;
         }
     }
 }
