@@ -31,6 +31,9 @@ const SWEEPS_TO_FORGET: u64 = 2;
 impl PeerClaims {
     /// Takes one page in. True if it changed what the peer claims.
     pub(crate) fn page(&mut self, page: u16, pages: u16, claims: &[Claim]) -> bool {
+        if self.says_the_same(pages, claims) {
+            return false;
+        }
         if self.pages != pages || self.seen.contains(&page) || self.sweep == 0 {
             self.sweep += 1;
             self.pages = pages;
@@ -46,6 +49,14 @@ impl PeerClaims {
             changed |= self.finish_sweep(pages);
         }
         changed
+    }
+
+    /// Is this all that the peer claims, and the same as before? So it is with nearly every heartbeat.
+    fn says_the_same(&self, pages: u16, claims: &[Claim]) -> bool {
+        let known = self.claims.iter().map(|(vip, (epoch, _))| (*vip, *epoch));
+        let told = claims.iter().map(|claim| (claim.vip, claim.epoch));
+        let between_sweeps = self.complete && self.pages == 0;
+        between_sweeps && pages == 1 && known.eq(told)
     }
 
     fn finish_sweep(&mut self, pages: u16) -> bool {

@@ -246,6 +246,11 @@ impl Election {
             .collect()
     }
 
+    /// The epoch of our claim for `vip`, if we make one.
+    pub fn claim(&self, vip: &IpAddr) -> Option<u64> {
+        self.mine.get(vip).copied()
+    }
+
     /// Who owns `vip` as we see it: the best fit claimant, else we if we still hold it.
     pub fn owner(&self, vip: &IpAddr) -> Option<(NodeName, u64)> {
         let peers = self.peers.iter().filter_map(|(node, table)| {
@@ -305,18 +310,32 @@ impl Election {
 
     /// Can `node` own `vip` now?
     fn able(&self, vip: &IpAddr, node: &NodeName) -> bool {
-        self.allowed(vip, node) && self.live(node) && !(self.leaving && *node == self.me)
+        self.ready(node) && self.allowed(vip, node)
     }
 
     /// Is `node` to be avoided for `vip`, and is there another that is not?
     fn avoided(&self, vip: &IpAddr, node: &NodeName) -> bool {
         let candidates = self.vips.as_ref().and_then(|vips| vips.get(vip));
-        candidates.is_some_and(|c| {
-            c.avoid.contains(node)
-                && c.nodes
-                    .iter()
-                    .any(|other| !c.avoid.contains(other) && self.able(vip, other))
-        })
+        candidates.is_some_and(|candidates| self.avoided_of(candidates, node))
+    }
+
+    fn avoided_of(&self, candidates: &Candidates, node: &NodeName) -> bool {
+        candidates.avoid.contains(node)
+            && candidates
+                .nodes
+                .iter()
+                .any(|other| !candidates.avoid.contains(other) && self.ready(other))
+    }
+
+    /// The nodes among `candidates` that are fit, by name. Looks the VIP up once and not once per node.
+    fn fit_of<'a>(&'a self, candidates: &'a Candidates) -> impl Iterator<Item = &'a NodeName> {
+        let nodes = candidates.nodes.iter().filter(|node| self.ready(node));
+        nodes.filter(|node| !self.avoided_of(candidates, node))
+    }
+
+    /// Can `node` own VIPs now, as far as policy allows it?
+    fn ready(&self, node: &NodeName) -> bool {
+        self.live(node) && !(self.leaving && *node == self.me)
     }
 
     /// From when on our claims may be raised over those of nodes out of sight: for a while after a

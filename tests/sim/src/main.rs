@@ -120,7 +120,11 @@ fn main() -> ExitCode {
                 measure::under_loss(&cluster.setup(seed), time)
             ))
         }
-        Command::Replay { seed } => schedule::run(seed).map(|world| world.watch.timeline()),
+        Command::Replay { seed } => {
+            let timeline = schedule::tell(seed).watch.timeline();
+            println!("{timeline}");
+            schedule::run(seed).map(|()| "all held".to_owned())
+        }
     };
     match outcome {
         Ok(text) => {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use lightship_election::{self as election, Action, Away, Candidates, Election};
@@ -14,9 +15,9 @@ use lightship_membership::{
 #[derive(Debug)]
 pub enum Out {
     /// Send to all peers.
-    Broadcast(Vec<u8>),
+    Broadcast(Datagram),
     /// Send to one.
-    Send(NodeName, Vec<u8>),
+    Send(NodeName, Datagram),
     /// ARP request or neighbour solicitation.
     Probe(NodeName),
     /// A peer's state changed.
@@ -33,6 +34,10 @@ pub enum Out {
     /// Everything handed over; the process ends.
     Exit,
 }
+
+/// What a datagram says, read once for all who get it: by the real decoder, from the bytes that the
+/// real encoder wrote. All speakers of a run have the same key.
+pub type Datagram = Rc<Heartbeat>;
 
 /// What a process starts with.
 #[derive(Debug, Clone)]
@@ -81,6 +86,8 @@ pub struct Speaker {
     fit_peers: BTreeSet<NodeName>,
     /// Peers that were heard at least once.
     known: BTreeSet<NodeName>,
+    /// What the election has to know of the peers changed since it was told.
+    stale: bool,
     guard: ReplayGuard,
     /// The real detector.
     pub detector: Detector,
@@ -115,6 +122,7 @@ impl Speaker {
             solicit: start.solicit,
             fit_peers: BTreeSet::new(),
             known: BTreeSet::new(),
+            stale: true,
             guard: ReplayGuard::new(),
             detector,
             election,
@@ -122,31 +130,26 @@ impl Speaker {
     }
 
     /// A datagram arrived.
-    pub fn on_datagram(&mut self, datagram: &[u8], now: Duration) -> Vec<Out> {
-        let Ok(beat) = decode(datagram, &self.keys) else {
-            return Vec::new();
-        };
-        if beat.sender == self.me || self.guard.check(&beat).is_err() {
+    pub fn on_datagram(&mut self, beat: &Heartbeat, now: Duration) -> Vec<Out> {
+        if beat.sender == self.me || self.guard.check(beat).is_err() {
             return Vec::new();
         }
         let mut out = Vec::new();
         let events = self
             .detector
             .on_heartbeat(&beat.sender, beat.flags.leaving, now);
-        self.known.insert(beat.sender.clone());
-        if beat.flags.can_own {
-            self.fit_peers.insert(beat.sender.clone());
-        } else {
-            self.fit_peers.remove(&beat.sender);
+        if !self.known.contains(&beat.sender) {
+            self.stale |= self.known.insert(beat.sender.clone());
         }
-        let claims: Vec<_> = beat
-            .claims
-            .iter()
-            .map(|claim| election::Claim {
-                vip: claim.vip,
-                epoch: claim.epoch,
-            })
-            .collect();
+        if beat.flags.can_own != self.fit_peers.contains(&beat.sender) {
+            self.stale = true;
+            if beat.flags.can_own {
+                self.fit_peers.insert(beat.sender.clone());
+            } else {
+                self.fit_peers.remove(&beat.sender);
+            }
+        }
+        let claims: Vec<_> = beat.claims.iter().map(told).collect();
         self.election.heard(&beat.sender);
         self.election
             .on_claims(&beat.sender, beat.page, beat.pages, &claims);
@@ -163,6 +166,7 @@ impl Speaker {
     /// A node's kernel answered a probe.
     pub fn on_probe_reply(&mut self, node: &NodeName, now: Duration) -> Vec<Out> {
         let mut out = Vec::new();
+        self.stale = true;
         let events = self.detector.on_probe_reply(node, now);
         self.digest(events, &mut out);
         self.decide(now, &mut out);
@@ -195,6 +199,7 @@ impl Speaker {
     pub fn terminate(&mut self, now: Duration) -> Vec<Out> {
         let mut out = Vec::new();
         self.leaving_since = Some(now);
+        self.stale = true;
         self.election.leave();
         out.extend(self.beat(self.asking(now)).into_iter().map(Out::Broadcast));
         self.decide(now, &mut out);
@@ -205,6 +210,7 @@ impl Speaker {
     pub fn set_can_own(&mut self, can_own: bool, now: Duration) -> Vec<Out> {
         let mut out = Vec::new();
         self.can_own = can_own;
+        self.stale = true;
         out.extend(self.beat(self.asking(now)).into_iter().map(Out::Broadcast));
         self.decide(now, &mut out);
         out
@@ -225,7 +231,10 @@ impl Speaker {
     fn digest(&mut self, events: Vec<Event>, out: &mut Vec<Out>) {
         for event in events {
             match event {
-                Event::Changed { node, from, to, .. } => out.push(Out::Changed { node, from, to }),
+                Event::Changed { node, from, to, .. } => {
+                    self.stale = true;
+                    out.push(Out::Changed { node, from, to });
+                }
                 Event::Probe(node) => {
                     out.push(Out::Probe(node.clone()));
                     if !self.solicit {
@@ -240,32 +249,13 @@ impl Speaker {
     }
 
     fn decide(&mut self, now: Duration, out: &mut Vec<Out>) {
-        let mut live = BTreeSet::new();
-        let mut away = BTreeMap::new();
-        for (node, state, _) in self.detector.peers(now) {
-            if state.can_own() && self.fit_peers.contains(&node) {
-                live.insert(node);
-            } else if state.can_own() {
-                away.insert(node, Away::NotEligible);
-            } else if matches!(state, PeerState::Leaving | PeerState::Left) {
-                away.insert(node, Away::Left);
-            }
-        }
-        if self.can_own {
-            live.insert(self.me.clone());
-        }
         if let Some(woken) = self.detector.woken_at(now) {
             self.election
                 .listen_until(woken + self.detector.config().timeout());
         }
-        let (mut seen, mut all) = (1, 1);
-        for node in &self.known {
-            all += 1;
-            seen += usize::from(self.detector.in_sight(node));
+        if std::mem::take(&mut self.stale) {
+            self.tell_election(now);
         }
-        self.election.set_majority(seen * 2 > all, now);
-        self.election.set_away(away);
-        self.election.set_live(live);
         let actions = self.election.step(now);
         let next = self.election.next_deadline(now);
         assert!(
@@ -285,7 +275,32 @@ impl Speaker {
         }
     }
 
-    fn beat(&mut self, solicit: bool) -> Vec<Vec<u8>> {
+    fn tell_election(&mut self, now: Duration) {
+        let mut live = BTreeSet::new();
+        let mut away = BTreeMap::new();
+        for (node, state, _) in self.detector.peers(now) {
+            if state.can_own() && self.fit_peers.contains(&node) {
+                live.insert(node);
+            } else if state.can_own() {
+                away.insert(node, Away::NotEligible);
+            } else if matches!(state, PeerState::Leaving | PeerState::Left) {
+                away.insert(node, Away::Left);
+            }
+        }
+        if self.can_own {
+            live.insert(self.me.clone());
+        }
+        let (mut seen, mut all) = (1, 1);
+        for node in &self.known {
+            all += 1;
+            seen += usize::from(self.detector.in_sight(node));
+        }
+        self.election.set_majority(seen * 2 > all, now);
+        self.election.set_away(away);
+        self.election.set_live(live);
+    }
+
+    fn beat(&mut self, solicit: bool) -> Vec<Datagram> {
         self.counter += 1;
         let claims = self.election.claims();
         let heartbeat = Heartbeat {
@@ -313,6 +328,15 @@ impl Speaker {
                 })
                 .collect(),
         };
-        encode(&heartbeat, &self.keys)
+        let datagrams = encode(&heartbeat, &self.keys);
+        let read = |bytes: Vec<u8>| decode(&bytes, &self.keys).expect("the encoder's own bytes");
+        datagrams.into_iter().map(read).map(Rc::new).collect()
+    }
+}
+
+fn told(claim: &Claim) -> election::Claim {
+    election::Claim {
+        vip: claim.vip,
+        epoch: claim.epoch,
     }
 }

@@ -72,14 +72,14 @@ pub struct Watch {
     pub accusations: Vec<Accusation>,
     open: BTreeMap<IpAddr, usize>,
     double: BTreeMap<IpAddr, usize>,
-    timeline: Vec<String>,
+    timeline: Option<Vec<String>>,
 }
 
 impl Watch {
     /// Notes who can serve now; `serving` tells whether a node answers.
-    pub fn look(
+    pub fn look<'a>(
         &mut self,
-        vips: &BTreeSet<IpAddr>,
+        vips: impl Iterator<Item = &'a IpAddr>,
         now: Duration,
         serving: impl Fn(usize) -> bool,
     ) {
@@ -126,14 +126,20 @@ impl Watch {
         }
     }
 
-    /// Adds a line to the timeline.
-    pub fn say(&mut self, now: Duration, line: String) {
-        self.timeline
-            .push(format!("{:9.3} s  {line}", now.as_secs_f64()));
+    /// Adds a line to the timeline, if there is one.
+    pub fn say(&mut self, now: Duration, line: impl FnOnce() -> String) {
+        if let Some(timeline) = &mut self.timeline {
+            timeline.push(format!("{:9.3} s  {}", now.as_secs_f64(), line()));
+        }
     }
 
-    /// What happened, line by line.
+    /// What happened, line by line; empty if nobody asked for it by [`Self::tell`].
     pub fn timeline(&self) -> String {
-        self.timeline.join("\n")
+        self.timeline.as_deref().unwrap_or_default().join("\n")
+    }
+
+    /// From now on the timeline is kept. Thousands of runs of which nobody reads it do without.
+    pub fn tell(&mut self) {
+        self.timeline.get_or_insert_default();
     }
 }

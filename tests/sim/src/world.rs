@@ -1,7 +1,7 @@
 //! The simulated cluster: an event queue in virtual time, nodes and what befalls them.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use lightship_membership::{Config, Keys, NodeName, PeerState};
 
 use crate::net::{Net, Quality};
 use crate::rng::Rng;
-use crate::speaker::{Out, Speaker, Start};
+use crate::speaker::{Datagram, Out, Speaker, Start};
 use crate::watch::{Accusation, Move, Watch};
 
 mod faults;
@@ -64,7 +64,7 @@ impl Default for Setup {
 enum Happening {
     Datagram {
         to: usize,
-        bytes: Rc<[u8]>,
+        beat: Datagram,
     },
     ProbeReply {
         to: usize,
@@ -72,7 +72,7 @@ enum Happening {
     },
     Wake {
         node: usize,
-        generation: u64,
+        at: Duration,
     },
     Fault(Fault),
     Vips {
@@ -122,7 +122,8 @@ pub struct Node {
     /// When the process last went on after it had been stopped for long.
     woken_at: Duration,
     inbox: Vec<Happening>,
-    generation: u64,
+    /// When it is planned to wake. Another time in the queue is of no effect.
+    wake: Option<Duration>,
     boots: u64,
     /// What it owns, as written to its disk.
     saved: Vec<Claim>,
@@ -173,7 +174,7 @@ impl World {
             paused_at: Duration::ZERO,
             woken_at: Duration::ZERO,
             inbox: Vec::new(),
-            generation: 0,
+            wake: None,
             boots: 0,
             saved: Vec::new(),
         });
@@ -225,18 +226,16 @@ impl World {
 
     /// The nodes whose running, not stopped speaker claims `vip`.
     pub fn claimants(&self, vip: &IpAddr) -> Vec<usize> {
-        let claims = |node: &&usize| {
-            let node = &self.nodes[**node];
-            node.speaker.as_ref().is_some_and(|speaker| {
-                speaker
-                    .election
-                    .claims()
-                    .iter()
-                    .any(|claim| claim.vip == *vip)
-            })
+        let claims = |node: &usize| {
+            let speaker = self.nodes[*node].speaker.as_ref();
+            speaker.is_some_and(|speaker| speaker.election.claim(vip).is_some())
         };
-        let all: Vec<usize> = (0..self.nodes.len()).collect();
-        all.iter().filter(claims).copied().collect()
+        (0..self.nodes.len()).filter(claims).collect()
+    }
+
+    /// The time within which the nodes start.
+    pub fn stagger(&self) -> Duration {
+        self.setup.stagger
     }
 
     /// Do nodes even the spread out?
@@ -283,8 +282,8 @@ impl World {
                 }
                 return;
             }
-            Happening::Datagram { to, bytes } => {
-                let out = self.with(to, |speaker, now| speaker.on_datagram(&bytes, now));
+            Happening::Datagram { to, beat } => {
+                let out = self.with(to, |speaker, now| speaker.on_datagram(&beat, now));
                 (to, out)
             }
             Happening::ProbeReply { to, of } => {
@@ -294,9 +293,16 @@ impl World {
                     self.with(to, |speaker, now| speaker.on_probe_reply(&name, now)),
                 )
             }
-            Happening::Wake { node, generation } => {
-                if self.nodes[node].generation != generation {
+            Happening::Wake { node, at } => {
+                if self.nodes[node].wake != Some(at) {
                     return;
+                }
+                self.nodes[node].wake = None;
+                let now = self.now;
+                let speaker = self.nodes[node].speaker.as_ref();
+                if speaker.is_some_and(|speaker| now < speaker.next_wake(now)) {
+                    // What it was to wake for is put off.
+                    return self.schedule_wake(node);
                 }
                 (node, self.with(node, Speaker::on_timer))
             }
@@ -325,15 +331,14 @@ impl World {
         let mut acted = false;
         for out in out {
             match out {
-                Out::Broadcast(bytes) => {
-                    let bytes: Rc<[u8]> = bytes.into();
+                Out::Broadcast(beat) => {
                     for to in 0..self.nodes.len() {
-                        self.send(node, to, &bytes);
+                        self.send(node, to, &beat);
                     }
                 }
-                Out::Send(name, bytes) => {
+                Out::Send(name, beat) => {
                     let to = self.names[&name];
-                    self.send(node, to, &bytes.into());
+                    self.send(node, to, &beat);
                 }
                 Out::Probe(name) => self.probe(node, self.names[&name]),
                 Out::Changed { node: of, from, to } => self.note_change(node, &of, from, to),
@@ -348,18 +353,19 @@ impl World {
             }
         }
         if acted {
+            self.save(node);
             self.look();
         }
         self.schedule_wake(node);
     }
 
-    fn send(&mut self, from: usize, to: usize, bytes: &Rc<[u8]>) {
+    fn send(&mut self, from: usize, to: usize, beat: &Datagram) {
         if from == to {
             return;
         }
         for delay in self.net.carry(from, to, &mut self.rng) {
-            let bytes = bytes.clone();
-            self.push(self.now + delay, Happening::Datagram { to, bytes });
+            let beat = beat.clone();
+            self.push(self.now + delay, Happening::Datagram { to, beat });
         }
     }
 
@@ -378,20 +384,20 @@ impl World {
         }
     }
 
+    /// Has the node wake when its speaker wants to, or sooner if that is planned already.
     fn schedule_wake(&mut self, node: usize) {
-        let slack = self.rng.up_to(TIMER_SLACK);
         let now = self.now;
         let target = &mut self.nodes[node];
         let Some(speaker) = &target.speaker else {
             return;
         };
-        target.generation += 1;
-        let wake = Happening::Wake {
-            node,
-            generation: target.generation,
-        };
-        let at = speaker.next_wake(now) + slack;
-        self.push(at, wake);
+        let wanted = speaker.next_wake(now);
+        if target.wake.is_some_and(|planned| planned <= wanted) {
+            return;
+        }
+        let at = wanted + self.rng.up_to(TIMER_SLACK);
+        target.wake = Some(at);
+        self.push(at, Happening::Wake { node, at });
     }
 
     fn act(&mut self, node: usize, action: &Action) {
@@ -414,10 +420,9 @@ impl World {
                 if now > Duration::ZERO && now == self.nodes[node].woken_at {
                     self.hasty = Some(format!("{name} takes {vip}"));
                 }
-                self.watch.say(
-                    now,
-                    format!("{name} takes {vip} from {from}, epoch {epoch}: {reason:?}"),
-                );
+                self.watch.say(now, || {
+                    format!("{name} takes {vip} from {from}, epoch {epoch}: {reason:?}")
+                });
             }
             Action::Release { vip, to, reason } => {
                 if let Some(holders) = self.watch.holders.get_mut(vip) {
@@ -425,19 +430,22 @@ impl World {
                 }
                 let to = to.as_deref().unwrap_or("nobody");
                 self.watch
-                    .say(now, format!("{name} releases {vip} to {to}: {reason:?}"));
+                    .say(now, || format!("{name} releases {vip} to {to}: {reason:?}"));
             }
         }
-        let claims = self.nodes[node]
-            .speaker
-            .as_ref()
-            .map(|s| s.election.claims());
+    }
+
+    /// What the speaker owns is written to its node's disk.
+    fn save(&mut self, node: usize) {
+        let speaker = self.nodes[node].speaker.as_ref();
+        let claims = speaker.map(|speaker| speaker.election.claims());
         self.nodes[node].saved = claims.unwrap_or_default();
     }
 
     fn note_change(&mut self, by: usize, of: &NodeName, from: PeerState, to: PeerState) {
-        let line = format!("{} sees {of} {from} -> {to}", self.nodes[by].name);
-        self.watch.say(self.now, line);
+        let name = &self.nodes[by].name;
+        self.watch
+            .say(self.now, || format!("{name} sees {of} {from} -> {to}"));
         if matches!(to, PeerState::SpeakerLost | PeerState::Dead) && from.can_own() {
             let of = self.names[of];
             let wrong = self.reachable_for(by, of, self.setup.config.timeout());
@@ -466,10 +474,9 @@ impl World {
     }
 
     fn look(&mut self) {
-        let vips: BTreeSet<IpAddr> = self.vips.keys().copied().collect();
         let nodes = &self.nodes;
         self.watch
-            .look(&vips, self.now, |node| nodes[node].serving());
+            .look(self.vips.keys(), self.now, |node| nodes[node].serving());
     }
 
     fn start(&self, node: usize, resume: bool) -> Start {

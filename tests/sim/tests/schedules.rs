@@ -1,10 +1,10 @@
-//! Thousands of random fault schedules. A failure prints the seed and its timeline.
+//! Many random fault schedules. A failure prints the seed and its timeline.
 
 use lightship_sim::schedule;
 
 #[test]
-fn two_thousand_schedules_hold() {
-    if let Err(what) = schedule::run_all(0..2000) {
+fn a_hundred_thousand_schedules_hold() {
+    if let Err(what) = schedule::run_all(0..100_000) {
         panic!("{what}");
     }
 }
@@ -12,7 +12,7 @@ fn two_thousand_schedules_hold() {
 #[test]
 fn a_run_is_told_by_its_seed_alone() {
     for seed in [7, 982, 1533, 8372] {
-        let tell = || schedule::run(seed).unwrap().watch.timeline();
+        let tell = || schedule::tell(seed).watch.timeline();
         assert_eq!(tell(), tell());
     }
 }

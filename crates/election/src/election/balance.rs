@@ -41,12 +41,16 @@ impl Election {
         let Some(pause) = self.rebalance_pause else {
             return;
         };
-        let owners: Vec<(IpAddr, Option<NodeName>)> = standings
-            .iter()
-            .map(|standing| (standing.vip, standing.winner.as_ref().map(|w| w.1.clone())))
-            .collect();
-        if owners != self.last_owners || self.live_changed {
-            self.last_owners = owners;
+        let owners = standings.iter().map(|standing| {
+            (
+                standing.vip,
+                standing.winner.as_ref().map(|(_, owner)| owner),
+            )
+        });
+        let before = self.last_owners.iter();
+        let before = before.map(|(vip, owner)| (*vip, owner.as_ref()));
+        if self.live_changed || !owners.clone().eq(before) {
+            self.last_owners = owners.map(|(vip, owner)| (vip, owner.cloned())).collect();
             self.live_changed = false;
             self.calm_since = now;
         }
@@ -77,23 +81,25 @@ impl Election {
     fn best_move(&self, standings: &[Standing], load: &Load) -> Option<Best> {
         let vips = self.vips.as_ref()?;
         let mut best = None;
+        // Nobody has less than this, so most VIPs need no closer look.
+        let live = self.live.iter().flatten();
+        let least = live.map(|node| load.of(node)).min().unwrap_or(0);
         for standing in standings {
             let (Some((epoch, owner)), Some(candidates)) =
                 (&standing.winner, vips.get(&standing.vip))
             else {
                 continue;
             };
+            let (liked, has) = (candidates.preference(owner), load.of(owner));
+            if candidates.preference.is_empty() && has <= least + 1 {
+                continue;
+            }
             if let Some(wanted) = &candidates.wanted
                 && (wanted == owner || self.fit(&standing.vip, wanted))
             {
                 continue;
             }
-            let (liked, has) = (candidates.preference(owner), load.of(owner));
             for node in &candidates.nodes {
-                let held = self.held.contains(node);
-                if node == owner || held || !self.fit(&standing.vip, node) {
-                    continue;
-                }
                 let (likes, would) = (candidates.preference(node), load.of(node) + 1);
                 // First what is preferred, then what is even.
                 let gain = match likes.cmp(&liked) {
@@ -101,6 +107,16 @@ impl Election {
                     Ordering::Equal if would < has => (false, has),
                     _ => continue,
                 };
+                // Cheap questions first: most nodes help less than the best so far.
+                let most = best.as_ref().map(|((gain, would, _), _)| (*gain, *would));
+                if most.is_some_and(|most| (gain, Reverse(would)) < most)
+                    || node == owner
+                    || self.held.contains(node)
+                    || !self.ready(node)
+                    || self.avoided_of(candidates, node)
+                {
+                    continue;
+                }
                 let gain = (gain, Reverse(would), rank(&standing.vip, node));
                 if best.as_ref().is_none_or(|(most, _)| gain > *most) {
                     best = Some((gain, (standing, epoch, owner, node)));

@@ -1,12 +1,11 @@
 //! The rules: from what is known to what is to be done.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Election, Wait, stronger};
 use crate::plan::{Load, choose};
-use crate::{Action, Away, MoveReason, NodeName, epoch};
+use crate::{Action, Away, Candidates, MoveReason, NodeName, epoch};
 
 /// How one VIP stands before we decide.
 pub(super) struct Standing {
@@ -71,45 +70,63 @@ impl Election {
     }
 
     fn standings(&self) -> Vec<Standing> {
-        let mut claims: BTreeMap<IpAddr, Vec<(u64, &NodeName)>> = BTreeMap::new();
+        // Each node's claims are sorted already, so sorting them all is mostly merging.
+        let mut claims: Vec<(IpAddr, u64, &NodeName)> = Vec::new();
         for (node, table) in &self.peers {
-            for claim in table.iter() {
-                claims
-                    .entry(claim.vip)
-                    .or_default()
-                    .push((claim.epoch, node));
-            }
+            claims.extend(table.iter().map(|claim| (claim.vip, claim.epoch, node)));
         }
-        for (vip, epoch) in &self.mine {
-            claims.entry(*vip).or_default().push((*epoch, &self.me));
-        }
-        let none = Vec::new();
-        let known: Vec<&IpAddr> = match &self.vips {
-            Some(vips) => vips.keys().collect(),
-            None => self.mine.keys().collect(),
+        let mine = self.mine.iter();
+        claims.extend(mine.map(|(vip, epoch)| (*vip, *epoch, &self.me)));
+        claims.sort_by_key(|claim| claim.0);
+        let mut rest = claims.as_slice();
+        let mut standing = |vip: &IpAddr, candidates: Option<&Candidates>| {
+            let skipped = rest.iter().take_while(|claim| claim.0 < *vip).count();
+            rest = rest.get(skipped..).unwrap_or_default();
+            let here = rest.iter().take_while(|claim| claim.0 == *vip).count();
+            let (claims, later) = rest.split_at(here);
+            rest = later;
+            self.standing(vip, candidates, claims)
         };
-        known
-            .into_iter()
-            .map(|vip| {
-                let claims = claims.get(vip).unwrap_or(&none).iter();
-                let highest = self.highest.get(vip).map(|(epoch, node)| (*epoch, node));
-                let owned = |(epoch, node): (u64, &NodeName)| (epoch, node.clone());
-                Standing {
-                    vip: *vip,
-                    winner: claims
-                        .clone()
-                        .filter(|(_, node)| self.fit(vip, node))
-                        .max_by(|a, b| stronger(vip, a, b))
-                        .copied()
-                        .map(owned),
-                    top: claims
-                        .copied()
-                        .chain(highest)
-                        .max_by_key(|(epoch, _)| *epoch)
-                        .map(owned),
-                }
-            })
-            .collect()
+        match &self.vips {
+            Some(vips) => {
+                let vips = vips.iter();
+                vips.map(|(vip, candidates)| standing(vip, Some(candidates)))
+                    .collect()
+            }
+            None => self.mine.keys().map(|vip| standing(vip, None)).collect(),
+        }
+    }
+
+    /// How `vip` stands, on which there are these claims.
+    fn standing(
+        &self,
+        vip: &IpAddr,
+        candidates: Option<&Candidates>,
+        claims: &[(IpAddr, u64, &NodeName)],
+    ) -> Standing {
+        let fit = |node: &NodeName| match candidates {
+            Some(candidates) => {
+                self.ready(node)
+                    && candidates.nodes.contains(node)
+                    && !self.avoided_of(candidates, node)
+            }
+            None => self.ready(node),
+        };
+        let claims = claims.iter().map(|(_, epoch, node)| (*epoch, *node));
+        let highest = self.highest.get(vip).map(|(epoch, node)| (*epoch, node));
+        let owned = |(epoch, node): (u64, &NodeName)| (epoch, node.clone());
+        Standing {
+            vip: *vip,
+            winner: claims
+                .clone()
+                .filter(|(_, node)| fit(node))
+                .max_by(|a, b| stronger(vip, a, b))
+                .map(owned),
+            top: claims
+                .chain(highest)
+                .max_by_key(|(epoch, _)| *epoch)
+                .map(owned),
+        }
     }
 
     /// A VIP that we hold: keep it, raise our claim, or give it up?
@@ -271,7 +288,7 @@ impl Election {
             wait.passed_over.insert(wait.chosen.clone());
         }
         let candidates = self.vips.as_ref()?.get(vip)?;
-        let fit = || candidates.nodes.iter().filter(|node| self.fit(vip, node));
+        let fit = || self.fit_of(candidates);
         let mut passed_over = self
             .waits
             .get(vip)

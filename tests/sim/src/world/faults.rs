@@ -84,11 +84,10 @@ pub enum Fault {
 impl World {
     /// Lets a fault happen now.
     pub fn befall(&mut self, fault: Fault) {
-        let line = match &fault {
+        self.watch.say(self.now, || match &fault {
             Fault::SetVips(vips) => format!("--- SetVips of {} VIPs", vips.len()),
             fault => format!("--- {fault:?}"),
-        };
-        self.watch.say(self.now, line);
+        });
         match fault {
             Fault::StartSpeaker { node } => self.start_speaker(node, false),
             Fault::ResumeSpeaker { node } => self.start_speaker(node, true),
@@ -164,7 +163,7 @@ impl World {
         machine.speaker = None;
         machine.paused = false;
         machine.inbox.clear();
-        machine.generation += 1;
+        machine.wake = None;
         machine.saved.clear();
         for holders in self.watch.holders.values_mut() {
             holders.remove(&node);
@@ -180,6 +179,8 @@ impl World {
             return;
         }
         machine.steady_since = now;
+        // A timer that came meanwhile is in the inbox, and is not planned any more.
+        machine.wake = None;
         // Shorter than that, and what it knows is as fresh as anybody's.
         if now - machine.paused_at >= self.setup.config.interval * 2 {
             machine.woken_at = now;
