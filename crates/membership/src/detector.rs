@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::NodeName;
+use crate::graph::{Graph, digest};
 
 mod config;
 mod peer;
@@ -33,8 +34,8 @@ mod peer;
 mod tests;
 
 pub use config::{Config, ConfigError};
-use peer::Peer;
 pub use peer::PeerState;
+use peer::{Pace, Peer};
 
 /// What the shell should know or do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +54,9 @@ pub enum Event {
     /// Ask this node for a sign of life now: its kernel by ARP request or neighbour
     /// solicitation, its speaker by a heartbeat with [`crate::Flags::solicit`].
     Probe(NodeName),
+    /// This node, which we watch for the others ([`crate::graph`]), is late: tell them, so that
+    /// each sees for itself.
+    Late(NodeName),
 }
 
 /// Lateness up to this part of the interval is a timer's normal imprecision.
@@ -64,6 +68,7 @@ pub struct Detector {
     config: Config,
     me: NodeName,
     peers: BTreeMap<NodeName, Peer>,
+    graph: Graph,
     /// When `on_tick` is due; later calls mean that we did not run. None before the first call.
     due: Option<Duration>,
     /// Sum of our own lateness.
@@ -83,6 +88,7 @@ impl Detector {
             config,
             me,
             peers: BTreeMap::new(),
+            graph: Graph::default(),
             due: None,
             late: Duration::ZERO,
             woken_at: None,
@@ -99,10 +105,17 @@ impl Detector {
     pub fn set_peers(&mut self, peers: &BTreeSet<NodeName>, now: Duration) {
         self.catch_up(now);
         self.peers.retain(|name, _| peers.contains(name));
+        self.graph = Graph::new(&self.me, peers);
         for name in peers.iter().filter(|name| **name != self.me) {
+            let pace = match (self.graph.sparse(), self.graph.watches(name)) {
+                (false, _) => Pace::Each,
+                (true, true) => Pace::Watched,
+                (true, false) => Pace::Distant,
+            };
             self.peers
                 .entry(name.clone())
-                .or_insert_with(|| Peer::new(now));
+                .or_insert_with(|| Peer::new(digest(name), now))
+                .set_pace(pace, now);
         }
         self.reschedule(now);
     }
@@ -133,18 +146,50 @@ impl Detector {
         peer.reply(now, &mut |from, to, silent_for| {
             events.push(changed(node, from, to, silent_for));
         });
+        if !events.is_empty() {
+            self.due = self.due.map(|due| due.min(now));
+        }
         events
+    }
+
+    /// A heartbeat of `by` says that the node of this digest is late. If we hear that node only now
+    /// and then, it is probed from the next [`Self::on_tick`] on, which is then due.
+    pub fn on_late(&mut self, by: &NodeName, digest: u64, now: Duration) {
+        self.catch_up(now);
+        let mut named = self.peers.values_mut().filter(|peer| peer.digest == digest);
+        if named.any(|peer| peer.alarm(by, &self.config, now)) {
+            self.due = self.due.map(|due| due.min(now));
+        }
+    }
+
+    /// Are nearly all nodes that we watch out of sight? Then it is probably we who are, though nobody
+    /// is left to say so of the nodes that we hear only now and then. Never so where all watch all.
+    pub fn cut_off(&self) -> bool {
+        let mut watched = (0, 0);
+        for (name, peer) in &self.peers {
+            if peer.pace == Pace::Watched && peer.state != PeerState::Unknown {
+                watched.0 += 1;
+                watched.1 += usize::from(self.in_sight(name));
+            }
+        }
+        watched.0 > 0 && watched.1 * 4 <= watched.0
     }
 
     /// Lets time pass: changes states and asks for probes. Call it at
     /// [`Self::next_deadline`]; calling it earlier or more often is harmless.
     pub fn on_tick(&mut self, now: Duration) -> Vec<Event> {
         self.catch_up(now);
+        if self.due.is_some_and(|due| now < due) {
+            return Vec::new();
+        }
         let mut events = Vec::new();
         for (node, peer) in &mut self.peers {
             let probe = peer.tick(&self.config, now, &mut |from, to, silent_for| {
                 events.push(changed(node, from, to, silent_for));
             });
+            if peer.take_word(&self.config, now) {
+                events.push(Event::Late(node.clone()));
+            }
             if probe {
                 events.push(Event::Probe(node.clone()));
             }

@@ -6,17 +6,18 @@
 //! | version| flags | mode | sender len | boot id | counter | uplink MAC | director MAC |
 //! +--------+-------+------+------------+---------+---------+------------+--------------+
 //!  32             40     42      44       46
-//! +--------------+------+-------+--------+--------+-----------+-----------+-------------+
-//! | table digest | page | pages | claims | sender | claim ... | interface | 16-byte tag |
-//! +--------------+------+-------+--------+--------+-----------+-----------+-------------+
+//! +--------------+------+-------+--------+--------+-----------+-----------+------+-----+
+//! | table digest | page | pages | claims | sender | claim ... | interface | late | tag |
+//! +--------------+------+-------+--------+--------+-----------+-----------+------+-----+
 //! claim = family (4 or 6), address (4 or 16 bytes), epoch (8 bytes)
 //! interface = length (0 to 15), name of the uplink
+//! late = count (0 to 16), for each node the digest of its name (8 bytes); left out if there is none
 //! ```
 //!
 //! All integers are big-endian. The tag is HMAC-SHA-256 over everything before
 //! it, cut to 16 bytes (RFC 2104 section 5 allows truncation to half the hash).
 //! Nothing is read from a datagram before its tag was verified. Bytes between the
-//! interface and the tag are ignored, so a later release can append fields
+//! late nodes and the tag are ignored, so a later release can append fields
 //! and still be understood by this one during a rolling upgrade; a datagram that ends
 //! after the claims is of a release that knew no interface.
 
@@ -48,7 +49,10 @@ pub const MAX_NAME: usize = 253;
 /// Claims that are carried whatever their family and the sender's name; what is beyond
 /// does not reach the peers, so the caller must not hold more.
 pub const MAX_CLAIMS: usize = MAX_PAGES as usize
-    * ((MAX_DATAGRAM - HEADER - MAX_NAME - 1 - MAX_INTERFACE - TAG_LEN) / CLAIM_V6);
+    * ((MAX_DATAGRAM - HEADER - MAX_NAME - 1 - MAX_INTERFACE - 1 - 8 * MAX_LATE - TAG_LEN)
+        / CLAIM_V6);
+/// The most late nodes that one heartbeat names.
+pub const MAX_LATE: usize = 16;
 /// The longest name of an interface (`IFNAMSIZ` less its NUL, `include/uapi/linux/if.h`).
 pub const MAX_INTERFACE: usize = 15;
 
@@ -128,6 +132,10 @@ pub struct Heartbeat {
     pub pages: u16,
     /// Name of the sender's uplink, which policies select by; empty if it did not say.
     pub interface: Arc<str>,
+    /// Nodes that the sender watches and has not heard for a while, by the digest of their names
+    /// ([`crate::graph::digest`]): the receiver should see for itself. Those beyond [`MAX_LATE`] are
+    /// left out.
+    pub late: Vec<u64>,
     /// The VIPs that the sender claims; after [`decode`] those of this page.
     pub claims: Vec<Claim>,
 }
@@ -180,7 +188,8 @@ pub fn encode(heartbeat: &Heartbeat, keys: &Keys) -> Vec<Vec<u8>> {
     claims.sort_unstable();
     let sender = wire::cut(&heartbeat.sender, MAX_NAME);
     let interface = wire::cut(&heartbeat.interface, MAX_INTERFACE);
-    let fixed = HEADER + sender.len() + 1 + interface.len() + TAG_LEN;
+    let late = wire::late(&heartbeat.late);
+    let fixed = HEADER + sender.len() + 1 + interface.len() + late.len() + TAG_LEN;
     let pages = paginate(&claims, MAX_DATAGRAM - fixed);
     let count = pages.len() as u16;
     pages
@@ -204,6 +213,7 @@ pub fn encode(heartbeat: &Heartbeat, keys: &Keys) -> Vec<Vec<u8>> {
             }
             out.push(interface.len() as u8);
             out.extend(interface.as_bytes());
+            out.extend(&late);
             let tag = keys.current.tag(&out);
             out.extend(tag);
             out
@@ -275,6 +285,7 @@ fn parse(body: &[u8]) -> Result<Heartbeat, DecodeError> {
     }
     let claims = (0..count).map(|_| read.claim()).collect::<Result<_, _>>()?;
     let interface = read.interface()?;
+    let late = read.late()?;
     Ok(Heartbeat {
         sender: name.into(),
         boot_id,
@@ -287,6 +298,7 @@ fn parse(body: &[u8]) -> Result<Heartbeat, DecodeError> {
         page,
         pages,
         interface: interface.into(),
+        late,
         claims,
     })
 }

@@ -1,12 +1,14 @@
 //! Membership of the speakers: who is there, and how they tell each other.
 //!
-//! Three parts, none of which knows a clock, a socket or Kubernetes:
+//! Parts, none of which knows a clock, a socket or Kubernetes:
 //!
 //! * [`heartbeat`]: the datagram that speakers send each other, authenticated
 //!   and at most [`heartbeat::MAX_DATAGRAM`] bytes long;
 //! * [`replay`]: refuses datagrams that are not newer than what was heard;
 //! * [`detector`]: turns heartbeats, probe replies and silence into the state
-//!   of each peer.
+//!   of each peer;
+//! * [`graph`] and [`rota`]: who gets which heartbeat, where there are too many nodes for all to
+//!   get all.
 //!
 //! Time is always an argument: a [`std::time::Duration`] since an arbitrary
 //! monotonic origin that the caller chooses once.
@@ -20,21 +22,26 @@
 //! 3. for each [`detector::Event::Probe`]: an ARP request or neighbour solicitation
 //!    to the node's address, **and** a heartbeat with `solicit` set to that node;
 //! 4. each [`detector::Config::interval`], and at once when its claims change: a heartbeat
-//!    with the next counter to every peer;
-//! 5. those of the first interval after its start with `solicit`, so that it knows all claims
+//!    with the next counter to every peer, or to those of them that [`rota::Rota`] names;
+//! 5. for each [`detector::Event::Late`]: [`rota::Rota::tell_late`] and a heartbeat at once; for
+//!    each late node that a heartbeat names: [`detector::Detector::on_late`];
+//! 6. those of the first interval after its start with `solicit`, so that it knows all claims
 //!    after one round trip;
-//! 6. before each step of the election: [`detector::Detector::woken_at`]; for a
+//! 7. before each step of the election: [`detector::Detector::woken_at`]; for a
 //!    [`detector::Config::timeout`] from then on the election takes nothing new.
 
 use std::sync::Arc;
 
 pub mod detector;
+pub mod graph;
 pub mod heartbeat;
 pub mod replay;
+pub mod rota;
 
 pub use detector::{Config, ConfigError, Detector, Event, PeerState};
 pub use heartbeat::{Claim, DecodeError, Flags, Heartbeat, Key, Keys, decode, encode};
 pub use replay::{ReplayError, ReplayGuard};
+pub use rota::{Rota, Share};
 
 /// The Kubernetes name of a node.
 pub type NodeName = Arc<str>;

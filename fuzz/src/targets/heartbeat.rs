@@ -39,7 +39,12 @@ fn run(datagram: &[u8]) -> String {
     assert_eq!(again, expected);
     let v6 = beat.claims.iter().any(|claim| claim.vip.is_ipv6());
     let named = !beat.interface.is_empty();
-    format!("{:?} {} {v6} {named}", beat.flags, beat.claims.len().min(4))
+    let late = beat.late.len().min(2);
+    format!(
+        "{:?} {} {v6} {named} {late}",
+        beat.flags,
+        beat.claims.len().min(4)
+    )
 }
 
 fn repair(datagram: &mut [u8]) {
@@ -66,6 +71,7 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
         page: 0,
         pages: 1,
         interface: "eth0".into(),
+        late: Vec::new(),
         claims,
     };
     let claim = |vip: IpAddr| Claim { vip, epoch: 3 };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lightship_election::Claim;
 use lightship_membership::heartbeat::{MODE_ANNOUNCE, MODE_DIRECT_ROUTING};
-use lightship_membership::{Event, Flags, Heartbeat, PeerState, decode, encode};
+use lightship_membership::{Event, Flags, Heartbeat, PeerState, Share, decode, encode};
 
 use lightship_frames::Mac;
 
@@ -60,6 +60,9 @@ impl Core {
             .detector
             .on_heartbeat(&beat.sender, beat.flags.leaving, now);
         self.take_events(events, now);
+        for digest in &beat.late {
+            self.detector.on_late(&beat.sender, *digest, now);
+        }
         self.election.heard(&beat.sender);
         self.defend(&beat, now);
         let claims: Vec<Claim> = beat
@@ -190,10 +193,20 @@ impl Core {
                     } else if to == PeerState::Alive && !from.can_own() {
                         self.flaps.back(&node, now);
                     }
-                    if !to.node_alive() || !to.can_own() {
-                        // Peers should hear what follows from it at once.
+                    if (!to.node_alive() || !to.can_own()) && !self.rota.sparse() {
+                        // Peers should hear what follows from it at once. Where there are very many,
+                        // only those speak of whom something follows.
                         self.next_beat = now;
                     }
+                    if from == PeerState::Dead && to == PeerState::Alive && self.rota.sparse() {
+                        // It may not hear from here for long, if it was the way that was cut.
+                        self.send_heartbeat_to(&node, false, now);
+                    }
+                }
+                Event::Late(node) => {
+                    tracing::info!(%node, "late, others are told to look");
+                    self.rota.tell_late(&node);
+                    self.next_beat = now;
                 }
                 Event::Probe(node) => {
                     self.probe(&node);
@@ -250,10 +263,14 @@ impl Core {
         self.out.extend(frame.map(Output::Frame));
     }
 
-    /// Sends the heartbeat that is due to every other node, dead ones included: one that
-    /// comes back should learn at once who is there.
+    /// Sends the heartbeat that is due to every other node whose turn it is, dead ones included: one
+    /// that comes back should learn at once who is there.
     pub(super) fn send_heartbeats(&mut self, now: Duration) {
         self.next_beat = now + self.setup.interval;
+        let says = (self.can_own(), self.leaving);
+        if std::mem::replace(&mut self.said, says) != says || self.leaving || !self.settled {
+            self.rota.tell_all();
+        }
         // While this speaker is new, everybody is asked to answer at once: it then knows all
         // claims after a round trip instead of an interval.
         let datagrams = self.heartbeat(!self.settled, false);
@@ -266,6 +283,7 @@ impl Core {
         };
         for (name, node) in &self.world.nodes {
             if *name != self.setup.me
+                && let Some(share) = self.rota.share(name)
                 && let Some(address) = node.heartbeat_address()
             {
                 let all = if held.contains(name) {
@@ -273,10 +291,18 @@ impl Core {
                 } else {
                     &datagrams
                 };
-                let all = all.iter().cloned();
-                self.out.extend(all.map(|d| Output::Heartbeat(address, d)));
+                let some = match share {
+                    Share::All => all.as_slice(),
+                    Share::Page(page) => {
+                        let page = usize::try_from(page % all.len() as u64).unwrap_or(0);
+                        std::slice::from_ref(&all[page])
+                    }
+                };
+                let some = some.iter().cloned();
+                self.out.extend(some.map(|d| Output::Heartbeat(address, d)));
             }
         }
+        self.rota.sent();
     }
 
     fn send_heartbeat_to(&mut self, name: &NodeName, solicit: bool, now: Duration) {
@@ -317,6 +343,7 @@ impl Core {
             page: 0,
             pages: 1,
             interface: self.setup.interface.clone(),
+            late: self.rota.late(),
             claims: claims.collect(),
         };
         encode(&beat, &self.keys)

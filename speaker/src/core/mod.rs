@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use lightship_election::Election;
 use lightship_frames::Mac;
-use lightship_membership::{ConfigError, Detector, Keys, PeerState, ReplayGuard};
+use lightship_membership::{ConfigError, Detector, Keys, PeerState, ReplayGuard, Rota};
 
 use crate::cache::{Saved, SavedPeer};
 use crate::eligibility::Policy;
@@ -184,6 +184,9 @@ pub struct Core {
     detector: Detector,
     election: Election,
     guard: ReplayGuard,
+    rota: Rota,
+    /// Whether this node could own VIPs, and was leaving, as the last heartbeat said.
+    said: (bool, bool),
     peers: BTreeMap<NodeName, Peer>,
     intent: Intent,
     grace: Grace<PortKey>,
@@ -248,6 +251,8 @@ impl Core {
             detector: Detector::new(config, setup.me.clone())?,
             election,
             guard: ReplayGuard::new(),
+            rota: Rota::new(setup.me.clone()),
+            said: (false, false),
             peers: BTreeMap::new(),
             intent: Intent::default(),
             grace: Grace::default(),
@@ -343,6 +348,7 @@ impl Core {
         self.stale = true;
         // Peers that are reached by another way should hear of it at once.
         self.next_beat = now;
+        self.rota.tell_all();
         if usable {
             // Nobody was heard meanwhile, so nobody's silence means anything, and nobody heard
             // us. What is still owned when the claims have been compared is announced anew.
@@ -456,6 +462,7 @@ impl Core {
             .collect();
         self.peers.retain(|name, _| names.contains(name));
         self.flaps.tidy(|name| names.contains(name), now);
+        self.rota.set_nodes(&names);
         self.detector.set_peers(&names, now);
     }
 
@@ -562,6 +569,6 @@ impl Core {
             all += 1;
             seen += usize::from(self.detector.in_sight(name));
         }
-        seen * 2 > all
+        seen * 2 > all && !self.detector.cut_off()
     }
 }

@@ -223,6 +223,7 @@ impl Core {
         self.unreported = true;
         // Peers should hear of it before the next regular beat.
         self.next_beat = now;
+        self.rota.tell_all();
         self.out.push(Output::Save);
     }
 

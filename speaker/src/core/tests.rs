@@ -4,6 +4,7 @@
 use super::*;
 
 mod conflict;
+mod large;
 mod lost;
 mod placing;
 use crate::world::{Node, Port, Protocol, Service, ServiceRef, Slice, Vip};

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use lightship_election::{self as election, Action, Away, Candidates, Election};
 use lightship_membership::{
-    Claim, Config, Detector, Event, Flags, Heartbeat, Keys, NodeName, PeerState, ReplayGuard,
+    Claim, Config, Detector, Event, Flags, Heartbeat, Keys, NodeName, PeerState, ReplayGuard, Rota,
     decode, encode,
 };
 
 /// What the process wants done.
 #[derive(Debug)]
 pub enum Out {
-    /// Send to all peers.
-    Broadcast(Datagram),
+    /// Send to all peers whose turn it is: all pages, or one of them.
+    Broadcast(Vec<Datagram>, Rota),
     /// Send to one.
     Send(NodeName, Datagram),
     /// ARP request or neighbour solicitation.
@@ -69,6 +69,9 @@ pub struct Start {
 /// How long a leaving speaker waits for others to take its VIPs.
 const DRAIN: Duration = Duration::from_secs(3);
 
+/// See `Speaker::decide_at`.
+const BATCH: Duration = Duration::from_millis(1);
+
 /// A running speaker process.
 #[derive(Debug)]
 pub struct Speaker {
@@ -88,7 +91,11 @@ pub struct Speaker {
     known: BTreeSet<NodeName>,
     /// What the election has to know of the peers changed since it was told.
     stale: bool,
+    /// When to decide upon what came in, in a large cluster: the daemon takes all that waits in its
+    /// socket before it decides.
+    decide_at: Option<Duration>,
     guard: ReplayGuard,
+    rota: Rota,
     /// The real detector.
     pub detector: Detector,
     /// The real election.
@@ -109,6 +116,8 @@ impl Speaker {
         }
         election.resume(&start.resume);
         election.set_vips(start.vips);
+        let mut rota = Rota::new(start.me.clone());
+        rota.set_nodes(&start.nodes);
         Self {
             me: start.me,
             interval: start.config.interval,
@@ -123,7 +132,9 @@ impl Speaker {
             fit_peers: BTreeSet::new(),
             known: BTreeSet::new(),
             stale: true,
+            decide_at: None,
             guard: ReplayGuard::new(),
+            rota,
             detector,
             election,
         }
@@ -150,16 +161,23 @@ impl Speaker {
             }
         }
         let claims: Vec<_> = beat.claims.iter().map(told).collect();
+        for digest in &beat.late {
+            self.detector.on_late(&beat.sender, *digest, now);
+        }
         self.election.heard(&beat.sender);
         self.election
             .on_claims(&beat.sender, beat.page, beat.pages, &claims);
-        self.digest(events, &mut out);
+        self.digest(events, now, &mut out);
         if beat.flags.solicit {
             for datagram in self.beat(false) {
                 out.push(Out::Send(beat.sender.clone(), datagram));
             }
         }
-        self.decide(now, &mut out);
+        if self.rota.sparse() {
+            self.decide_at.get_or_insert(now + BATCH);
+        } else {
+            self.decide(now, &mut out);
+        }
         out
     }
 
@@ -168,7 +186,7 @@ impl Speaker {
         let mut out = Vec::new();
         self.stale = true;
         let events = self.detector.on_probe_reply(node, now);
-        self.digest(events, &mut out);
+        self.digest(events, now, &mut out);
         self.decide(now, &mut out);
         out
     }
@@ -177,10 +195,13 @@ impl Speaker {
     pub fn on_timer(&mut self, now: Duration) -> Vec<Out> {
         let mut out = Vec::new();
         let events = self.detector.on_tick(now);
-        self.digest(events, &mut out);
+        self.digest(events, now, &mut out);
         if now >= self.next_beat {
             self.next_beat = (self.next_beat + self.interval).max(now);
-            out.extend(self.beat(self.asking(now)).into_iter().map(Out::Broadcast));
+            if self.asking(now) || self.leaving_since.is_some() {
+                self.rota.tell_all();
+            }
+            self.broadcast(now, &mut out);
         }
         self.decide(now, &mut out);
         out
@@ -192,7 +213,7 @@ impl Speaker {
         if let Some(at) = self.election.next_deadline(now) {
             wake = wake.min(at);
         }
-        wake.max(now)
+        wake.min(self.decide_at.unwrap_or(Duration::MAX)).max(now)
     }
 
     /// SIGTERM.
@@ -201,7 +222,8 @@ impl Speaker {
         self.leaving_since = Some(now);
         self.stale = true;
         self.election.leave();
-        out.extend(self.beat(self.asking(now)).into_iter().map(Out::Broadcast));
+        self.rota.tell_all();
+        self.broadcast(now, &mut out);
         self.decide(now, &mut out);
         out
     }
@@ -211,7 +233,8 @@ impl Speaker {
         let mut out = Vec::new();
         self.can_own = can_own;
         self.stale = true;
-        out.extend(self.beat(self.asking(now)).into_iter().map(Out::Broadcast));
+        self.rota.tell_all();
+        self.broadcast(now, &mut out);
         self.decide(now, &mut out);
         out
     }
@@ -228,12 +251,21 @@ impl Speaker {
         now < self.asking_until
     }
 
-    fn digest(&mut self, events: Vec<Event>, out: &mut Vec<Out>) {
+    fn digest(&mut self, events: Vec<Event>, now: Duration, out: &mut Vec<Out>) {
         for event in events {
             match event {
                 Event::Changed { node, from, to, .. } => {
                     self.stale = true;
+                    if from == PeerState::Dead && to == PeerState::Alive && self.rota.sparse() {
+                        for datagram in self.beat(false) {
+                            out.push(Out::Send(node.clone(), datagram));
+                        }
+                    }
                     out.push(Out::Changed { node, from, to });
+                }
+                Event::Late(node) => {
+                    self.rota.tell_late(&node);
+                    self.next_beat = now;
                 }
                 Event::Probe(node) => {
                     out.push(Out::Probe(node.clone()));
@@ -249,6 +281,7 @@ impl Speaker {
     }
 
     fn decide(&mut self, now: Duration, out: &mut Vec<Out>) {
+        self.decide_at = None;
         if let Some(woken) = self.detector.woken_at(now) {
             self.election
                 .listen_until(woken + self.detector.config().timeout());
@@ -265,7 +298,8 @@ impl Speaker {
         );
         if !actions.is_empty() {
             out.extend(actions.into_iter().map(Out::Act));
-            out.extend(self.beat(self.asking(now)).into_iter().map(Out::Broadcast));
+            self.rota.tell_all();
+            self.broadcast(now, out);
         }
         let drained = self
             .leaving_since
@@ -295,9 +329,16 @@ impl Speaker {
             all += 1;
             seen += usize::from(self.detector.in_sight(node));
         }
-        self.election.set_majority(seen * 2 > all, now);
+        let majority = seen * 2 > all && !self.detector.cut_off();
+        self.election.set_majority(majority, now);
         self.election.set_away(away);
         self.election.set_live(live);
+    }
+
+    fn broadcast(&mut self, now: Duration, out: &mut Vec<Out>) {
+        let datagrams = self.beat(self.asking(now));
+        out.push(Out::Broadcast(datagrams, self.rota.clone()));
+        self.rota.sent();
     }
 
     fn beat(&mut self, solicit: bool) -> Vec<Datagram> {
@@ -320,6 +361,7 @@ impl Speaker {
             page: 0,
             pages: 1,
             interface: "eth0".into(),
+            late: self.rota.late(),
             claims: claims
                 .into_iter()
                 .map(|claim| Claim {

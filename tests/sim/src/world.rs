@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use lightship_election::{Action, Candidates, Claim};
-use lightship_membership::{Config, Keys, NodeName, PeerState};
+use lightship_membership::{Config, Keys, NodeName, PeerState, Rota, Share};
 
 use crate::net::{Net, Quality};
 use crate::rng::Rng;
@@ -331,11 +331,7 @@ impl World {
         let mut acted = false;
         for out in out {
             match out {
-                Out::Broadcast(beat) => {
-                    for to in 0..self.nodes.len() {
-                        self.send(node, to, &beat);
-                    }
-                }
+                Out::Broadcast(pages, rota) => self.broadcast(node, &pages, &rota),
                 Out::Send(name, beat) => {
                     let to = self.names[&name];
                     self.send(node, to, &beat);
@@ -357,6 +353,19 @@ impl World {
             self.look();
         }
         self.schedule_wake(node);
+    }
+
+    fn broadcast(&mut self, from: usize, pages: &[Datagram], rota: &Rota) {
+        for to in 0..self.nodes.len() {
+            match rota.share(&self.nodes[to].name) {
+                None => {}
+                Some(Share::All) => pages.iter().for_each(|page| self.send(from, to, page)),
+                Some(Share::Page(page)) => {
+                    let page = &pages[page as usize % pages.len()];
+                    self.send(from, to, page);
+                }
+            }
+        }
     }
 
     fn send(&mut self, from: usize, to: usize, beat: &Datagram) {

@@ -209,9 +209,14 @@ impl Election {
         now: Duration,
         actions: &mut Vec<Action>,
     ) {
+        // At a start hundreds of nodes are heard, one after the other, before anything may be taken.
+        let settled = ownerless.iter().any(|s| self.settled(&s.vip, now));
         for standing in ownerless {
             let vip = standing.vip;
             let dropped = self.just_dropped(standing, now);
+            if !settled {
+                continue;
+            }
             let Some(chosen) = self.choose(&vip, &load, now) else {
                 self.waits.remove(&vip);
                 continue;

@@ -75,6 +75,11 @@ impl Config {
         self.interval * self.misses
     }
 
+    /// How long a node is probed before it is given up.
+    pub fn probing(&self) -> Duration {
+        self.timeout().saturating_sub(self.probe_after)
+    }
+
     /// Checks that the values make sense, also together.
     ///
     /// # Errors

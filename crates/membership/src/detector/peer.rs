@@ -4,6 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Config;
+use crate::NodeName;
+use crate::graph::DISTANT_EVERY;
 
 /// What is known of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,6 +64,17 @@ const DEAD_PROBE_MAX: u32 = 64;
 /// Receives a change: from, to, silent for.
 pub(super) type OnChange<'a> = &'a mut dyn FnMut(PeerState, PeerState, Duration);
 
+/// How often a peer's heartbeats are expected; see [`crate::graph`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// At every interval.
+    Each,
+    /// At every interval, and the cluster relies on us to tell when it falls silent.
+    Watched,
+    /// At every [`DISTANT_EVERY`]th interval.
+    Distant,
+}
+
 /// One peer. Two kinds of time stamps: `heard_at` is what really happened and is
 /// only shown; the `silent_since` ones are what we count from, and our own lateness
 /// moves them forward.
@@ -80,10 +93,17 @@ pub(super) struct Peer {
     next_probe: Option<Duration>,
     /// Probes since death, for the growing pause.
     dead_probes: u32,
+    pub(super) pace: Pace,
+    /// Stands for the peer where others say that it is late.
+    pub(super) digest: u64,
+    /// Others may be told that it is late: it has been heard since they last were.
+    tell: bool,
+    /// Who said first that it is late, since it was last heard; gone at this time if it does not answer.
+    alarm: Option<(NodeName, Duration)>,
 }
 
 impl Peer {
-    pub(super) fn new(now: Duration) -> Self {
+    pub(super) fn new(digest: u64, now: Duration) -> Self {
         Self {
             state: PeerState::Unknown,
             heard_at: now,
@@ -92,6 +112,10 @@ impl Peer {
             answered: false,
             next_probe: None,
             dead_probes: 0,
+            pace: Pace::Each,
+            digest,
+            tell: false,
+            alarm: None,
         }
     }
 
@@ -116,6 +140,76 @@ impl Peer {
         self.node_silent_since = now;
         self.answered = false;
         self.next_probe = None;
+        self.tell = true;
+        self.alarm = None;
+    }
+
+    /// Its heartbeats are expected at another pace from now on.
+    pub(super) fn set_pace(&mut self, pace: Pace, now: Duration) {
+        if self.pace == Pace::Distant && pace != Pace::Distant {
+            // Its silence was as agreed until now.
+            self.speaker_silent_since = now;
+        }
+        self.pace = pace;
+    }
+
+    /// `by` says that the peer is late. If its heartbeats come rarely here, see whether it answers: for
+    /// as long as any late peer has, or half of that once a second node says so too, which random
+    /// losses do not make happen. True: something is due now.
+    pub(super) fn alarm(&mut self, by: &NodeName, config: &Config, now: Duration) -> bool {
+        let counts = matches!(self.state, PeerState::Alive | PeerState::Suspect);
+        if self.pace != Pace::Distant || !counts || self.silent_for(now) < config.probe_after {
+            return false;
+        }
+        match &mut self.alarm {
+            None => self.alarm = Some((by.clone(), now + config.probing())),
+            Some((first, gone)) if first != by => *gone = (*gone).min(now + config.probing() / 2),
+            Some(_) => return false,
+        }
+        true
+    }
+
+    /// Should others be told now that it is late? Once until it is heard again.
+    pub(super) fn take_word(&mut self, config: &Config, now: Duration) -> bool {
+        self.tell_at(config).is_some_and(|at| at <= now) && std::mem::take(&mut self.tell)
+    }
+
+    /// When others are to be told that it is late: half of the probing is over by then, so a few
+    /// lost datagrams are not the reason, and the other half is left for them to see for themselves.
+    fn tell_at(&self, config: &Config) -> Option<Duration> {
+        let lost = matches!(
+            self.state,
+            PeerState::Alive | PeerState::Suspect | PeerState::SpeakerLost | PeerState::Dead
+        );
+        let watched = self.pace == Pace::Watched;
+        (self.tell && lost && watched)
+            .then(|| self.speaker_silent_since + config.probe_after + config.probing() / 2)
+    }
+
+    /// Silence after which it is probed.
+    fn late_after(&self, config: &Config) -> Duration {
+        match (self.pace, self.state) {
+            // A peer that was never heard is asked at once.
+            (Pace::Distant, state) if state != PeerState::Unknown => {
+                config.interval * DISTANT_EVERY * 2
+            }
+            _ => config.probe_after,
+        }
+    }
+
+    /// When it is to be probed.
+    fn late_at(&self, config: &Config) -> Duration {
+        match self.alarm {
+            Some(_) => Duration::ZERO,
+            None => self.speaker_silent_since + self.late_after(config),
+        }
+    }
+
+    /// When its speaker is gone.
+    fn gone_at(&self, config: &Config) -> Duration {
+        let silent = self.speaker_silent_since + self.late_after(config) + config.probing();
+        let alarm = self.alarm.as_ref().map(|(_, gone)| *gone);
+        alarm.map_or(silent, |gone| gone.min(silent))
     }
 
     pub(super) fn reply(&mut self, now: Duration, on_change: OnChange<'_>) {
@@ -139,6 +233,9 @@ impl Peer {
         };
         self.speaker_silent_since = shift(self.speaker_silent_since);
         self.node_silent_since = shift(self.node_silent_since);
+        if let Some((_, gone)) = &mut self.alarm {
+            *gone += late;
+        }
     }
 
     /// Lets time pass. True: the node is to be probed now.
@@ -161,13 +258,14 @@ impl Peer {
     /// When `tick` has something to do.
     pub(super) fn deadline(&self, config: &Config) -> Duration {
         let change = match self.state {
-            PeerState::Alive => self.speaker_silent_since + config.probe_after,
-            PeerState::Unknown | PeerState::Suspect => self.speaker_silent_since + config.timeout(),
+            PeerState::Alive => self.late_at(config),
+            PeerState::Unknown | PeerState::Suspect => self.gone_at(config),
             PeerState::Leaving => self.speaker_silent_since + config.leave_linger,
             PeerState::SpeakerLost | PeerState::Left => self.node_silent_since + config.timeout(),
             PeerState::Dead => Duration::MAX,
         };
-        change.min(self.probe_due(config))
+        let tell = self.tell_at(config).unwrap_or(Duration::MAX);
+        change.min(self.probe_due(config)).min(tell)
     }
 
     /// The state that the peer's silence leads to now, if another than it has.
@@ -175,8 +273,8 @@ impl Peer {
         let speaker = now.saturating_sub(self.speaker_silent_since);
         let node = now.saturating_sub(self.node_silent_since);
         match self.state {
-            PeerState::Alive if speaker >= config.probe_after => Some(PeerState::Suspect),
-            PeerState::Unknown | PeerState::Suspect if speaker >= config.timeout() => {
+            PeerState::Alive if now >= self.late_at(config) => Some(PeerState::Suspect),
+            PeerState::Unknown | PeerState::Suspect if now >= self.gone_at(config) => {
                 if self.answered && node < config.timeout() {
                     Some(PeerState::SpeakerLost)
                 } else {
@@ -194,7 +292,7 @@ impl Peer {
     fn probe_due(&self, config: &Config) -> Duration {
         self.next_probe.unwrap_or_else(|| match self.state {
             PeerState::Dead => Duration::ZERO,
-            _ => self.speaker_silent_since + config.probe_after,
+            _ => self.late_at(config),
         })
     }
 

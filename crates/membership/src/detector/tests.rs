@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod large;
+
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
@@ -70,7 +72,7 @@ impl Bench {
     fn changes(&self) -> Vec<(u64, PeerState)> {
         let changes = self.events.iter().filter_map(|(at, event)| match event {
             Event::Changed { to, .. } => Some((*at, *to)),
-            Event::Probe(_) => None,
+            Event::Probe(_) | Event::Late(_) => None,
         });
         changes.collect()
     }

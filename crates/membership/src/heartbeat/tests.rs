@@ -29,6 +29,7 @@ fn beat(claims: Vec<Claim>) -> Heartbeat {
         page: 0,
         pages: 1,
         interface: "eth0".into(),
+        late: Vec::new(),
         claims,
     }
 }
@@ -109,6 +110,7 @@ fn a_thousand_claims_go_in_pages_below_the_limit() {
 fn the_promised_number_of_claims_always_fits() {
     let mut heartbeat = beat(vec![]);
     heartbeat.sender = "n".repeat(MAX_NAME).into();
+    heartbeat.late = (0..MAX_LATE as u64).collect();
     heartbeat.claims = (0..MAX_CLAIMS as u128)
         .map(|n| Claim {
             vip: IpAddr::from(n.to_be_bytes()),
@@ -225,7 +227,8 @@ fn refuses_authentic_nonsense() {
 #[test]
 fn fields_of_a_later_release_are_skipped() {
     let mut later = body(vec![claim("192.0.2.200", 7)]);
-    later.extend(b"appended");
+    // No late nodes, and then something that this release does not know.
+    later.extend(b"\0appended");
     later[1] |= 0x80;
     let read = decode(&signed(later), &keys()).unwrap();
     assert_eq!(read, beat(vec![claim("192.0.2.200", 7)]));
@@ -242,6 +245,23 @@ fn a_release_that_told_no_interface_is_understood() {
         body.extend(bad);
         let error = decode(&signed(body), &keys()).unwrap_err();
         assert_eq!(error, DecodeError::Malformed("interface"));
+    }
+}
+
+#[test]
+fn late_nodes_are_told_and_bad_counts_refused() {
+    let mut heartbeat = beat(vec![claim("192.0.2.200", 7)]);
+    let quiet = encode(&heartbeat, &keys())[0].len();
+    heartbeat.late = (1..=20).collect();
+    let datagram = &encode(&heartbeat, &keys())[0];
+    assert_eq!(datagram.len(), quiet + 1 + 8 * MAX_LATE);
+    let read = decode(datagram, &keys()).unwrap();
+    assert_eq!(read.late, (1..=16).collect::<Vec<u64>>());
+    for bad in [&[17][..], &[1, 0, 0], &[2, 0, 0, 0, 0, 0, 0, 0, 0]] {
+        let mut body = body(vec![]);
+        body.extend(bad);
+        let error = decode(&signed(body), &keys()).unwrap_err();
+        assert_eq!(error, DecodeError::Malformed("late"));
     }
 }
 
@@ -267,6 +287,7 @@ prop_compose! {
         interface in "[a-z0-9.-]{0,15}",
         (uplink_mac, director_mac, mode) in any::<([u8; 6], [u8; 6], u8)>(),
         claims in proptest::collection::btree_set(any_claim(), 0..300),
+        late in proptest::collection::vec(any::<u64>(), 0..=MAX_LATE),
     ) -> Heartbeat {
         Heartbeat {
             sender: name.as_str().into(),
@@ -275,6 +296,7 @@ prop_compose! {
             page: 0,
             pages: 1,
             interface: interface.as_str().into(),
+            late,
             claims: claims.into_iter().collect(),
         }
     }

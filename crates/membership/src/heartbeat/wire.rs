@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Claim, DecodeError, MAX_INTERFACE};
+use super::{Claim, DecodeError, MAX_INTERFACE, MAX_LATE};
 
 const FAMILY_V4: u8 = 4;
 const FAMILY_V6: u8 = 6;
@@ -55,6 +55,20 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(name).map_err(|_| DecodeError::Malformed(WHAT))
     }
 
+    /// The digests of late nodes; none if nothing follows.
+    pub(super) fn late(&mut self) -> Result<Vec<u64>, DecodeError> {
+        const WHAT: &str = "late";
+        if self.0.is_empty() {
+            return Ok(Vec::new());
+        }
+        let [count] = self.array(WHAT)?;
+        if usize::from(count) > MAX_LATE {
+            return Err(DecodeError::Malformed(WHAT));
+        }
+        let digests = (0..count).map(|_| Ok(u64::from_be_bytes(self.array(WHAT)?)));
+        digests.collect()
+    }
+
     pub(super) fn claim(&mut self) -> Result<Claim, DecodeError> {
         let [family] = self.array("claim family")?;
         let vip = match family {
@@ -79,6 +93,18 @@ pub(super) fn put_claim(out: &mut Vec<u8>, claim: &Claim) {
         }
     }
     out.extend(claim.epoch.to_be_bytes());
+}
+
+/// The digests of late nodes as the datagram has them: nothing at all if there is none, so that a small
+/// cluster's heartbeats stay as they were.
+pub(super) fn late(digests: &[u64]) -> Vec<u8> {
+    let digests = &digests[..digests.len().min(MAX_LATE)];
+    if digests.is_empty() {
+        return Vec::new();
+    }
+    let mut out = vec![digests.len() as u8];
+    out.extend(digests.iter().flat_map(|digest| digest.to_be_bytes()));
+    out
 }
 
 /// The longest prefix of `text` that has at most `max` bytes.

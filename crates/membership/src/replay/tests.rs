@@ -16,6 +16,7 @@ fn beat(sender: &str, boot_id: u64, counter: u64, page: u16) -> Heartbeat {
         page,
         pages: 8,
         interface: "".into(),
+        late: Vec::new(),
         claims: vec![],
     }
 }

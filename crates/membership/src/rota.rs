@@ -1,0 +1,107 @@
+//! Who gets which heartbeat; see [`crate::graph`].
+//!
+//! What must be known at once (claims that changed, a speaker that leaves, a node that has fallen
+//! silent) goes to everybody, [`REPEATS`] times, so that a lost datagram costs an interval. In a small
+//! cluster every heartbeat goes to everybody.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::NodeName;
+use crate::graph::{DISTANT_EVERY, Graph, digest};
+use crate::heartbeat::MAX_LATE;
+
+#[cfg(test)]
+mod tests;
+
+/// How many heartbeats in a row go to everybody after something that must be known at once.
+pub const REPEATS: u32 = 3;
+
+/// What of a heartbeat that has several pages a node gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// All pages.
+    All,
+    /// The page of this number, modulo their count: the others follow by turns.
+    Page(u64),
+}
+
+/// Decides for each heartbeat of one node who gets it, and which late nodes it names.
+#[derive(Debug, Clone)]
+pub struct Rota {
+    me: NodeName,
+    graph: Graph,
+    /// Of the heartbeat that is sent now.
+    number: u64,
+    /// Heartbeats that go to everybody from now on.
+    to_all: u32,
+    /// Late nodes, and how many heartbeats are still to name them.
+    late: BTreeMap<u64, u32>,
+}
+
+impl Rota {
+    /// The rota of `me`, alone so far.
+    pub fn new(me: NodeName) -> Self {
+        Self {
+            me,
+            graph: Graph::default(),
+            number: 0,
+            to_all: 0,
+            late: BTreeMap::new(),
+        }
+    }
+
+    /// Replaces the nodes of the cluster.
+    pub fn set_nodes(&mut self, nodes: &BTreeSet<NodeName>) {
+        self.graph = Graph::new(&self.me, nodes);
+    }
+
+    /// Do some nodes get only some heartbeats?
+    pub fn sparse(&self) -> bool {
+        self.graph.sparse()
+    }
+
+    /// There is news that everybody should have at once: the next heartbeats go to all.
+    pub fn tell_all(&mut self) {
+        self.to_all = REPEATS;
+    }
+
+    /// A node that we watch is late ([`crate::Event::Late`]): everybody should look for it.
+    pub fn tell_late(&mut self, node: &NodeName) {
+        if self.late.len() < MAX_LATE {
+            self.late.insert(digest(node), REPEATS);
+            self.tell_all();
+        }
+    }
+
+    /// The late nodes that the heartbeat now due is to name ([`crate::Heartbeat::late`]).
+    pub fn late(&self) -> Vec<u64> {
+        self.late.keys().copied().collect()
+    }
+
+    /// What `node` gets of the heartbeat that is due, if anything.
+    pub fn share(&self, node: &NodeName) -> Option<Share> {
+        if !self.graph.sparse() || self.to_all > 0 {
+            return Some(Share::All);
+        }
+        if self.graph.watched_by(node) {
+            return Some(Share::Page(self.number));
+        }
+        // Spread over the intervals, so that the packets do not come in bursts.
+        let every = u64::from(DISTANT_EVERY);
+        let turn = digest(node)
+            .wrapping_add(digest(&self.me))
+            .wrapping_add(self.number)
+            % every;
+        (turn == 0).then_some(Share::Page(self.number / every))
+    }
+
+    /// The heartbeat that was due has been sent.
+    pub fn sent(&mut self) {
+        self.number += 1;
+        self.to_all = self.to_all.saturating_sub(1);
+        self.late.retain(|_, left| {
+            *left -= 1;
+            *left > 0
+        });
+    }
+}

@@ -1,0 +1,74 @@
+use super::*;
+use crate::graph::{ALL_TO_ALL, WATCHERS};
+
+fn rota(n: usize) -> (Rota, BTreeSet<NodeName>) {
+    let mut nodes: BTreeSet<NodeName> = (0..n).map(|n| format!("node{n}").into()).collect();
+    let mut rota = Rota::new("node0".into());
+    rota.set_nodes(&nodes);
+    nodes.remove("node0");
+    (rota, nodes)
+}
+
+fn shares(rota: &Rota, nodes: &BTreeSet<NodeName>) -> usize {
+    nodes.iter().filter_map(|node| rota.share(node)).count()
+}
+
+#[test]
+fn in_a_small_cluster_everybody_gets_everything() {
+    let (mut rota, nodes) = rota(ALL_TO_ALL);
+    for _ in 0..20 {
+        assert!(nodes.iter().all(|n| rota.share(n) == Some(Share::All)));
+        rota.sent();
+    }
+}
+
+#[test]
+fn in_a_large_one_everybody_gets_one_in_ten_and_watchers_all() {
+    let (mut rota, nodes) = rota(500);
+    let mut got: BTreeMap<&NodeName, u32> = BTreeMap::new();
+    for _ in 0..DISTANT_EVERY {
+        let count = shares(&rota, &nodes);
+        assert!((30..100).contains(&count), "{count} in one interval");
+        for node in nodes.iter().filter(|node| rota.share(node).is_some()) {
+            *got.entry(node).or_default() += 1;
+        }
+        rota.sent();
+    }
+    assert_eq!(got.len(), 499);
+    assert_eq!(
+        got.values().filter(|n| **n == DISTANT_EVERY).count(),
+        WATCHERS
+    );
+    assert_eq!(got.values().filter(|n| **n == 1).count(), 499 - WATCHERS);
+}
+
+#[test]
+fn everybody_gets_all_pages_by_turns() {
+    let (mut rota, nodes) = rota(100);
+    for pages in [2, 5, 10, 23] {
+        let mut got: BTreeMap<&NodeName, BTreeSet<u64>> = BTreeMap::new();
+        for _ in 0..u64::from(DISTANT_EVERY) * pages {
+            for node in &nodes {
+                if let Some(Share::Page(page)) = rota.share(node) {
+                    got.entry(node).or_default().insert(page % pages);
+                }
+            }
+            rota.sent();
+        }
+        assert!(got.len() == 99 && got.values().all(|all| all.len() as u64 == pages));
+    }
+}
+
+#[test]
+fn news_go_to_everybody_and_are_repeated() {
+    let (mut rota, nodes) = rota(500);
+    rota.tell_late(&"node7".into());
+    for _ in 0..REPEATS {
+        assert_eq!(
+            (shares(&rota, &nodes), rota.late()),
+            (499, vec![digest("node7")])
+        );
+        rota.sent();
+    }
+    assert!(shares(&rota, &nodes) < 100 && rota.late().is_empty());
+}

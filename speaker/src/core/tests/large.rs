@@ -1,0 +1,125 @@
+//! One core among 499 peers and 1,000 VIPs: what its part in the membership costs.
+
+use lightship_membership::{Flags, Heartbeat, Rota, Share, encode};
+
+use super::*;
+
+const NODES: u16 = 500;
+const VIPS: u16 = 1_000;
+
+fn node(n: u16) -> NodeName {
+    format!("node{n}").into()
+}
+
+fn at(n: u16) -> IpAddr {
+    IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 1, n])
+}
+
+fn large_world() -> Arc<World> {
+    let mut world = World::default();
+    for n in 0..NODES {
+        let IpAddr::V6(v6) = at(n) else {
+            continue;
+        };
+        let v6 = Some(v6);
+        let found = Node {
+            v6,
+            ..Node::default()
+        };
+        world.nodes.insert(node(n), found);
+    }
+    for n in 0..VIPS {
+        let address = IpAddr::from([0x2001, 0xdb8, 2, 0, 0, 0, 0, n]);
+        world.vips.insert(address, Vip::default());
+    }
+    Arc::new(world)
+}
+
+/// What node `n` says: it owns every 500th VIP.
+fn beat_of(n: u16, counter: u64) -> Heartbeat {
+    let owned = (n..VIPS).step_by(NODES.into());
+    let claims = owned.map(|n| lightship_membership::Claim {
+        vip: IpAddr::from([0x2001, 0xdb8, 2, 0, 0, 0, 0, n]),
+        epoch: 2,
+    });
+    Heartbeat {
+        sender: node(n),
+        boot_id: 1,
+        counter,
+        flags: Flags {
+            can_own: true,
+            ..Flags::default()
+        },
+        uplink_mac: [2, 0, 0, 0, (n >> 8) as u8, n as u8],
+        director_mac: [2, 1, 0, 0, (n >> 8) as u8, n as u8],
+        mode: 1,
+        table_digest: 0,
+        page: 0,
+        pages: 1,
+        interface: "eth0".into(),
+        late: Vec::new(),
+        claims: claims.collect(),
+    }
+}
+
+#[test]
+fn among_500_nodes_membership_costs_fewer_than_2000_small_packets_a_second() {
+    let world = large_world();
+    let names: BTreeSet<NodeName> = world.nodes.keys().cloned().collect();
+    let mut core = core(0, world, &Saved::default(), Duration::ZERO);
+    let me = name(0);
+    let mut rotas: Vec<(u16, Rota)> = (1..NODES).map(|n| (n, Rota::new(node(n)))).collect();
+    for (_, rota) in &mut rotas {
+        rota.set_nodes(&names);
+        rota.tell_all();
+    }
+    let (mut sent, mut got, mut busy) = (0, 0, Duration::ZERO);
+    let (quiet, end) = (Duration::from_secs(1), Duration::from_secs(4));
+    let mut now = Duration::ZERO;
+    while now < end {
+        let due: Vec<(IpAddr, Vec<u8>)> = rotas
+            .iter_mut()
+            // At first all, as answers to the own first heartbeat; then each in its own millisecond.
+            .filter(|(n, _)| now.is_zero() || now.as_millis() % 100 == u128::from(*n % 100))
+            .flat_map(|(n, rota)| {
+                let share = rota.share(&me);
+                rota.sent();
+                let counter = 1 + now.as_millis() as u64;
+                let datagrams = share.map(|_: Share| encode(&beat_of(*n, counter), &keys()));
+                datagrams
+                    .into_iter()
+                    .flatten()
+                    .map(|d| (at(*n), d))
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        let began = std::time::Instant::now();
+        for (from, datagram) in &due {
+            core.on_datagram(*from, datagram, now);
+        }
+        core.tick(now);
+        let out = core.outputs();
+        if now >= quiet {
+            busy += began.elapsed();
+            got += due.len();
+            for output in out {
+                if let Output::Heartbeat(_, datagram) = output {
+                    sent += 1;
+                    assert!(datagram.len() <= lightship_membership::heartbeat::MAX_DATAGRAM);
+                }
+            }
+        }
+        now += MS;
+    }
+    let seconds = (end - quiet).as_secs_f64();
+    let (sent, got) = (f64::from(sent) / seconds, got as f64 / seconds);
+    let busy = busy.as_secs_f64() / seconds * 1e3;
+    println!("sent {sent:.0}/s, received {got:.0}/s, core {busy:.1} ms/s");
+    // It knows all VIPs and their owners, and took none.
+    assert_eq!(core.intent.vips.len(), usize::from(VIPS));
+    let vip = IpAddr::from([0x2001, 0xdb8, 2, 0, 0, 0, 0, 777]);
+    let owner = core.election.owner(&vip).map(|(owner, _)| owner);
+    assert_eq!(owner, Some(node(277)));
+    assert!(core.refused().is_empty(), "{:?}", core.refused());
+    assert!((500.0..1000.0).contains(&sent) && (500.0..1000.0).contains(&got));
+}
