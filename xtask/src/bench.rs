@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what failover, moves and new Services cost, in figures.
 
 mod controller;
+mod director;
 mod early;
 mod failover;
 mod latency;
@@ -50,6 +51,8 @@ enum What {
     Latency,
     /// Speakers that end, orderly or not.
     Move,
+    /// Speed of the director: against IPVS by hand, and over several capped uplinks.
+    Director,
     /// Many Services at once, one among many, a restart, memory; needs no nodes.
     Controller,
     /// All of it.
@@ -95,6 +98,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         if args.wants(What::Move) {
             sections.push(moves::measure(lab, args.runs(5))?);
+        }
+        if args.wants(What::Director) {
+            sections.push(director::egress(lab)?);
+            sections.push(director::by_hand(lab, args.runs(5))?);
         }
         for variant in failover::VARIANTS {
             if args.wants(variant.what) {

@@ -7,6 +7,7 @@
 
 mod exchange;
 mod flows;
+mod load;
 mod stats;
 mod stream;
 mod wait;
@@ -32,6 +33,10 @@ pub(crate) struct Args {
 enum What {
     /// Hold many connections open and see which of them live on.
     Flows(flows::Args),
+    /// Open connections one after another, many at a time, and count what comes.
+    Load(load::Args),
+    /// Send datagrams as fast as it goes.
+    Flood(load::FloodArgs),
     /// Open a new connection at a steady pace and see which of them fail.
     Stream(stream::Args),
     /// Ask once and print who answered; exit code 1 when nobody did.
@@ -109,6 +114,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let code = runtime.block_on(async {
         match &args.what {
             What::Flows(args) => flows::run(args).await,
+            What::Load(args) => load::run(args).await,
+            What::Flood(args) => load::flood(args),
             What::Stream(args) => stream::run(args).await,
             What::Once(args) => wait::once(args).await,
             What::Wait(args) => wait::first(args).await,

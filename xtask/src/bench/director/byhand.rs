@@ -1,0 +1,182 @@
+//! The director against the same IPVS service made by hand, in the same kernel.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lightship_e2e::figures::{median, table};
+use lightship_e2e::{director, vip};
+use lightship_lab::Lab;
+use lightship_lab::progress::Progress;
+use lightship_lab::workload::{PORT, TrafficPolicy};
+use serde::Deserialize;
+
+use super::{delete, load, probe, service, shell, wait_served};
+use crate::bench::report::Section;
+
+/// The namespace, link and address of what is made by hand. The address is in no pool.
+const NETNS: &str = "byhand";
+const LINK: &str = "bh-dir";
+const ADDRESS: &str = "192.0.2.240";
+
+const NAME: &str = "byhand";
+
+#[derive(Deserialize)]
+struct Sent {
+    seconds: f64,
+    datagrams: f64,
+}
+
+/// Figures of one way, one run.
+#[derive(Clone, Copy, Debug)]
+struct Figures {
+    flows: f64,
+    forwarded: f64,
+    offered: f64,
+}
+
+/// Measures both ways in turn, so that whatever else the machine does hits both.
+pub(in crate::bench) fn measure(lab: &mut Lab, runs: usize) -> Result<Section> {
+    let steps = Progress::on_stderr();
+    let title = "The director against IPVS made by hand";
+    steps.say(title);
+    let nodes = lab.node_names();
+    // Nodes share processors here: the director's own is the one that most others do not use.
+    let owner = nodes.get(1).context("three nodes are needed")?.clone();
+    let backends: Vec<String> = nodes.iter().filter(|n| **n != owner).cloned().collect();
+    let outcome = (|| -> Result<_> {
+        let vip = steps.step("Service with pods on the other nodes", || {
+            let made = service(lab, NAME, TrafficPolicy::Local, &backends, &[ADDRESS])?;
+            pin(lab, made.address, &owner)?;
+            wait_served(lab, SocketAddr::new(made.address, PORT))?;
+            Ok(made)
+        })?;
+        let by_hand = steps.step("the same IPVS service by hand", || {
+            build(lab, &owner, vip.address)?;
+            let target = SocketAddr::new(ADDRESS.parse()?, PORT);
+            wait_served(lab, target)?;
+            Ok(target)
+        })?;
+        let ours = SocketAddr::new(vip.address, PORT);
+        let mut figures = Vec::new();
+        for run in 1..=runs {
+            figures.push(steps.step(&format!("run {run} of {runs}"), || {
+                let ours = one(lab, &owner, director::NETNS, "ls-dir", ours)?;
+                Ok((ours, one(lab, &owner, NETNS, LINK, by_hand)?))
+            })?);
+        }
+        Ok(figures)
+    })();
+    shell(
+        lab,
+        &owner,
+        &format!("ip netns delete {NETNS} 2>/dev/null; true"),
+    )?;
+    delete(lab, NAME)?;
+    Ok(Section {
+        id: "director-by-hand".to_owned(),
+        title: title.to_owned(),
+        command: "cargo xtask bench director".to_owned(),
+        text: text(&outcome?),
+    })
+}
+
+fn pin(lab: &Lab, address: IpAddr, node: &str) -> Result<()> {
+    let objects = lab.kubectl_json(&["get", "virtualips"])?;
+    let items = objects["items"].as_array();
+    let name = items
+        .into_iter()
+        .flatten()
+        .find(|o| o["spec"]["address"] == address.to_string())
+        .and_then(|o| o["metadata"]["name"].as_str())
+        .context("no VirtualIP")?
+        .to_owned();
+    let annotation = format!("lightship.dev/pin-to={node}");
+    lab.kubectl(&["annotate", "--overwrite", "virtualip", &name, &annotation])?;
+    let limit = Duration::from_secs(20);
+    vip::wait(lab, address, "is at the pinned node", limit, |vip| {
+        vip.ready && vip.owner.as_deref() == Some(node)
+    })?;
+    Ok(())
+}
+
+/// A namespace with a macvlan that has the address, and the director's own services under it,
+/// as an administrator would make them with `ip` and `ipvsadm`.
+fn build(lab: &Lab, node: &str, vip: IpAddr) -> Result<()> {
+    let rules = director::run(lab, node, &["ipvsadm", "-Sn"])?;
+    let ours = format!("{vip}:");
+    let theirs = format!("{ADDRESS}:");
+    let rules: String = rules
+        .lines()
+        .filter(|line| line.contains(&ours))
+        .map(|line| format!("{}\n", line.replace(&ours, &theirs)))
+        .collect();
+    let line = format!(
+        "set -e; ip netns delete {NETNS} 2>/dev/null || true; ip netns add {NETNS}; \
+         ip link add {LINK} link eth0 netns {NETNS} type macvlan mode bridge; \
+         in='ip netns exec {NETNS}'; $in ip link set lo up; \
+         $in sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.{LINK}.rp_filter=0 \
+         net.ipv4.vs.sloppy_tcp=1; \
+         $in ip address add {ADDRESS}/24 dev {LINK}; $in ip link set {LINK} up; \
+         printf '%s' '{rules}' | $in ipvsadm -R"
+    );
+    shell(lab, node, &line).map(drop)
+}
+
+/// New connections to the end of their first answer, then datagrams without end.
+fn one(lab: &Lab, node: &str, netns: &str, link: &str, target: SocketAddr) -> Result<Figures> {
+    let words = ["--workers", "32", "--warm-up", "1s", "--duration", "4s"];
+    let flows = load(lab, target, &words)?.done_per_second();
+    let counter = format!("ip netns exec {netns} cat /sys/class/net/{link}/statistics/tx_packets");
+    let packets = || -> Result<f64> { Ok(shell(lab, node, &counter)?.trim().parse()?) };
+    let before = packets()?;
+    let target = target.to_string();
+    let words = ["flood", "--target", &target, "--duration", "4s"];
+    let sent: Sent = probe(lab, &words)?;
+    Ok(Figures {
+        flows,
+        forwarded: (packets()? - before) / sent.seconds,
+        offered: sent.datagrams / sent.seconds,
+    })
+}
+
+fn text(figures: &[(Figures, Figures)]) -> String {
+    let ratio = |of: fn(&Figures) -> f64| {
+        let ratios: Vec<f64> = figures.iter().map(|(a, b)| of(a) / of(b)).collect();
+        median(&ratios).unwrap_or(f64::NAN)
+    };
+    let rows: Vec<Vec<String>> = figures
+        .iter()
+        .enumerate()
+        .map(|(index, (ours, by_hand))| {
+            vec![
+                (index + 1).to_string(),
+                format!("{:.0}", ours.flows),
+                format!("{:.0}", by_hand.flows),
+                format!("{:.0}", ours.forwarded),
+                format!("{:.0}", by_hand.forwarded),
+                format!("{:.0} / {:.0}", ours.offered, by_hand.offered),
+            ]
+        })
+        .collect();
+    format!(
+        "In one kernel, in turn: the director of a node, and a namespace with a macvlan and the same \
+         services and destinations, made with `ip` and `ipvsadm`. The backends are the two other \
+         nodes. New connections: 32 at a time, each with a question and its answer. Datagrams: \
+         32 bytes, sent from 64 ports faster than the node takes them; counted is what leaves the \
+         director. **Median ratio to by hand: {:.2} for new connections, {:.2} for datagrams.**\n\n{}",
+        ratio(|f| f.flows),
+        ratio(|f| f.forwarded),
+        table(
+            &[
+                "run",
+                "new connections/s",
+                "by hand",
+                "datagrams/s",
+                "by hand",
+                "offered/s"
+            ],
+            &rows
+        )
+    )
+}
