@@ -18,6 +18,7 @@ mod kubelet;
 mod node;
 mod pod;
 mod probe;
+mod sctp;
 mod supervise;
 
 use std::process::ExitCode;

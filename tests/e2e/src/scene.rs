@@ -204,13 +204,12 @@ pub fn wait_served(lab: &Lab, address: IpAddr, nodes: usize) -> Result<()> {
         if seen.failures == 0 && seen.nodes.len() == nodes {
             return Ok(());
         }
-        // Failures at first are as it must be; a few while all nodes answer are worth a look.
+        // Failures at first are as it must be; more while all nodes answer are worth a look.
         if seen.nodes.len() == nodes {
-            let dropped = match &before {
-                Some(before) => before.since(lab)?.join(", "),
-                None => "not known".to_owned(),
-            };
-            eprintln!("    {address}, served by all: {seen:?}; kernels counted: {dropped}");
+            if let Some(before) = &before {
+                let dropped = before.since(lab)?.join(", ");
+                eprintln!("    {address}, served by all: {seen:?}; kernels counted: {dropped}");
+            }
             before = Some(Drops::read(lab)?);
         }
         if start.elapsed() > RECOVERY {

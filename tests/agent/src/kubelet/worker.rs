@@ -292,7 +292,9 @@ fn ports(pod: &Pod, protocol: &str) -> Vec<u16> {
         })
         .collect();
     if declared.is_empty() {
-        return vec![DEFAULT_PORT];
+        // Not every kernel has SCTP.
+        let by_default = protocol != "SCTP";
+        return by_default.then_some(DEFAULT_PORT).into_iter().collect();
     }
     declared
         .into_iter()
@@ -308,9 +310,11 @@ fn tcp_ports(pod: &Pod) -> Vec<u16> {
 fn port_arguments(pod: &Pod) -> Vec<String> {
     let tcp = ports(pod, "TCP");
     let udp = ports(pod, "UDP");
+    let sctp = ports(pod, "SCTP");
     let options = tcp.iter().map(|port| format!("--port={port}"));
     options
         .chain(udp.iter().map(|port| format!("--udp-port={port}")))
+        .chain(sctp.iter().map(|port| format!("--sctp-port={port}")))
         .collect()
 }
 

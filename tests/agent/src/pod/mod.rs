@@ -3,7 +3,8 @@
 //! Each TCP port speaks two protocols, told apart by the first line: HTTP/1.1
 //! (body: an [`Identity`] as JSON) for curl and people, and an echo of lines (each
 //! answered with an [`Identity`] that counts them) for long-lived flows. UDP
-//! ports answer each datagram with an [`Identity`]. Sockets are dual stack.
+//! ports answer each datagram with an [`Identity`]. SCTP ports speak as TCP ports do, each
+//! association as one stream. Sockets are dual stack.
 //!
 //! On SIGTERM it goes on accepting for a while, as a well-kept workload does with a
 //! `preStop` sleep, because proxies learn of the end later than the pod; then it
@@ -27,6 +28,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::sctp;
+
 /// Longest first line, header or echo line: nothing real comes near.
 const MAX_LINE: u64 = 16 << 10;
 
@@ -45,6 +48,9 @@ pub(crate) struct Args {
     /// UDP port; may be repeated.
     #[arg(long)]
     udp_port: Vec<u16>,
+    /// SCTP port (one-to-one associations); may be repeated.
+    #[arg(long)]
+    sctp_port: Vec<u16>,
     /// Milliseconds in which connections are still accepted after SIGTERM.
     #[arg(long, default_value_t = 2000)]
     linger_ms: u64,
@@ -114,6 +120,10 @@ async fn serve(args: &Args) -> Result<()> {
         let listener = listen(port).await?;
         listeners.spawn(accept(listener, Arc::clone(&server), connection.clone()));
     }
+    for &port in &args.sctp_port {
+        let listener = sctp::listen(port)?;
+        listeners.spawn(accept(listener, Arc::clone(&server), connection.clone()));
+    }
     for &port in &args.udp_port {
         let socket = datagrams(port).await?;
         listeners.spawn(udp::serve(socket, Arc::clone(&server)));
@@ -149,7 +159,8 @@ async fn accept(listener: TcpListener, server: Arc<Server>, connection: mpsc::Se
 
 /// Finds out by the first line which protocol the client speaks.
 async fn converse(stream: TcpStream, client: SocketAddr, server: &Server) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+    // An SCTP association does not know this option.
+    let _ = stream.set_nodelay(true);
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     let Some(first) = next_line(&mut read).await? else {

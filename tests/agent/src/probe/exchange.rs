@@ -11,6 +11,7 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use super::Target;
 use crate::pod::Identity;
+use crate::sctp;
 
 /// Why there was no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -59,7 +60,7 @@ pub(super) async fn ask(target: Target, timeout: Duration) -> Result<Identity, F
         if target.udp {
             datagram(target.target).await
         } else {
-            Line::open(target.target).await?.ask().await
+            Line::open(target).await?.ask().await
         }
     };
     match tokio::time::timeout(timeout, exchange).await {
@@ -89,9 +90,14 @@ pub(super) struct Line {
 
 impl Line {
     /// Connects.
-    pub(super) async fn open(target: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(target).await?;
-        stream.set_nodelay(true)?;
+    pub(super) async fn open(target: Target) -> io::Result<Self> {
+        let stream = if target.sctp {
+            sctp::connect(target.target).await?
+        } else {
+            let stream = TcpStream::connect(target.target).await?;
+            stream.set_nodelay(true)?;
+            stream
+        };
         Ok(Self {
             stream: BufReader::new(stream),
             buffer: String::new(),

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::exchange::{Failure, Line};
 use super::stats::{milliseconds, tally};
-use super::{Span, emit, interrupted, realtime_ns};
+use super::{Span, Target, emit, interrupted, realtime_ns};
 
 /// Arguments of `probe flows`.
 #[derive(Clone, Debug, clap::Args)]
@@ -18,6 +18,9 @@ pub(crate) struct Args {
     /// Address and port of the service.
     #[arg(long)]
     target: std::net::SocketAddr,
+    /// SCTP associations instead of TCP connections.
+    #[arg(long)]
+    sctp: bool,
     /// How many connections.
     #[arg(long, default_value_t = 200)]
     count: usize,
@@ -180,7 +183,12 @@ async fn flow(
         silent_ns: None,
     };
     let opened = tokio::time::timeout(args.timeout.0, async {
-        let mut line = Line::open(args.target).await?;
+        let target = Target {
+            target: args.target,
+            udp: false,
+            sctp: args.sctp,
+        };
+        let mut line = Line::open(target).await?;
         let identity = line.ask().await?;
         std::io::Result::Ok((line, identity))
     });

@@ -115,6 +115,7 @@ async fn one(args: &Args, counts: &Mutex<Counts>) {
         let target = Target {
             target: args.target,
             udp: false,
+            sctp: false,
         };
         ask(target, args.timeout.0).await.map(|identity| {
             count(&|c| *c.nodes.entry(identity.node.clone()).or_default() += 1);

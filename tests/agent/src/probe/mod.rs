@@ -52,8 +52,11 @@ pub(crate) struct Target {
     #[arg(long)]
     target: SocketAddr,
     /// Send datagrams instead of opening connections.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "sctp")]
     udp: bool,
+    /// Open SCTP associations instead of TCP connections.
+    #[arg(long)]
+    sctp: bool,
 }
 
 /// A span of time on the command line: `20ms`, `15s`, `2m`.

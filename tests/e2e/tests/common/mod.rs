@@ -34,7 +34,7 @@ pub(crate) fn main(substrate: Option<SubstrateKind>, tests: &[(&'static str, Tes
             return ExitCode::FAILURE;
         }
     };
-    let shared: Arc<Mutex<Option<Lab>>> = Arc::default();
+    let shared: Arc<Mutex<Option<Shared>>> = Arc::default();
     let trials = tests
         .iter()
         .map(|(name, test)| {
@@ -84,25 +84,31 @@ fn keep() -> bool {
     env::var_os("LIGHTSHIP_KEEP_LAB").is_some()
 }
 
-fn run(shared: &Mutex<Option<Lab>>, options: &Options, test: Test) -> Result<()> {
+/// The one lab, and whether its pool and pods are there.
+struct Shared {
+    lab: Lab,
+    prepared: bool,
+}
+
+fn run(shared: &Mutex<Option<Shared>>, options: &Options, test: Test) -> Result<()> {
     progress::check()?;
     // A test that panicked left its lock poisoned, and the lab to be healed as after any other.
     let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-    let lab = match &mut *shared {
-        Some(lab) => {
-            scene::heal(lab).context("the lab is not whole again after the test before")?;
-            lab
-        }
-        none => {
-            let start = Instant::now();
-            let lab = lightship_lab::up(options, Progress::on_stderr())?;
-            let lab = none.insert(lab);
-            scene::heal(lab)?;
-            scene::prepare(lab)?;
-            figure("lab and pods up after", start.elapsed());
-            lab
-        }
+    let start = Instant::now();
+    let Shared { lab, prepared } = match &mut *shared {
+        Some(shared) => shared,
+        none => none.insert(Shared {
+            lab: lightship_lab::up(options, Progress::on_stderr())?,
+            prepared: false,
+        }),
     };
+    scene::heal(lab).context("the lab is not whole before the test")?;
+    // Again when it failed before the first test: no later one can do without.
+    if !*prepared {
+        scene::prepare(lab)?;
+        *prepared = true;
+        figure("lab and pods up after", start.elapsed());
+    }
     let outcome = timed(lab, test);
     let Err(error) = outcome else {
         return Ok(());

@@ -16,6 +16,9 @@ const MODULES: &[&str] = &[
     "ip_vs_mh",
     "macvlan",
     "veth",
+    // SCTP servers and clients; this machine's own kernel may have none.
+    "sctp",
+    "xt_sctp",
     // kube-proxy, iptables mode.
     "nf_conntrack",
     "ip_tables",
