@@ -3,12 +3,19 @@
 //! A director hands a packet for a VIP to this node, and kube-proxy turns its destination
 //! into a Pod before the routing decision. If kube-proxy has no rule for it (not yet, or
 //! no longer), the host would route the packet to the VIP, that is back to a director, and
-//! round it goes until its TTL ends. So packets that come in by the uplink or from the own
-//! director and are still for a VIP when they are routed meet a blackhole.
+//! round it goes until its TTL ends. Worse, once such a packet has been routed, conntrack keeps
+//! its flow as one that is not translated, and each later packet from that port renews it: a
+//! client that was a moment too early would wait for two minutes although all is in order.
+//! So packets that come in by the uplink or from the own director and are still for a VIP when
+//! they are routed meet a blackhole. Conntrack forgets what was dropped there, and the client's
+//! next try is a new flow. For this the guard must be there before the first packet is: it
+//! follows a new VIP at once, and stays for a while when a VIP goes ([`linger`]).
 //!
 //! It is done with a routing table of our own and one rule per interface and family:
 //! no firewall rule that kube-proxy or a CNI could mind, and nothing that packets of
 //! local processes or Pods ever see.
+
+mod linger;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -22,6 +29,7 @@ use tokio::sync::watch;
 use crate::director::VETH_HOST;
 use crate::uplink::Uplink;
 use crate::world::World;
+use linger::Linger;
 
 /// The number of the routing table, and the preference of the rules: after the local table
 /// (0), before the main one (32766).
@@ -47,30 +55,34 @@ pub async fn run(
     let mut monitor = Monitor::open()?;
     let mut failing = false;
     let mut last: Option<BTreeSet<IpAddr>> = None;
+    let mut linger = Linger::adopt(found().await.unwrap_or_default(), Instant::now());
     loop {
         let looked = Instant::now();
-        let vips: BTreeSet<IpAddr> = world
-            .borrow_and_update()
-            .as_ref()
-            .map(|world| world.vips.keys().copied().collect())
-            .unwrap_or_default();
-        match apply(&uplink.name, director, &vips).await {
+        if let Some(world) = &*world.borrow_and_update() {
+            linger.update(world.vips.keys().copied().collect(), looked);
+        }
+        let guarded = linger.guarded(looked);
+        match apply(&uplink.name, director, &guarded).await {
             Ok(changes) => {
                 failing = false;
                 // A rule goes with `ls-host`, which is mended elsewhere.
-                if changes > 0 && last.as_ref() == Some(&vips) {
+                if changes > 0 && last.as_ref() == Some(&guarded) {
                     tracing::warn!(
                         changes,
                         "the loop guard was changed by somebody else; put back"
                     );
                 }
-                last = Some(vips);
+                last = Some(guarded);
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%error, "the loop guard is not complete; trying on");
                 }
             }
+        }
+        let mut again = looked + CHECK;
+        if let Some(deadline) = linger.deadline() {
+            again = again.min(deadline);
         }
         loop {
             tokio::select! {
@@ -80,15 +92,31 @@ pub async fn run(
                 },
                 notice = monitor.next() => {
                     if matches!(notice?, Notice::Route { .. } | Notice::Rule { .. } | Notice::Lost) {
-                        tokio::time::sleep_until((looked + PACE).into()).await;
                         while monitor.next().now_or_never().is_some() {}
-                        break;
+                        again = again.min(looked + PACE);
                     }
                 }
-                () = tokio::time::sleep(CHECK) => break,
+                () = tokio::time::sleep_until(again.into()) => break,
             }
         }
     }
+}
+
+/// What a speaker before this one guarded.
+async fn found() -> Result<BTreeSet<IpAddr>> {
+    let rtnl = Rtnl::open()?;
+    let mut all = BTreeSet::new();
+    for family in [Family::V4, Family::V6] {
+        let routes = match rtnl.list_routes(TABLE, family).await {
+            Err(error) if family == Family::V6 && error.is_not_supported() => continue,
+            routes => routes?,
+        };
+        let ours = routes
+            .iter()
+            .filter(|route| **route == Route::blackhole(route.dst, TABLE));
+        all.extend(ours.map(|route| route.dst));
+    }
+    Ok(all)
 }
 
 /// Removes the guard from this node, and tells what that was.

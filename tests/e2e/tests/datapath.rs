@@ -1,6 +1,8 @@
 //! The director on three nodes with kernels that have IPVS, beside a real kube-proxy.
 
 mod common;
+#[path = "datapath/early.rs"]
+mod early;
 #[path = "datapath/failover.rs"]
 mod failover;
 #[path = "datapath/lifecycle.rs"]
@@ -34,6 +36,10 @@ fn main() -> ExitCode {
                 shared::ports_of_two_services,
             ),
             ("a_node_without_a_rule_drops", lifecycle::loop_guard),
+            (
+                "clients_that_come_before_kube_proxy_are_forgotten",
+                early::clients,
+            ),
             ("a_deleted_service_leaves_no_trace", lifecycle::deletion),
             ("a_changed_type_leaves_no_trace", lifecycle::type_change),
             ("the_kernel_never_answers_for_a_vip", lifecycle::silence),
