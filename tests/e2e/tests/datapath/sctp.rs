@@ -55,7 +55,9 @@ fn all(lab: &Lab, host: &str, nodes: &[String]) -> Result<()> {
     let guest = Guest::create(lab, host)?;
     for (address, own) in shown.iter().zip(Guest::ADDRESSES) {
         let address: IpAddr = address.parse()?;
-        vip::wait_settled(lab, address, nodes.len(), Duration::from_secs(30))?;
+        vip::wait(lab, address, "is ready", Duration::from_secs(30), |vip| {
+            vip.ready && vip.owner.is_some() && vip.serving() == nodes.len()
+        })?;
         let table = director::table(lab, &nodes[0])?;
         ensure!(
             table
