@@ -13,7 +13,6 @@ pub mod director;
 pub mod drops;
 pub mod experiment;
 pub mod figures;
-pub mod guest;
 pub mod leftovers;
 pub mod neighbours;
 pub mod probe;
