@@ -8,12 +8,16 @@
 mod addresses;
 #[path = "api/bench/mod.rs"]
 mod bench;
+#[path = "api/choice.rs"]
+mod choice;
 #[path = "api/cluster.rs"]
 mod cluster;
 #[path = "api/docs.rs"]
 mod docs;
 #[path = "api/install.rs"]
 mod install;
+#[path = "api/isolation.rs"]
+mod isolation;
 #[path = "api/kube.rs"]
 mod kube;
 #[path = "api/leadership.rs"]
@@ -83,6 +87,34 @@ const TESTS: &[(&str, Test)] = &[
     ("an_exhausted_pool_says_why", addresses::exhausted),
     ("no_pool_says_so", addresses::no_pool),
     ("classes_ours_foreign_and_none", addresses::classes),
+    (
+        "pools_are_taken_by_name_then_priority_then_the_rest",
+        choice::order,
+    ),
+    (
+        "a_restricted_pool_needs_the_namespace_and_the_service_to_match",
+        choice::restrictions,
+    ),
+    (
+        "a_service_that_changes_its_families_keeps_what_it_can",
+        choice::families_change,
+    ),
+    (
+        "bad_pools_keep_nobody_from_being_served_not_even_after_a_restart",
+        isolation::bad_pools,
+    ),
+    (
+        "handling_one_service_writes_to_no_other",
+        isolation::others_untouched,
+    ),
+    (
+        "of_two_services_found_with_one_address_the_older_keeps_it",
+        isolation::older_keeps,
+    ),
+    (
+        "virtual_ips_are_the_controllers_alone_and_nothing_has_finalizers",
+        isolation::ownership,
+    ),
     ("services_share_an_address", sharing::shared),
     ("who_may_not_share_is_told_why", sharing::refused),
     (
@@ -154,6 +186,11 @@ const TESTS: &[(&str, Test)] = &[
         leadership::deposed,
     ),
     ("the_roles_were_enough", install::nothing_forbidden),
+    // After the last one, which looks for refusals: here one is wanted.
+    (
+        "a_virtual_ip_refused_by_policy_delays_no_other_service",
+        isolation::refused_vip,
+    ),
     ("an_api_server_that_restarts", lifecycle::api_restart),
 ];
 
