@@ -13,6 +13,7 @@ pub mod director;
 pub mod drops;
 pub mod experiment;
 pub mod figures;
+pub mod guest;
 pub mod leftovers;
 pub mod neighbours;
 pub mod probe;

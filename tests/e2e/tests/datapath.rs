@@ -9,6 +9,8 @@ mod failover;
 mod lifecycle;
 #[path = "datapath/packets.rs"]
 mod packets;
+#[path = "datapath/sctp.rs"]
+mod sctp;
 #[path = "datapath/shared.rs"]
 mod shared;
 #[path = "datapath/spread.rs"]
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
             ("connections_spread_and_the_client_is_seen", spread::spread),
             ("policy_cluster_serves_from_every_node", spread::cluster),
             ("a_client_with_affinity_stays_on_a_node", spread::affinity),
+            ("sctp_spreads_and_survives_a_move", sctp::spread_and_move),
             (
                 "services_share_an_address_by_port",
                 shared::ports_of_two_services,

@@ -1,0 +1,73 @@
+//! A host of the LAN that shares a node's machine, for what the client's kernel cannot do.
+
+use anyhow::{Context, Result, bail};
+use lightship_lab::Lab;
+use serde::de::DeserializeOwned;
+
+const NETNS: &str = "guest";
+const LINK: &str = "guest0";
+
+/// A network namespace on a node with a macvlan of its own on the node's uplink: on the LAN it
+/// is a host like any other, with its own MAC address. Removed when dropped.
+#[derive(Debug)]
+pub struct Guest<'a> {
+    lab: &'a Lab,
+    node: String,
+}
+
+impl<'a> Guest<'a> {
+    /// The guest's addresses on the LAN.
+    pub const ADDRESSES: [&'static str; 2] = ["192.0.2.150", "2001:db8:2::150"];
+
+    /// Makes it on `node`.
+    ///
+    /// # Errors
+    /// When a command fails there.
+    pub fn create(lab: &'a Lab, node: &str) -> Result<Self> {
+        let guest = Self {
+            lab,
+            node: node.to_owned(),
+        };
+        let [v4, v6] = Self::ADDRESSES;
+        guest.shell(&format!(
+            "set -e; ip netns add {NETNS}; \
+             ip link add {LINK} link eth0 netns {NETNS} type macvlan mode bridge; \
+             in='ip netns exec {NETNS}'; $in ip link set lo up; $in ip link set {LINK} up; \
+             $in ip address add {v4}/24 dev {LINK}; \
+             $in ip address add {v6}/64 dev {LINK} nodad"
+        ))?;
+        Ok(guest)
+    }
+
+    fn shell(&self, line: &str) -> Result<()> {
+        let output = self.lab.exec(&self.node, &["sh", "-c", line])?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("{line} on {}: {}", self.node, said.trim());
+        }
+        Ok(())
+    }
+
+    /// Runs a probe in it to its end and gives its last line.
+    ///
+    /// # Errors
+    /// When it does not start, or says nothing or something else than expected.
+    pub fn probe<T: DeserializeOwned>(&self, words: &[&str]) -> Result<T> {
+        let agent = self.lab.state().nodes[0].spec.agent.display().to_string();
+        let inside = ["ip", "netns", "exec", NETNS, &agent, "probe"];
+        let output = self.lab.exec(&self.node, &[&inside, words].concat())?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let last = text.lines().last().with_context(|| {
+            let said = String::from_utf8_lossy(&output.stderr);
+            format!("the probe said nothing: {}", said.trim())
+        })?;
+        serde_json::from_str(last).with_context(|| format!("the probe said {last:?}"))
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        let line = format!("ip netns delete {NETNS} 2>/dev/null");
+        let _ = self.lab.exec(&self.node, &["sh", "-c", &line]);
+    }
+}
