@@ -97,6 +97,23 @@ pub fn owner(lab: &Lab, address: IpAddr) -> Result<String> {
         .with_context(|| format!("{address} has no owner yet"))
 }
 
+/// Sets an annotation on an address's VirtualIP, as `name=value`.
+///
+/// # Errors
+/// When there is no such VirtualIP, or the API server refuses.
+pub fn annotate(lab: &Lab, address: IpAddr, annotation: &str) -> Result<()> {
+    let list = lab.kubectl_json(&["get", "virtualips"])?;
+    let items = list["items"].as_array();
+    let name = items
+        .into_iter()
+        .flatten()
+        .find(|o| o["spec"]["address"] == address.to_string())
+        .and_then(|o| o["metadata"]["name"].as_str())
+        .with_context(|| format!("no VirtualIP for {address}"))?;
+    lab.kubectl(&["annotate", "--overwrite", "virtualip", name, annotation])?;
+    Ok(())
+}
+
 /// Waits until an address's VirtualIP is as `wanted` says.
 ///
 /// # Errors

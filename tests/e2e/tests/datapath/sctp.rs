@@ -27,7 +27,7 @@ pub(crate) fn spread_and_move(lab: &mut Lab) -> Result<()> {
     lab.kubectl(&["label", "node", host, &format!("{EXCLUDE}-")])?;
     scene::delete_service(lab, APP)?;
     let selector = format!("app={APP}");
-    lab.kubectl(&["delete", "pod", "--selector", &selector, "--wait=false"])?;
+    lab.kubectl(&["delete", "pod", "--selector", &selector, "--timeout=30s"])?;
     outcome
 }
 
@@ -104,14 +104,7 @@ fn moved(lab: &Lab, guest: &Guest, nodes: &[String], address: IpAddr) -> Result<
     let flows: probe::Flows = thread::scope(|scope| {
         let held = scope.spawn(|| guest.probe(&words));
         thread::sleep(Duration::from_millis(1500));
-        let wish = format!("lightship.dev/move-to={to}");
-        lab.kubectl(&[
-            "annotate",
-            "--overwrite",
-            "vip",
-            &address.to_string(),
-            &wish,
-        ])?;
+        vip::annotate(lab, address, &format!("lightship.dev/move-to={to}"))?;
         vip::wait(lab, address, "has moved", Duration::from_secs(10), |vip| {
             vip.owner.as_ref() == Some(to)
         })?;

@@ -82,17 +82,7 @@ pub(in crate::bench) fn measure(lab: &mut Lab, runs: usize) -> Result<Section> {
 }
 
 fn pin(lab: &Lab, address: IpAddr, node: &str) -> Result<()> {
-    let objects = lab.kubectl_json(&["get", "virtualips"])?;
-    let items = objects["items"].as_array();
-    let name = items
-        .into_iter()
-        .flatten()
-        .find(|o| o["spec"]["address"] == address.to_string())
-        .and_then(|o| o["metadata"]["name"].as_str())
-        .context("no VirtualIP")?
-        .to_owned();
-    let annotation = format!("lightship.dev/pin-to={node}");
-    lab.kubectl(&["annotate", "--overwrite", "virtualip", &name, &annotation])?;
+    vip::annotate(lab, address, &format!("lightship.dev/pin-to={node}"))?;
     let limit = Duration::from_secs(20);
     vip::wait(lab, address, "is at the pinned node", limit, |vip| {
         vip.ready && vip.owner.as_deref() == Some(node)
