@@ -48,9 +48,11 @@ impl Tier {
                 vec!["--workspace", "--exclude", "lightship-e2e"],
                 vec!["-p", "lightship-e2e", "--lib"],
             ],
-            Self::Api | Self::Net | Self::Datapath => {
-                vec![vec!["-p", "lightship-e2e", "--test", self.name()]]
-            }
+            Self::Api | Self::Net => vec![vec!["-p", "lightship-e2e", "--test", self.name()]],
+            // Each has a lab of its own.
+            Self::Datapath => ["datapath", "beside_ipvs"]
+                .map(|test| vec!["-p", "lightship-e2e", "--test", test])
+                .to_vec(),
         }
     }
 

@@ -25,6 +25,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     common::main(
         None,
+        None,
         &[
             ("every_director_holds_the_same_table", spread::same_table),
             ("connections_spread_and_the_client_is_seen", spread::spread),

@@ -22,6 +22,7 @@ use lightship_lab::options::SubstrateKind;
 fn main() -> ExitCode {
     common::main(
         Some(SubstrateKind::Netns),
+        None,
         &[
             ("the_mode_is_chosen_and_said", modes::chosen_and_said),
             (

@@ -16,7 +16,7 @@ use lightship_e2e::drops::Drops;
 use lightship_e2e::leftovers::Snapshot;
 use lightship_e2e::{scene, vip};
 use lightship_lab::addressing::Families;
-use lightship_lab::options::{Options, SubstrateKind};
+use lightship_lab::options::{Options, ProxyMode, SubstrateKind};
 use lightship_lab::progress::{self, Progress};
 use lightship_lab::{Lab, deps};
 
@@ -24,10 +24,14 @@ use lightship_lab::{Lab, deps};
 pub(crate) type Test = fn(&mut Lab) -> Result<()>;
 
 /// Runs the tests of a file on a lab of three dual-stack nodes on that substrate, or on the best
-/// that this machine has.
-pub(crate) fn main(substrate: Option<SubstrateKind>, tests: &[(&'static str, Test)]) -> ExitCode {
+/// that this machine has, beside kube-proxy in that mode, or in the substrate's usual one.
+pub(crate) fn main(
+    substrate: Option<SubstrateKind>,
+    proxy_mode: Option<ProxyMode>,
+    tests: &[(&'static str, Test)],
+) -> ExitCode {
     let arguments = Arguments::from_args();
-    let options = match Options::resolve(3, substrate, None, Families::Dual, true) {
+    let options = match Options::resolve(3, substrate, proxy_mode, Families::Dual, true) {
         Ok(options) => options,
         Err(error) => {
             eprintln!("these tests cannot run here: {error:#}");
