@@ -13,6 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -49,6 +50,9 @@ pub struct SavedPeer {
     /// The name of its uplink; empty if it did not say.
     #[serde(default)]
     pub interface: Arc<str>,
+    /// The networks on its uplink; empty if it did not say.
+    #[serde(default)]
+    pub networks: Arc<[IpNet]>,
 }
 
 /// Why a state file was not used.

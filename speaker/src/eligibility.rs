@@ -16,6 +16,7 @@
 //! | the annotation `lightship.dev/drain` | avoided: somebody is about to work on it |
 //! | the taint `node.kubernetes.io/out-of-service` | avoided: somebody says that it is shut down |
 //! | a cordon, with `--cordon=move` | avoided |
+//! | an uplink on none of whose networks the VIP is, while another node has it on one | avoided: its LAN does not ask for it |
 //! | a cordon otherwise | nothing: it forwards as before, until its speaker is stopped |
 //! | the condition Ready is not True | nothing: its kubelet is in trouble, which no packet meets; its heartbeats tell whether it lives |
 //!
@@ -25,6 +26,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use crate::intent::NodeHealth;
 use crate::world::{Node, NodeName, Vip, World};
@@ -78,6 +81,8 @@ pub enum Avoid {
     OutOfService,
     /// `spec.unschedulable`, and the policy says to move.
     Cordoned,
+    /// The VIP is on no network of its uplink, but on one of another node's.
+    OffLink,
 }
 
 /// What is decided for the whole cluster by flags, the same on all nodes.
@@ -94,6 +99,8 @@ pub struct Seat {
     pub preference: u32,
     /// Why it should be avoided.
     pub avoid: Option<Avoid>,
+    /// Whether the VIP is on a network of its uplink; `None` if it did not say.
+    pub on_link: Option<bool>,
 }
 
 /// All nodes, judged for one VIP.
@@ -164,10 +171,28 @@ pub fn judge(case: &Case<'_>) -> Eligibility {
         let seat = Seat {
             preference: preference.sum(),
             avoid: avoid(node, case.policy),
+            on_link: health.and_then(|h| on_link(&h.networks, case.address)),
         };
         all.seats.insert(name.clone(), seat);
     }
+    // Where no node has it on-link, a router sends it to the LAN: then all are alike.
+    if all.somewhere_on_link() {
+        let off = all.seats.values_mut().filter(|s| s.on_link == Some(false));
+        off.for_each(|seat| seat.avoid = seat.avoid.or(Some(Avoid::OffLink)));
+    }
     all
+}
+
+impl Eligibility {
+    /// Whether any node that may own the VIP has it on a network of its uplink.
+    pub fn somewhere_on_link(&self) -> bool {
+        self.seats.values().any(|seat| seat.on_link == Some(true))
+    }
+}
+
+fn on_link(networks: &[IpNet], address: IpAddr) -> Option<bool> {
+    let any = || networks.iter().any(|network| network.contains(&address));
+    (!networks.is_empty()).then(any)
 }
 
 fn avoid(node: &Node, policy: Policy) -> Option<Avoid> {

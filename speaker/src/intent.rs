@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::eligibility::{self, Case, Eligibility, Policy};
 use crate::world::{NodeName, Port, Protocol, Service, ServiceRef, World};
 
@@ -70,6 +72,8 @@ pub struct NodeHealth {
     pub direct_routing: bool,
     /// The name of its uplink; empty if it did not say.
     pub interface: Arc<str>,
+    /// The networks whose hosts are neighbours on its uplink; empty if it did not say.
+    pub networks: Arc<[IpNet]>,
 }
 
 /// Computes the intent.

@@ -9,6 +9,7 @@ pub mod cleanup;
 pub mod core;
 pub mod director;
 pub mod eligibility;
+pub mod events;
 pub mod grace;
 pub mod groups;
 pub mod guard;

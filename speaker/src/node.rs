@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use ipnet::IpNet;
 use lightship_membership::Keys;
 use lightship_netio::{Filter, PacketSocket, Watched};
 use tokio::net::UdpSocket;
@@ -35,6 +36,8 @@ pub struct Links {
     pub secrets: watch::Receiver<Vec<Vec<u8>>>,
     /// Whether the uplink can be used.
     pub uplink: watch::Receiver<UplinkState>,
+    /// The networks whose hosts are neighbours on the uplink.
+    pub networks: watch::Receiver<Arc<[IpNet]>>,
     /// The IPv6 VIPs to listen for.
     pub groups: watch::Sender<BTreeSet<Ipv6Addr>>,
     /// What the director says.
@@ -191,6 +194,10 @@ pub async fn run(
                     bail!("the uplink is gone or has another MAC; starting anew");
                 }
                 core.on_uplink(state, origin.elapsed());
+            }
+            Ok(()) = links.networks.changed() => {
+                let networks = links.networks.borrow_and_update().clone();
+                core.on_networks(networks, origin.elapsed());
             }
             Ok(()) = links.stop.changed(), if leaving.is_none() => {
                 tracing::info!("handing VIPs over before stopping");

@@ -34,7 +34,7 @@ use crate::eligibility::Policy;
 use crate::report::{Facts, Trouble};
 use crate::uplink::{self, Uplink};
 use crate::world::{Node, NodeName, World};
-use crate::{director, guard, lock, node, report, status};
+use crate::{director, events, guard, lock, node, report, status};
 
 /// How long the process waits, when all else has ended, for the word that it stops.
 const LAST_WORD: Duration = Duration::from_millis(500);
@@ -151,6 +151,12 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         uplink_mac: link.mac.to_string(),
         origin,
     };
+    tokio::spawn(events::run(
+        client.clone(),
+        identity.node.clone(),
+        ownership.clone(),
+        world.clone(),
+    ));
     tokio::spawn(status::run(client, identity, ownership, world.clone()));
     let keeper = tokio::spawn(keep(args.state_file.clone(), saved_rx));
     let Some(address) = own.heartbeat_address() else {
@@ -164,11 +170,13 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     let (uplink_tx, uplink_rx) = watch::channel(UplinkState::FINE);
     // An uplink that was named need not carry the node's address.
     let carried = args.uplink.is_none().then_some(address);
-    tokio::spawn(uplink::watch(link.clone(), carried, uplink_tx));
+    let (networks_tx, networks_rx) = watch::channel(Arc::from([]));
+    tokio::spawn(uplink::watch(link.clone(), carried, uplink_tx, networks_tx));
     let (groups_tx, groups_rx) = watch::channel(Default::default());
     tokio::spawn(crate::groups::run(link.index, groups_rx));
     let links = node::Links {
         uplink: uplink_rx,
+        networks: networks_rx,
         groups: groups_tx,
         world,
         secrets,

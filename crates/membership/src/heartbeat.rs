@@ -6,24 +6,26 @@
 //! | version| flags | mode | sender len | boot id | counter | uplink MAC | director MAC |
 //! +--------+-------+------+------------+---------+---------+------------+--------------+
 //!  32             40     42      44       46
-//! +--------------+------+-------+--------+--------+-----------+-----------+------+-----+
-//! | table digest | page | pages | claims | sender | claim ... | interface | late | tag |
-//! +--------------+------+-------+--------+--------+-----------+-----------+------+-----+
+//! +--------------+------+-------+--------+--------+-----------+-----------+------+----------+-----+
+//! | table digest | page | pages | claims | sender | claim ... | interface | late | networks | tag |
+//! +--------------+------+-------+--------+--------+-----------+-----------+------+----------+-----+
 //! claim = family (4 or 6), address (4 or 16 bytes), epoch (8 bytes)
 //! interface = length (0 to 15), name of the uplink
-//! late = count (0 to 16), for each node the digest of its name (8 bytes); left out if there is none
+//! late = count (0 to 16), for each node the digest of its name (8 bytes)
+//! networks = count (0 to 8), then of each: family, prefix length, address (4 or 16 bytes)
 //! ```
 //!
 //! All integers are big-endian. The tag is HMAC-SHA-256 over everything before
 //! it, cut to 16 bytes (RFC 2104 section 5 allows truncation to half the hash).
 //! Nothing is read from a datagram before its tag was verified. Bytes between the
-//! late nodes and the tag are ignored, so a later release can append fields
+//! networks and the tag are ignored, so a later release can append fields
 //! and still be understood by this one during a rolling upgrade; a datagram that ends
-//! after the claims is of a release that knew no interface.
+//! after the claims or the interface is of a release that knew no more.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use thiserror::Error;
 
 use crate::NodeName;
@@ -49,16 +51,25 @@ pub const MAX_NAME: usize = 253;
 /// Claims that are carried whatever their family and the sender's name; what is beyond
 /// does not reach the peers, so the caller must not hold more.
 pub const MAX_CLAIMS: usize = MAX_PAGES as usize
-    * ((MAX_DATAGRAM - HEADER - MAX_NAME - 1 - MAX_INTERFACE - 1 - 8 * MAX_LATE - TAG_LEN)
+    * ((MAX_DATAGRAM
+        - HEADER
+        - MAX_NAME
+        - (1 + MAX_INTERFACE)
+        - (1 + 8 * MAX_LATE)
+        - (1 + MAX_NETWORKS * NETWORK_V6)
+        - TAG_LEN)
         / CLAIM_V6);
 /// The most late nodes that one heartbeat names.
 pub const MAX_LATE: usize = 16;
 /// The longest name of an interface (`IFNAMSIZ` less its NUL, `include/uapi/linux/if.h`).
 pub const MAX_INTERFACE: usize = 15;
+/// The most networks that are told; what is beyond is left out.
+pub const MAX_NETWORKS: usize = 8;
 
 const HEADER: usize = 46;
 const CLAIM_V4: usize = 1 + 4 + 8;
 const CLAIM_V6: usize = 1 + 16 + 8;
+const NETWORK_V6: usize = 1 + 1 + 16;
 
 /// One VIP that the sender says it answers for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -136,6 +147,8 @@ pub struct Heartbeat {
     /// ([`crate::graph::digest`]): the receiver should see for itself. Those beyond [`MAX_LATE`] are
     /// left out.
     pub late: Vec<u64>,
+    /// The networks whose hosts are neighbours on the sender's uplink; empty if it did not say.
+    pub networks: Arc<[IpNet]>,
     /// The VIPs that the sender claims; after [`decode`] those of this page.
     pub claims: Vec<Claim>,
 }
@@ -189,7 +202,8 @@ pub fn encode(heartbeat: &Heartbeat, keys: &Keys) -> Vec<Vec<u8>> {
     let sender = wire::cut(&heartbeat.sender, MAX_NAME);
     let interface = wire::cut(&heartbeat.interface, MAX_INTERFACE);
     let late = wire::late(&heartbeat.late);
-    let fixed = HEADER + sender.len() + 1 + interface.len() + late.len() + TAG_LEN;
+    let networks = wire::networks(&heartbeat.networks);
+    let fixed = HEADER + sender.len() + 1 + interface.len() + late.len() + networks.len() + TAG_LEN;
     let pages = paginate(&claims, MAX_DATAGRAM - fixed);
     let count = pages.len() as u16;
     pages
@@ -214,6 +228,7 @@ pub fn encode(heartbeat: &Heartbeat, keys: &Keys) -> Vec<Vec<u8>> {
             out.push(interface.len() as u8);
             out.extend(interface.as_bytes());
             out.extend(&late);
+            out.extend(&networks);
             let tag = keys.current.tag(&out);
             out.extend(tag);
             out
@@ -286,6 +301,7 @@ fn parse(body: &[u8]) -> Result<Heartbeat, DecodeError> {
     let claims = (0..count).map(|_| read.claim()).collect::<Result<_, _>>()?;
     let interface = read.interface()?;
     let late = read.late()?;
+    let networks = read.networks()?;
     Ok(Heartbeat {
         sender: name.into(),
         boot_id,
@@ -299,6 +315,7 @@ fn parse(body: &[u8]) -> Result<Heartbeat, DecodeError> {
         pages,
         interface: interface.into(),
         late,
+        networks: networks.into(),
         claims,
     })
 }

@@ -40,11 +40,9 @@ fn run(datagram: &[u8]) -> String {
     let v6 = beat.claims.iter().any(|claim| claim.vip.is_ipv6());
     let named = !beat.interface.is_empty();
     let late = beat.late.len().min(2);
-    format!(
-        "{:?} {} {v6} {named} {late}",
-        beat.flags,
-        beat.claims.len().min(4)
-    )
+    let networks = beat.networks.len().min(2);
+    let claims = beat.claims.len().min(4);
+    format!("{:?} {claims} {v6} {named} {late} {networks}", beat.flags)
 }
 
 fn repair(datagram: &mut [u8]) {
@@ -72,6 +70,10 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
         pages: 1,
         interface: "eth0".into(),
         late: Vec::new(),
+        networks: ["192.0.2.0/24", "2001:db8:2::/64"]
+            .iter()
+            .map(|network| network.parse().expect("a network"))
+            .collect(),
         claims,
     };
     let claim = |vip: IpAddr| Claim { vip, epoch: 3 };

@@ -40,6 +40,7 @@ impl Core {
             director_mac: beat.director_mac,
             direct_routing: beat.mode == MODE_DIRECT_ROUTING,
             interface: beat.interface.clone(),
+            networks: beat.networks.clone(),
         };
         let peer = self.peers.entry(beat.sender.clone()).or_default();
         if peer.told.as_ref() != Some(&told) {
@@ -344,6 +345,7 @@ impl Core {
             pages: 1,
             interface: self.setup.interface.clone(),
             late: self.rota.late(),
+            networks: self.networks.clone(),
             claims: claims.collect(),
         };
         encode(&beat, &self.keys)

@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use lightship_election::Election;
 use lightship_frames::Mac;
 use lightship_membership::{ConfigError, Detector, Keys, PeerState, ReplayGuard, Rota};
@@ -35,7 +36,7 @@ use crate::world::{NodeName, World};
 
 use conflicts::Conflicts;
 use flaps::Flaps;
-pub use report::{Move, Ownership, Placement, Unowned, VipReport};
+pub use report::{Move, OffLink, Ownership, Placement, Unowned, VipReport};
 
 /// What a core is made of and never changes while it runs.
 #[derive(Clone, Debug)]
@@ -196,6 +197,8 @@ pub struct Core {
     moves: BTreeMap<IpAddr, Move>,
     director: DirectorReport,
     uplink: UplinkState,
+    /// The networks on the uplink; empty while not known.
+    networks: Arc<[IpNet]>,
     /// Per VIP the target of the `move-to` annotation that has been dealt with.
     moved_to: BTreeMap<IpAddr, NodeName>,
     flaps: Flaps,
@@ -262,6 +265,7 @@ impl Core {
             moves: BTreeMap::new(),
             director,
             uplink: UplinkState::FINE,
+            networks: [].into(),
             moved_to: BTreeMap::new(),
             flaps: Flaps::default(),
             conflicts: Conflicts::default(),
@@ -355,6 +359,16 @@ impl Core {
             let timeout = self.detector.config().timeout();
             self.election.listen_until(now + timeout);
             self.say_again = Some(now + self.setup.interval * 2);
+        }
+    }
+
+    /// Takes the networks whose hosts are neighbours on the uplink.
+    pub fn on_networks(&mut self, networks: Arc<[IpNet]>, now: Duration) {
+        if self.networks != networks {
+            tracing::info!(?networks, "networks on the uplink");
+            self.networks = networks;
+            self.stale = true;
+            self.next_beat = now;
         }
     }
 
@@ -498,6 +512,7 @@ impl Core {
                         alive,
                         direct_routing,
                         interface: told.interface.clone(),
+                        networks: told.networks.clone(),
                     },
                 ))
             })
@@ -509,6 +524,7 @@ impl Core {
                 alive: true,
                 direct_routing,
                 interface: self.setup.interface.clone(),
+                networks: self.networks.clone(),
             },
         );
         health

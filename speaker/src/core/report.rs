@@ -72,6 +72,17 @@ pub struct VipReport {
     pub placement: Option<Placement>,
     /// The target of `lightship.dev/move-to` that has been dealt with.
     pub moved_to: Option<NodeName>,
+    /// What is to be said if it is on no network of this node's uplink.
+    pub off_link: Option<OffLink>,
+}
+
+/// How a VIP is announced on a LAN that it is not an address of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffLink {
+    /// None of the nodes that may own it has it on-link: a router has to lead it to this LAN.
+    Everywhere,
+    /// Others have it on-link and cannot own it now.
+    Here,
 }
 
 /// Whether a VIP is where an annotation asks for.
@@ -124,6 +135,7 @@ impl Core {
                 conflict: self.conflicts.foreign(*vip),
                 placement: self.placement(*vip),
                 moved_to: self.moved_to.get(vip).cloned(),
+                off_link: self.off_link(*vip),
             };
             Some((*vip, report))
         });
@@ -159,6 +171,18 @@ impl Core {
         let dead = dead.filter(|name| self.detector.state(name) == PeerState::Dead);
         let lost = dead.filter(|name| is_witness(name));
         lost.take(MAX_LOST_PEERS).cloned().collect()
+    }
+
+    fn off_link(&self, vip: IpAddr) -> Option<OffLink> {
+        let eligibility = &self.intent.vips.get(&vip)?.eligibility;
+        let seat = eligibility.seats.get(&self.setup.me)?;
+        (seat.on_link == Some(false)).then(|| {
+            if eligibility.somewhere_on_link() {
+                OffLink::Here
+            } else {
+                OffLink::Everywhere
+            }
+        })
     }
 
     /// Keeps account of since when each VIP has had nobody.

@@ -66,7 +66,8 @@ impl Core {
             .get(&target)
             .is_some_and(|s| s.avoid.is_some())
         {
-            let message = "the node is drained, cordoned or out of service";
+            let message =
+                "the node is drained, cordoned or out of service, or not on the address's network";
             ("NodeAvoided", message.to_owned())
         } else {
             ("Waiting", self.why_not(&target))

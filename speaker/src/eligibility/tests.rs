@@ -38,6 +38,7 @@ fn health(interface: &str, direct_routing: bool) -> NodeHealth {
         alive: true,
         direct_routing,
         interface: interface.into(),
+        networks: [].into(),
     }
 }
 
@@ -206,4 +207,46 @@ fn drained_and_shut_down_nodes_are_avoided_and_cordoned_ones_as_the_flag_says() 
     assert_eq!(avoided(&given), [drained, out, None]);
     given.policy.cordon_moves = true;
     assert_eq!(avoided(&given), [drained, out, Some(Avoid::Cordoned)]);
+}
+
+#[test]
+fn nodes_on_another_lan_are_avoided_unless_none_is_on_the_vips_own() {
+    let mut given = Given::new();
+    let lan = |given: &mut Given, n: u8, networks: &[&str]| {
+        let networks = networks.iter().map(|network| network.parse().unwrap());
+        given.health.get_mut(&name(n)).unwrap().networks = networks.collect();
+    };
+    let avoided = |given: &Given| -> Vec<Option<Avoid>> {
+        given
+            .judge()
+            .seats
+            .values()
+            .map(|seat| seat.avoid)
+            .collect()
+    };
+    let off = Some(Avoid::OffLink);
+    // Nobody says anything: all are alike.
+    assert_eq!(avoided(&given), [None, None, None]);
+    assert!(!given.judge().somewhere_on_link());
+    // A routed pool: the same.
+    for n in 1..=2 {
+        lan(&mut given, n, &["198.51.100.0/24", "2001:db8:9::/64"]);
+    }
+    assert_eq!(avoided(&given), [None, None, None]);
+    let seats = given.judge().seats;
+    assert_eq!(
+        (seats[&name(1)].on_link, seats[&name(3)].on_link),
+        (Some(false), None)
+    );
+    // One has it; another, of a release that does not tell, may.
+    lan(&mut given, 2, &["198.51.100.0/24", "192.0.2.0/24"]);
+    assert_eq!(avoided(&given), [off, None, None]);
+    lan(&mut given, 3, &["198.51.100.0/24"]);
+    assert_eq!(avoided(&given), [off, None, off]);
+    // What somebody asked for is the reason that is shown.
+    given.node(3).drained = true;
+    assert_eq!(avoided(&given), [off, None, Some(Avoid::Drained)]);
+    // A node that may not own it at all does not count.
+    given.node(2).excluded = true;
+    assert_eq!(avoided(&given), [None, Some(Avoid::Drained)]);
 }

@@ -26,6 +26,7 @@ fn healthy() -> NodeHealth {
         alive: true,
         direct_routing: true,
         interface: "eth0".into(),
+        networks: [].into(),
     }
 }
 

@@ -7,11 +7,15 @@ use lightship_crds::CONDITION_READY;
 use serde_json::{Value, json};
 
 use super::Identity;
-use crate::core::{Move, Ownership, Unowned, VipReport};
+use crate::core::{Move, OffLink, Ownership, Unowned, VipReport};
 use crate::world::NodeName;
 
 /// Condition: whether the address is on the node that an annotation asks for.
 const CONDITION_PLACED: &str = "Placed";
+
+/// Condition: whether the address is on a network of the owner's uplink. It is there only where it is
+/// `False`.
+const CONDITION_ON_LINK: &str = "OnLink";
 
 /// The status of a VIP that this node owns. `last`: the one that was written last.
 pub(super) fn owned(
@@ -60,6 +64,34 @@ pub(super) fn owned(
         let placed = if p.placed { "True" } else { "False" };
         let entry = condition(CONDITION_PLACED, placed, p.reason, &p.message, last);
         conditions.push(entry);
+    }
+    if let Some(off_link) = report.off_link {
+        let node = &id.node;
+        let (reason, message) = match off_link {
+            OffLink::Everywhere => (
+                "RoutedAddress",
+                format!(
+                    "it is on no network of any node's uplink; {node} announces it on {} all the same, for \
+                     a router with a route to it on that LAN",
+                    id.interface
+                ),
+            ),
+            OffLink::Here => (
+                "OtherLan",
+                format!(
+                    "it is on no network of the uplink {} of {node}, and those nodes that have it on theirs \
+                     cannot own it now",
+                    id.interface
+                ),
+            ),
+        };
+        conditions.push(condition(
+            CONDITION_ON_LINK,
+            "False",
+            reason,
+            &message,
+            last,
+        ));
     }
     let directors = format!("{}/{}", all.directors_agreeing, all.directors);
     let mut status = json!({

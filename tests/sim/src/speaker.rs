@@ -362,6 +362,7 @@ impl Speaker {
             pages: 1,
             interface: "eth0".into(),
             late: self.rota.late(),
+            networks: [].into(),
             claims: claims
                 .into_iter()
                 .map(|claim| Claim {

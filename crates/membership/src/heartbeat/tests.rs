@@ -30,6 +30,7 @@ fn beat(claims: Vec<Claim>) -> Heartbeat {
         pages: 1,
         interface: "eth0".into(),
         late: Vec::new(),
+        networks: ["192.0.2.0/24".parse().unwrap()].into(),
         claims,
     }
 }
@@ -66,6 +67,8 @@ fn bytes_are_as_documented() {
     expected.extend(b"node1");
     expected.extend([4, 192, 0, 2, 200, 0, 0, 0, 0, 0, 0, 0, 7]);
     expected.extend(b"\x04eth0");
+    expected.push(0);
+    expected.extend([1, 4, 24, 192, 0, 2, 0]);
     // HMAC-SHA-256(HMAC-SHA-256(secret, label), body), cut to 16 bytes; computed
     // by Python's hmac module.
     expected.extend(TAG);
@@ -73,7 +76,7 @@ fn bytes_are_as_documented() {
 }
 
 const TAG: [u8; 16] = [
-    0x6a, 0xa0, 0xa1, 0x2c, 0x1f, 0xaa, 0x1a, 0x29, 0x7a, 0x57, 0xcd, 0x96, 0x8c, 0x0b, 0x7a, 0x63,
+    0x62, 0x67, 0x6d, 0x1d, 0x8d, 0x36, 0x7c, 0x2a, 0x6d, 0xd6, 0x83, 0xdb, 0xe0, 0x7d, 0x39, 0xd7,
 ];
 
 #[test]
@@ -90,8 +93,8 @@ fn a_thousand_claims_go_in_pages_below_the_limit() {
         .iter()
         .map(|d| decode(d, &keys()).unwrap())
         .collect();
-    // 1,128 bytes of room, 25 per claim.
-    assert_eq!(pages.len(), 1000usize.div_ceil(45));
+    // 1,121 bytes of room, 25 per claim.
+    assert_eq!(pages.len(), 1000usize.div_ceil(44));
     for (page, at) in pages.iter().zip(0..) {
         assert_eq!((page.page, usize::from(page.pages)), (at, pages.len()));
         let header = Heartbeat {
@@ -206,6 +209,7 @@ fn a_future_version_is_told_apart_from_a_wrong_key() {
 fn refuses_authentic_nonsense() {
     let spoiled = |at: usize, value: u8| {
         let mut body = body(vec![claim("192.0.2.200", 7)]);
+        body.truncate(body.len() - NETWORKS);
         body[at] = value;
         decode(&signed(body), &keys())
     };
@@ -227,8 +231,7 @@ fn refuses_authentic_nonsense() {
 #[test]
 fn fields_of_a_later_release_are_skipped() {
     let mut later = body(vec![claim("192.0.2.200", 7)]);
-    // No late nodes, and then something that this release does not know.
-    later.extend(b"\0appended");
+    later.extend(b"appended");
     later[1] |= 0x80;
     let read = decode(&signed(later), &keys()).unwrap();
     assert_eq!(read, beat(vec![claim("192.0.2.200", 7)]));
@@ -237,9 +240,10 @@ fn fields_of_a_later_release_are_skipped() {
 #[test]
 fn a_release_that_told_no_interface_is_understood() {
     let mut before = body(vec![claim("192.0.2.200", 7)]);
-    before.truncate(before.len() - "_eth0".len());
+    before.truncate(before.len() - NETWORKS - 1 - "_eth0".len());
     let read = decode(&signed(before.clone()), &keys()).unwrap();
     assert_eq!((&*read.interface, read.claims.len()), ("", 1));
+    assert!(read.networks.is_empty());
     for bad in [&[16][..], &[2, b'e'], &[1, 0xff]] {
         let mut body = before.clone();
         body.extend(bad);
@@ -248,17 +252,52 @@ fn a_release_that_told_no_interface_is_understood() {
     }
 }
 
+/// The networks field of [`beat`]: its count, and one of IPv4. Before it is the count of late
+/// nodes, one byte.
+const NETWORKS: usize = 1 + 6;
+
+#[test]
+fn a_release_that_told_no_networks_is_understood_and_bad_ones_are_refused() {
+    let mut before = body(vec![]);
+    before.truncate(before.len() - NETWORKS);
+    let read = decode(&signed(before.clone()), &keys()).unwrap();
+    assert_eq!((&*read.interface, read.networks.len()), ("eth0", 0));
+    let long = [1, 4, 33, 192, 0, 2, 0];
+    let family = [1, 5, 24, 192, 0, 2, 0];
+    let many = [&[9][..], &[4, 24, 192, 0, 2, 0].repeat(9)].concat();
+    let short = [2, 4, 24, 192, 0, 2, 0];
+    // Such a datagram ends after the count of late nodes, which is 0.
+    for bad in [&long[..], &family, &many, &short] {
+        let mut body = before.clone();
+        body.extend(bad);
+        let error = decode(&signed(body), &keys()).unwrap_err();
+        assert_eq!(error, DecodeError::Malformed("networks"));
+    }
+}
+
+#[test]
+fn networks_beyond_the_most_are_left_out() {
+    let mut heartbeat = beat(vec![]);
+    let all: Vec<IpNet> = (0..20)
+        .map(|n| IpNet::new(IpAddr::from([198, 51, 100, n]), 32).unwrap())
+        .collect();
+    heartbeat.networks = all.clone().into();
+    let read = decode(&encode(&heartbeat, &keys())[0], &keys()).unwrap();
+    assert_eq!(read.networks[..], all[..MAX_NETWORKS]);
+}
+
 #[test]
 fn late_nodes_are_told_and_bad_counts_refused() {
     let mut heartbeat = beat(vec![claim("192.0.2.200", 7)]);
     let quiet = encode(&heartbeat, &keys())[0].len();
     heartbeat.late = (1..=20).collect();
     let datagram = &encode(&heartbeat, &keys())[0];
-    assert_eq!(datagram.len(), quiet + 1 + 8 * MAX_LATE);
+    assert_eq!(datagram.len(), quiet + 8 * MAX_LATE);
     let read = decode(datagram, &keys()).unwrap();
     assert_eq!(read.late, (1..=16).collect::<Vec<u64>>());
     for bad in [&[17][..], &[1, 0, 0], &[2, 0, 0, 0, 0, 0, 0, 0, 0]] {
         let mut body = body(vec![]);
+        body.truncate(body.len() - NETWORKS - 1);
         body.extend(bad);
         let error = decode(&signed(body), &keys()).unwrap_err();
         assert_eq!(error, DecodeError::Malformed("late"));
@@ -280,11 +319,18 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn any_network()(address in any::<IpAddr>(), prefix in 0..=32u8) -> IpNet {
+        IpNet::new(address, prefix).unwrap()
+    }
+}
+
+prop_compose! {
     fn any_beat()(
         name in "[a-z0-9.-]{1,253}",
         (boot_id, counter, table_digest) in any::<(u64, u64, u64)>(),
         (leaving, can_own, solicit, hold) in any::<(bool, bool, bool, bool)>(),
         interface in "[a-z0-9.-]{0,15}",
+        networks in proptest::collection::vec(any_network(), 0..=MAX_NETWORKS),
         (uplink_mac, director_mac, mode) in any::<([u8; 6], [u8; 6], u8)>(),
         claims in proptest::collection::btree_set(any_claim(), 0..300),
         late in proptest::collection::vec(any::<u64>(), 0..=MAX_LATE),
@@ -297,6 +343,7 @@ prop_compose! {
             pages: 1,
             interface: interface.as_str().into(),
             late,
+            networks: networks.into(),
             claims: claims.into_iter().collect(),
         }
     }

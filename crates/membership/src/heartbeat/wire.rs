@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::{Claim, DecodeError, MAX_INTERFACE, MAX_LATE};
+use ipnet::IpNet;
+
+use super::{Claim, DecodeError, MAX_INTERFACE, MAX_LATE, MAX_NETWORKS};
 
 const FAMILY_V4: u8 = 4;
 const FAMILY_V6: u8 = 6;
@@ -69,6 +71,29 @@ impl<'a> Reader<'a> {
         digests.collect()
     }
 
+    /// Networks; none if nothing follows.
+    pub(super) fn networks(&mut self) -> Result<Vec<IpNet>, DecodeError> {
+        const WHAT: &str = "networks";
+        if self.0.is_empty() {
+            return Ok(Vec::new());
+        }
+        let [count] = self.array(WHAT)?;
+        if usize::from(count) > MAX_NETWORKS {
+            return Err(DecodeError::Malformed(WHAT));
+        }
+        (0..count).map(|_| self.network(WHAT)).collect()
+    }
+
+    fn network(&mut self, what: &'static str) -> Result<IpNet, DecodeError> {
+        let [family, prefix] = self.array(what)?;
+        let address = match family {
+            FAMILY_V4 => IpAddr::from(self.array::<4>(what)?),
+            FAMILY_V6 => IpAddr::from(self.array::<16>(what)?),
+            _ => return Err(DecodeError::Malformed(what)),
+        };
+        IpNet::new(address, prefix).map_err(|_| DecodeError::Malformed(what))
+    }
+
     pub(super) fn claim(&mut self) -> Result<Claim, DecodeError> {
         let [family] = self.array("claim family")?;
         let vip = match family {
@@ -95,15 +120,29 @@ pub(super) fn put_claim(out: &mut Vec<u8>, claim: &Claim) {
     out.extend(claim.epoch.to_be_bytes());
 }
 
-/// The digests of late nodes as the datagram has them: nothing at all if there is none, so that a small
-/// cluster's heartbeats stay as they were.
+/// The digests of late nodes as the datagram has them.
 pub(super) fn late(digests: &[u64]) -> Vec<u8> {
     let digests = &digests[..digests.len().min(MAX_LATE)];
-    if digests.is_empty() {
-        return Vec::new();
-    }
     let mut out = vec![digests.len() as u8];
     out.extend(digests.iter().flat_map(|digest| digest.to_be_bytes()));
+    out
+}
+
+/// The networks field.
+pub(super) fn networks(all: &[IpNet]) -> Vec<u8> {
+    let all = &all[..all.len().min(MAX_NETWORKS)];
+    let mut out = vec![all.len() as u8];
+    for network in all {
+        let family = match network {
+            IpNet::V4(_) => FAMILY_V4,
+            IpNet::V6(_) => FAMILY_V6,
+        };
+        out.extend([family, network.prefix_len()]);
+        match network.addr() {
+            IpAddr::V4(address) => out.extend(address.octets()),
+            IpAddr::V6(address) => out.extend(address.octets()),
+        }
+    }
     out
 }
 

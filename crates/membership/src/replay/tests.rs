@@ -17,6 +17,7 @@ fn beat(sender: &str, boot_id: u64, counter: u64, page: u16) -> Heartbeat {
         pages: 8,
         interface: "".into(),
         late: Vec::new(),
+        networks: [].into(),
         claims: vec![],
     }
 }

@@ -58,6 +58,7 @@ fn beat_of(n: u16, counter: u64) -> Heartbeat {
         pages: 1,
         interface: "eth0".into(),
         late: Vec::new(),
+        networks: [].into(),
         claims: claims.collect(),
     }
 }

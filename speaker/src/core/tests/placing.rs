@@ -202,3 +202,36 @@ fn a_node_that_was_cut_off_takes_nothing_from_the_others_when_it_is_back() {
         assert!(owners == [1] || owners == [now], "{vip} moved");
     }
 }
+
+#[test]
+fn a_vip_goes_to_a_node_that_has_it_on_link_and_is_announced_where_none_has() {
+    let mut lan = Lan::with(1);
+    lan.run(1_000 * MS);
+    let networks = |lan: &mut Lan, n: u8, network: &str| {
+        let networks = Arc::from([network.parse::<IpNet>().unwrap()]);
+        let at = lan.now;
+        lan.cores.get_mut(&n).unwrap().on_networks(networks, at);
+    };
+    let told = |lan: &Lan, n: u8| lan.reports[&n].vips[&vip(1)].off_link;
+    let first = lan.owner(vip(1));
+    let second = first % 3 + 1;
+    assert_eq!(told(&lan, first), None);
+    // A routed pool: it stays where it is, announced.
+    for n in 1..=3 {
+        networks(&mut lan, n, "198.51.100.0/24");
+    }
+    lan.run(1_000 * MS);
+    assert_eq!(lan.owner(vip(1)), first);
+    assert_eq!(told(&lan, first), Some(OffLink::Everywhere));
+    // One node gets the network.
+    networks(&mut lan, second, "192.0.2.0/24");
+    lan.run(1_000 * MS);
+    assert_eq!(lan.owner(vip(1)), second);
+    assert_eq!(told(&lan, second), None);
+    // It dies: an address that a router may still lead here is worth more than none.
+    lan.cores.remove(&second);
+    lan.run(1_000 * MS);
+    let third = lan.owner(vip(1));
+    assert_ne!(third, second);
+    assert_eq!(told(&lan, third), Some(OffLink::Here));
+}

@@ -32,6 +32,7 @@ fn report() -> VipReport {
         conflict: None,
         placement: None,
         moved_to: None,
+        off_link: None,
     }
 }
 
@@ -59,6 +60,31 @@ fn what_the_kernel_refuses_is_said_and_how_the_vip_is_served_meanwhile() {
             message.contains(how) && message.contains("EINVAL"),
             "{message}"
         );
+    }
+}
+
+#[test]
+fn an_address_of_another_lan_is_announced_and_told_beside_ready() {
+    let all = Ownership::default();
+    let on_link = owned(&identity(), &report(), &all, None);
+    assert_eq!(on_link["conditions"].as_array().unwrap().len(), 1);
+    for (off_link, reason) in [
+        (OffLink::Everywhere, "RoutedAddress"),
+        (OffLink::Here, "OtherLan"),
+    ] {
+        let report = VipReport {
+            off_link: Some(off_link),
+            ..report()
+        };
+        let value = owned(&identity(), &report, &all, None);
+        assert_eq!(ready(&value), ("True", "Announced"));
+        let told = &value["conditions"][1];
+        assert_eq!(told["type"], "OnLink");
+        assert_eq!(
+            (&told["status"], &told["reason"]),
+            (&json!("False"), &json!(reason))
+        );
+        assert!(told["message"].as_str().unwrap().contains("eth0"), "{told}");
     }
 }
 

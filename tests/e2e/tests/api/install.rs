@@ -54,13 +54,9 @@ pub(crate) fn roles(cluster: &mut Cluster) -> Result<()> {
         ),
         ("speaker", "watch", "nodes", "default", true),
         ("speaker", "watch", key, SYSTEM, true),
-        (
-            "speaker",
-            "create",
-            "events.events.k8s.io",
-            "default",
-            false,
-        ),
+        // It says on the VirtualIP when another machine answers for the address.
+        ("speaker", "create", "events.events.k8s.io", "default", true),
+        ("speaker", "list", "events.events.k8s.io", "default", false),
         ("speaker", "get", "secret/other", SYSTEM, false),
         ("speaker", "create", "secrets", SYSTEM, false),
         ("speaker", "patch", "virtualips", "default", false),
