@@ -9,10 +9,12 @@
 //! | `pod` | the server in each pod | answers with its node, its name and the client it saw |
 //! | `ctl` | on the lab's host | runs a command on a node through its control socket |
 //! | `probe` | on the client | measures flows, requests and outages |
+//! | `flood` | on the client | ARP requests for others, as a busy LAN has them |
 //!
 //! The contract of `node` with the lab is [`lightship_lab::agent_config`].
 
 mod control;
+mod flood;
 mod init;
 mod kubelet;
 mod node;
@@ -43,6 +45,8 @@ enum Role {
     Ctl(control::client::Args),
     /// Measure a service from the client's side.
     Probe(probe::Args),
+    /// Send ARP requests for addresses that nobody here has.
+    Flood(flood::Args),
 }
 
 fn main() -> Result<ExitCode> {
@@ -59,6 +63,7 @@ fn main() -> Result<ExitCode> {
         Role::Node(args) => node::run(&args),
         Role::Pod(args) => pod::run(&args),
         Role::Ctl(args) => control::client::run(&args),
+        Role::Flood(args) => flood::run(&args),
         Role::Probe(args) => probe::run(&args),
     }
 }

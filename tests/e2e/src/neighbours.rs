@@ -26,10 +26,23 @@ impl Capture {
     /// # Errors
     /// When `tcpdump` does not start.
     pub fn start(namespace: &str, link: &str, filter: &str) -> Result<Self> {
+        Self::with(namespace, link, filter, &[])
+    }
+
+    /// As [`Self::start`], with all that tcpdump can tell of each frame.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn verbose(namespace: &str, link: &str, filter: &str) -> Result<Self> {
+        Self::with(namespace, link, filter, &["-vv"])
+    }
+
+    fn with(namespace: &str, link: &str, filter: &str, options: &[&str]) -> Result<Self> {
         let mut command = std::process::Command::new("ip");
         let child = command
             .args(["netns", "exec", namespace, "tcpdump"])
             .args(["-l", "-n", "-e", "-t", "--immediate-mode", "-i", link])
+            .args(options)
             .arg(filter)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -60,8 +73,21 @@ impl Capture {
             stdout.read_to_string(&mut text)?;
         }
         self.0.wait()?;
-        let frames = text.lines().filter(|line| !line.is_empty());
-        Ok(frames.map(str::to_owned).collect())
+        let mut frames: Vec<String> = Vec::new();
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            // What is indented goes on about the frame before.
+            match frames
+                .last_mut()
+                .filter(|_| line.starts_with(char::is_whitespace))
+            {
+                Some(frame) => {
+                    frame.push(' ');
+                    frame.push_str(line.trim());
+                }
+                None => frames.push(line.to_owned()),
+            }
+        }
+        Ok(frames)
     }
 }
 
@@ -121,4 +147,27 @@ pub fn who_answers(lab: &Lab, vip: IpAddr) -> Result<BTreeSet<String>> {
         .filter_map(|frame| frame.split_whitespace().next())
         .map(str::to_owned)
         .collect())
+}
+
+/// The MAC address that the client's kernel has for an address, if it has one.
+///
+/// # Errors
+/// When `ip` fails.
+pub fn cached(lab: &Lab, vip: IpAddr) -> Result<Option<String>> {
+    let output = lab.client(&["ip", "neigh", "show", &vip.to_string(), "dev", LINK])?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut words = text.split_whitespace();
+    words.find(|word| *word == "lladdr");
+    Ok(words.next().map(str::to_owned))
+}
+
+/// Has the client's kernel believe that an address is at a MAC address, as after a time in which it
+/// was: the entry is to be confirmed before its next use, and whoever announces may change it.
+///
+/// # Errors
+/// When `ip` fails.
+pub fn believe(vip: IpAddr, mac: &str) -> Result<()> {
+    sh::ip(&format!(
+        "-n {CLIENT_NETNS} neigh replace {vip} dev {LINK} lladdr {mac} nud stale"
+    ))
 }

@@ -3,6 +3,8 @@
 //! Where that kernel has no `ip_vs`, the speakers choose mode `Announce` by themselves: the
 //! owner's kube-proxy takes a VIP's traffic. Where it has, they direct, and the same must hold.
 
+#[path = "net/announcing.rs"]
+mod announcing;
 mod common;
 #[path = "net/early.rs"]
 mod early;
@@ -32,12 +34,28 @@ fn main() -> ExitCode {
             ("a_node_says_that_strict_arp_is_off", speakers::strict_arp),
             ("both_families_are_served", modes::both_families),
             ("policy_cluster_is_served", modes::cluster),
+            (
+                "announcements_are_right_to_strangers",
+                announcing::as_strangers_see_it,
+            ),
+            (
+                "questions_are_answered_in_every_form",
+                announcing::questions,
+            ),
+            ("arp_for_others_wakes_no_speaker", announcing::flood),
+            ("an_address_in_use_is_not_announced", announcing::in_use),
             ("vips_are_put_by_hand", placing::by_hand),
             ("a_vip_without_a_node_says_why", placing::nobody),
+            (
+                "an_address_of_another_network_follows_it",
+                placing::off_link,
+            ),
             ("a_stopped_speaker_hands_over", failover::planned),
             ("a_killed_speaker_is_back_unnoticed", failover::killed),
             ("an_unplugged_owner_is_replaced", failover::unplug),
             ("a_partition_ends_with_one_owner", failover::partition),
+            ("a_link_that_fails_one_way_has_one_owner", failover::one_way),
+            ("a_stopped_speaker_wakes_to_nothing", failover::paused),
             ("a_crashed_owner_is_replaced", failover::crash),
             ("a_dead_nodes_pods_are_marked_early", early::crash),
             // The rest is last, because kube-proxy takes its time to come back after an outage of the API

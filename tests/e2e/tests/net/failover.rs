@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lightship_e2e::experiment::{self, Outcome, Plan};
 use lightship_e2e::scene::{self, Wish};
 use lightship_e2e::{probe, timeline, vip};
@@ -136,4 +136,82 @@ pub(crate) fn restart_without_api(lab: &mut Lab) -> Result<()> {
         thread::sleep(CALM);
         one_answers(lab, vips[0])
     })
+}
+
+/// The owner's speaker stands still for seconds (SIGSTOP), and wakes with a world that has moved on:
+/// it takes nothing and accuses nobody.
+pub(crate) fn paused(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &Wish::local("paused"), |lab, vips| {
+        let owner = vip::owner(lab, vips[0])?;
+        let dir = &lab.state().node(&owner)?.spec.dir;
+        let file = dir.join("speaker.pid").display().to_string();
+        let signal = |name: &str| on_node(lab, &owner, &format!("kill -{name} $(cat {file})"));
+        signal("STOP")?;
+        thread::sleep(Duration::from_secs(5));
+        let new = moved_from(lab, vips[0], &owner);
+        let woken = probe::now_ns();
+        signal("CONT")?;
+        let new = new?;
+        thread::sleep(CALM);
+        let said = timeline::speaker(lab, &owner)?;
+        let said = said.iter().filter(|line| line.at_ns > woken);
+        let wrong = |text: &str| {
+            text.contains("VIP taken")
+                || text.contains("to=Dead")
+                || text.contains("to=SpeakerLost")
+        };
+        let wrong: Vec<_> = said.filter(|line| wrong(&line.text)).collect();
+        ensure!(wrong.is_empty(), "{owner} woke and said {wrong:?}");
+        let after = vip::owner(lab, vips[0])?;
+        ensure!(Some(&after) == new.owner.as_ref(), "it moved to {after}");
+        one_answers(lab, vips[0])
+    })
+}
+
+/// One node no longer hears the owner, which hears it: one of them is left, and nothing moves to
+/// and fro, neither then nor when the link is whole again.
+pub(crate) fn one_way(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &Wish::local("one-way"), |lab, vips| {
+        let owner = vip::owner(lab, vips[0])?;
+        let mut others = lab.node_names().into_iter().filter(|node| *node != owner);
+        let deaf = others.next().context("one node only")?;
+        let addresses = &lab.state().node(&owner)?.spec.addresses;
+        let address = addresses.first().context("a node without address")?.addr();
+        let family = if address.is_ipv4() { "ip" } else { "ip6" };
+        on_node(
+            lab,
+            &deaf,
+            &format!(
+                "nft add table inet deaf && \
+                 nft add chain inet deaf in '{{ type filter hook input priority -300; }}' && \
+                 nft add rule inet deaf in {family} saddr {address} udp dport 7733 drop"
+            ),
+        )?;
+        let steady = || {
+            thread::sleep(CALM);
+            let before = vip::owner(lab, vips[0])?;
+            one_answers(lab, vips[0])?;
+            thread::sleep(CALM);
+            let after = vip::owner(lab, vips[0])?;
+            ensure!(before == after, "it goes to and fro: {before}, {after}");
+            Ok(after)
+        };
+        let parted = steady();
+        on_node(lab, &deaf, "nft delete table inet deaf")?;
+        let parted = parted?;
+        let whole = steady()?;
+        eprintln!("    {owner} owned it, {deaf} did not hear it, {parted} owned it, then {whole}");
+        ensure!(
+            parted == whole,
+            "it moved to {whole} when all was well again"
+        );
+        Ok(())
+    })
+}
+
+fn on_node(lab: &Lab, node: &str, command: &str) -> Result<()> {
+    let output = lab.exec(node, &["sh", "-c", command])?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{node}: {command}: {error}");
+    Ok(())
 }

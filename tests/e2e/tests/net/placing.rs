@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lightship_e2e::scene::Wish;
-use lightship_e2e::{probe, vip};
+use lightship_e2e::scene::{self, Wish};
+use lightship_e2e::{neighbours, probe, vip};
+use lightship_lab::substrate::CLIENT_NETNS;
 use lightship_lab::{Lab, sh};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::Served;
 
@@ -115,4 +116,65 @@ pub(crate) fn nobody(lab: &mut Lab) -> Result<()> {
             owner(v).is_some() && condition(v, "Ready").is_some_and(|c| c.0 == "True")
         })
     })
+}
+
+/// An address of no node's network, and the network that a node gets.
+const ROUTED: &str = "203.0.113.210";
+const ROUTED_NETWORK: &str = "203.0.113.211/28";
+
+/// An address on no node's network is announced all the same and says so; a node that has
+/// its network gets it.
+pub(crate) fn off_link(lab: &mut Lab) -> Result<()> {
+    let pool = json!({
+        "apiVersion": "lightship.dev/v1beta1",
+        "kind": "AddressPool",
+        "metadata": { "name": "routed" },
+        "spec": { "addresses": [format!("{ROUTED}/32")], "reuseDelaySeconds": 0 },
+    });
+    lab.apply(&pool.to_string())?;
+    let wish = Wish::local("routed");
+    let mut object = wish.object();
+    object["metadata"]["annotations"] = json!({ "lightship.dev/addresses": ROUTED });
+    lab.apply(&object.to_string())?;
+    let outcome = follows_its_network(lab, ROUTED.parse()?);
+    for node in lab.node_names() {
+        // Not there on the others.
+        lab.exec(&node, &["ip", "addr", "del", ROUTED_NETWORK, "dev", "eth0"])?;
+    }
+    scene::delete_service(lab, wish.name)?;
+    lab.kubectl(&["delete", "addresspool", "routed"])?;
+    outcome
+}
+
+fn follows_its_network(lab: &Lab, address: IpAddr) -> Result<()> {
+    let routed = |v: &Value| {
+        let on_link = condition(v, "OnLink");
+        on_link.is_some_and(|c| (c.0, c.1) == ("False", "RoutedAddress"))
+            && condition(v, "Ready").is_some_and(|c| c.0 == "True")
+    };
+    wait(lab, address, "is announced as a routed one", routed)?;
+    // What a router on the LAN has.
+    sh::ip(&format!(
+        "-n {CLIENT_NETNS} route replace {address} dev eth0"
+    ))?;
+    let macs = neighbours::who_answers(lab, address);
+    sh::ip(&format!("-n {CLIENT_NETNS} route del {address} dev eth0"))?;
+    let macs = macs?;
+    ensure!(macs.len() == 1, "{macs:?} answer for {address}");
+    let owner_now = vip::owner(lab, address)?;
+    let mut others = lab.node_names().into_iter();
+    let other = others.find(|node| *node != owner_now);
+    let other = other.context("one node only")?;
+    let set = |what: &str| {
+        let output = lab.exec(&other, &["ip", "addr", what, ROUTED_NETWORK, "dev", "eth0"])?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "ip addr {what}: {error}");
+        Ok(())
+    };
+    set("add")?;
+    wait(lab, address, "goes to the node that has its network", |v| {
+        owner(v) == Some(&*other) && condition(v, "OnLink").is_none()
+    })?;
+    set("del")?;
+    wait(lab, address, "is a routed one again", routed)
 }
