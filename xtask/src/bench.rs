@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what failover, moves and new Services cost, in figures.
 
 mod controller;
+mod crashes;
 mod director;
 mod early;
 mod failover;
@@ -19,16 +20,22 @@ use lightship_lab::progress::{self, Progress};
 
 use report::Section;
 
+/// A new Service is measured among so many others, too.
+const OTHERS: usize = 1000;
+
+/// The fast profile of docs/configuration.md.
+const FAST: &[&str] = &["--heartbeat-interval", "40"];
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// What is measured.
     #[arg(default_value = "all")]
     what: What,
-    /// How often. Default: 10 for latency, 3 for early, 5 for the others.
+    /// How often. Default: 30 for crashes, 10 for latency, 3 for early, 5 for the others.
     #[arg(long)]
     runs: Option<usize>,
-    /// What nodes are made of. Default: what this machine's kernel can do; `latency` and
-    /// `all` measure new Services on namespaces, too.
+    /// What nodes are made of. Default: what this machine's kernel can do; `latency`, `crashes`,
+    /// `failover` and `all` measure on namespaces, too.
     #[arg(long)]
     substrate: Option<Substrate>,
     /// With `controller`: numbers of Services. Default: 100,1000,10000.
@@ -41,8 +48,10 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum What {
-    /// The crash of the announcing node, policy Local.
+    /// The crash of the announcing node, policy Local: what becomes of connections, and `crashes`.
     Failover,
+    /// Many crashes of the announcing node, with the default settings and with the fast profile.
+    Crashes,
     /// The same with policy Cluster, until Kubernetes has noticed, too.
     Cluster,
     /// The same for a minute, with the early word of a dead node and without.
@@ -73,6 +82,10 @@ impl Args {
     fn runs(&self, default: usize) -> usize {
         self.runs.unwrap_or(default).max(1)
     }
+
+    fn wants_crashes(&self) -> bool {
+        self.wants(What::Crashes) || self.what == What::Failover
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -93,7 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let options = |kind| Options::resolve(3, kind, None, Families::Dual, true);
     let main = options(substrate)?;
     on_lab(&main, args, |lab, sections| {
-        if args.wants(What::Latency) {
+        if args.wants(What::Latency) && main.substrate == SubstrateKind::Uml {
             sections.push(latency::measure(lab, args.runs(10))?);
         }
         if args.wants(What::Move) {
@@ -108,15 +121,35 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 sections.push(failover::measure(lab, &variant, args.runs(5))?);
             }
         }
+        if args.wants_crashes() {
+            sections.push(crashes::measure(lab, "default", args.runs(30))?);
+        }
         if args.wants(What::Early) {
             sections.push(early::measure(lab, args.runs(3))?);
+        }
+        // Last, because the other Services stay.
+        if args.wants(What::Latency) && main.substrate == SubstrateKind::Netns {
+            sections.extend(latency::measure_among(lab, args.runs(10), OTHERS)?);
         }
         Ok(())
     })?;
     let netns = options(Some(SubstrateKind::Netns))?;
-    if args.wants(What::Latency) && substrate.is_none() && main != netns {
+    let other = substrate.is_none() && main != netns;
+    if other && (args.wants(What::Latency) || args.wants_crashes()) {
         on_lab(&netns, args, |lab, sections| {
-            sections.push(latency::measure(lab, args.runs(10))?);
+            if args.wants_crashes() {
+                sections.push(crashes::measure(lab, "default", args.runs(30))?);
+            }
+            if args.wants(What::Latency) {
+                sections.extend(latency::measure_among(lab, args.runs(10), OTHERS)?);
+            }
+            Ok(())
+        })?;
+    }
+    if args.wants_crashes() {
+        let fast = if substrate.is_some() { main } else { netns };
+        on_lab(&fast.with_speaker_flags(FAST), args, |lab, sections| {
+            sections.push(crashes::measure(lab, "fast", args.runs(30))?);
             Ok(())
         })?;
     }

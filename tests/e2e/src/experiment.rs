@@ -119,22 +119,30 @@ impl Traffic {
     }
 }
 
+/// The first time after a moment in which new connections failed.
+fn outage(stream: &Stream, at_ns: u64) -> Option<&Outage> {
+    let mut outages = stream.outages.iter();
+    outages.find(|outage| outage.first_success_ns.is_none_or(|end| end > at_ns))
+}
+
+/// From a moment to the begin of the first new connection that succeeded after some had failed:
+/// 0 when none failed, `None` when all failed to the end.
+pub fn takeover_ms(stream: &Stream, at_ns: u64) -> Option<f64> {
+    match outage(stream, at_ns) {
+        None => Some(0.0),
+        Some(outage) => Some(ms_between(at_ns, outage.first_success_ns?)),
+    }
+}
+
 impl Outcome {
     /// The first time after the disturbance in which new connections failed.
     fn outage(&self) -> Option<&Outage> {
-        self.stream
-            .outages
-            .iter()
-            .find(|outage| outage.first_success_ns.is_none_or(|end| end > self.at_ns))
+        outage(&self.stream, self.at_ns)
     }
 
-    /// From the disturbance to the begin of the first new connection that succeeded after
-    /// some had failed: 0 when none failed, `None` when all failed to the end.
+    /// See [`takeover_ms`].
     pub fn takeover_ms(&self) -> Option<f64> {
-        match self.outage() {
-            None => Some(0.0),
-            Some(outage) => Some(ms_between(self.at_ns, outage.first_success_ns?)),
-        }
+        takeover_ms(&self.stream, self.at_ns)
     }
 
     /// From the last new connection that succeeded before to the first after.

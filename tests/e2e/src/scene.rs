@@ -143,7 +143,10 @@ pub fn service(lab: &Lab, wish: &Wish) -> Result<Vec<IpAddr>> {
 /// Waits until kube-proxy on every node knows a Service, by its node port: under `Announce`
 /// the address itself shows only the owner's. After an outage of the API server some come back
 /// much later than others.
-fn wait_proxies(lab: &Lab, name: &str) -> Result<()> {
+///
+/// # Errors
+/// When one does not come to know it.
+pub fn wait_proxies(lab: &Lab, name: &str) -> Result<()> {
     let service = lab.kubectl_json(&["get", "service", name])?;
     let port = service["spec"]["ports"][0]["nodePort"]
         .as_u64()

@@ -120,12 +120,14 @@ fn acts(log: &Path) -> usize {
 /// How the agent of `node` is to run the speaker.
 pub(crate) fn speaker(lab: &Lab, program: &Path, node: &str) -> Daemon {
     let kubeconfig = lab.dir.kubeconfig(SPEAKER);
+    let mut argv = vec![
+        program.display().to_string(),
+        "--node-name".to_owned(),
+        node.to_owned(),
+    ];
+    argv.extend(lab.state.options.speaker_flags.iter().cloned());
     Daemon {
-        argv: vec![
-            program.display().to_string(),
-            "--node-name".to_owned(),
-            node.to_owned(),
-        ],
+        argv,
         env: BTreeMap::from([("KUBECONFIG".to_owned(), kubeconfig.display().to_string())]),
     }
 }

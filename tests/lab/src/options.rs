@@ -45,6 +45,9 @@ pub struct Options {
     pub families: Families,
     /// Whether Lightship runs.
     pub lightship: bool,
+    /// What the speakers get besides what they need; their defaults hold for the rest.
+    #[serde(default)]
+    pub speaker_flags: Vec<String>,
 }
 
 impl Options {
@@ -85,7 +88,18 @@ impl Options {
             proxy_mode,
             families,
             lightship,
+            speaker_flags: Vec::new(),
         })
+    }
+
+    /// The same with flags for the speakers.
+    #[must_use]
+    pub fn with_speaker_flags(self, flags: &[&str]) -> Self {
+        let speaker_flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Self {
+            speaker_flags,
+            ..self
+        }
     }
 }
 
@@ -125,7 +139,7 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "--nodes {} --substrate {} --proxy-mode {} --families {}{}",
+            "--nodes {} --substrate {} --proxy-mode {} --families {}{}{}",
             self.nodes,
             self.substrate,
             self.proxy_mode,
@@ -134,6 +148,11 @@ impl fmt::Display for Options {
                 ""
             } else {
                 " --without-lightship"
+            },
+            if self.speaker_flags.is_empty() {
+                String::new()
+            } else {
+                format!(", speakers with {}", self.speaker_flags.join(" "))
             }
         )
     }

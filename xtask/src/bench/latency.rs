@@ -1,6 +1,7 @@
 //! From a new Service to the first reply through its address, step by step.
 
 mod api;
+mod crowd;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -34,6 +35,22 @@ impl Run {
     fn own(&self) -> f64 {
         self.announced.max(self.directors.unwrap_or(0.0))
     }
+}
+
+/// Measures it, and again among so many Services that are there already.
+pub(super) fn measure_among(lab: &mut Lab, runs: usize, others: usize) -> Result<[Section; 2]> {
+    let alone = measure(lab, runs)?;
+    let steps = Progress::on_stderr();
+    steps.step(&format!("{others} other Services announced"), || {
+        crowd::gather(lab, others)
+    })?;
+    let mut among = measure(lab, runs)?;
+    among.id += &format!("-{others}");
+    among.title = format!(
+        "A new Service among {others}, nodes of kind {}",
+        lab.substrate().name()
+    );
+    Ok([alone, among])
 }
 
 /// Measures it.
