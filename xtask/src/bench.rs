@@ -23,7 +23,7 @@ use report::Section;
 /// A new Service is measured among so many others, too.
 const OTHERS: usize = 1000;
 
-/// The fast profile of docs/configuration.md.
+/// The fast profile of docs/failover.md.
 const FAST: &[&str] = &["--heartbeat-interval", "40"];
 
 #[derive(clap::Args)]

@@ -1,6 +1,7 @@
 //! What is said on the LAN, as strangers see it; and what is not heard of it.
 
 use std::net::IpAddr;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -112,6 +113,9 @@ pub(crate) fn questions(lab: &mut Lab) -> Result<()> {
         ..Wish::local("asked")
     };
     Served::during(lab, &wish, |lab, vips| {
+        // An announcement that comes while the client's kernel looks for a duplicate ends that
+        // before the kernel has asked. The last of the burst comes 5 s after the first.
+        thread::sleep(Duration::from_millis(5500));
         let client = lab.client(&["cat", "/sys/class/net/eth0/address"])?.stdout;
         let client = String::from_utf8_lossy(&client).trim().to_owned();
         for vip in vips {
