@@ -308,7 +308,10 @@ impl<S: Sink> Writer<S> {
             }
             let _permit = permits.acquire().await;
             let started = Instant::now();
-            let result = match timeout(ATTEMPT, sink.write(&write)).await {
+            // Of the thousands that may wait for their turn, none has to hold the room that a request
+            // under way takes.
+            let request = Box::pin(sink.write(&write));
+            let result = match timeout(ATTEMPT, request).await {
                 Ok(result) => result,
                 Err(_) => Err(format!("no answer within {} s", ATTEMPT.as_secs())),
             };

@@ -14,6 +14,8 @@ mod choice;
 mod cluster;
 #[path = "api/docs.rs"]
 mod docs;
+#[path = "api/faults.rs"]
+mod faults;
 #[path = "api/install.rs"]
 mod install;
 #[path = "api/isolation.rs"]
@@ -26,6 +28,8 @@ mod leadership;
 mod lifecycle;
 #[path = "api/pools.rs"]
 mod pools;
+#[path = "api/proxy.rs"]
+mod proxy;
 #[path = "api/replica.rs"]
 mod replica;
 #[path = "api/sharing.rs"]
@@ -185,6 +189,19 @@ const TESTS: &[(&str, Test)] = &[
         "a_lease_taken_away_or_deleted_by_hand_is_respected_and_made_anew",
         leadership::deposed,
     ),
+    (
+        "writes_that_are_refused_or_lost_are_repeated_until_all_is_right",
+        faults::refusals,
+    ),
+    (
+        "a_service_whose_writes_dawdle_or_fail_delays_no_other",
+        faults::slow,
+    ),
+    (
+        "broken_watches_and_full_lists_miss_nothing_and_rewrite_nothing",
+        faults::broken_watches,
+    ),
+    ("a_storm_is_written_at_the_rate_allowed", faults::rate),
     ("the_roles_were_enough", install::nothing_forbidden),
     // After the last one, which looks for refusals: here one is wanted.
     (

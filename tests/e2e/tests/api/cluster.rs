@@ -42,6 +42,12 @@ struct Ports {
     etcd_peer: u16,
 }
 
+impl Ports {
+    fn server(self) -> String {
+        format!("https://127.0.0.1:{}", self.api)
+    }
+}
+
 impl Cluster {
     /// Brings everything up, the controller included.
     pub(crate) fn start() -> Result<Self> {
@@ -61,7 +67,7 @@ impl Cluster {
         };
         let etcd = start_etcd(&programs, &dir, ports)?;
         let api = start_api(&programs, &dir, ports)?;
-        let admin = kubeconfig(&dir, "admin", ADMIN_TOKEN, ports)?;
+        let admin = kubeconfig(&dir, "admin", ADMIN_TOKEN, &ports.server())?;
         let mut cluster = Self {
             kubectl: Kubectl::new(&programs.kubectl, &admin),
             dir,
@@ -147,11 +153,21 @@ impl Cluster {
 
     /// A controller with the token of its service account, to be started.
     pub(crate) fn controller_command(&self) -> Result<Command> {
+        self.controller_command_at(&self.server())
+    }
+
+    /// The URL of the API server.
+    pub(crate) fn server(&self) -> String {
+        self.ports.server()
+    }
+
+    /// A controller that is told of an API server at this URL.
+    pub(crate) fn controller_command_at(&self, server: &str) -> Result<Command> {
         let account = "lightship-controller";
         let token =
             self.kubectl
                 .run(&["create", "token", account, "-n", SYSTEM, "--duration=2h"])?;
-        let config = kubeconfig(&self.dir, account, token.trim(), self.ports)?;
+        let config = kubeconfig(&self.dir, account, token.trim(), server)?;
         let mut command = Command::new(&self.controller_program);
         command
             .env("KUBECONFIG", config)
@@ -371,8 +387,7 @@ fn start_api(programs: &Kubernetes, dir: &Path, ports: Ports) -> Result<Daemon> 
 
 /// Writes a kubeconfig and returns its path. The server's certificate is its own and made at
 /// start, so it is not checked; nothing leaves loopback.
-fn kubeconfig(dir: &Path, user: &str, token: &str, ports: Ports) -> Result<PathBuf> {
-    let server = format!("https://127.0.0.1:{}", ports.api);
+fn kubeconfig(dir: &Path, user: &str, token: &str, server: &str) -> Result<PathBuf> {
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "c",
         "clusters": [{ "name": "c", "cluster": { "server": server, "insecure-skip-tls-verify": true } }],

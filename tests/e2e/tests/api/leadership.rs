@@ -60,7 +60,7 @@ fn consistent(kubectl: &Kubectl) -> Result<BTreeMap<String, String>> {
 }
 
 /// Waits until that is so.
-fn settles(kubectl: &Kubectl, limit: Duration) -> Result<()> {
+pub(crate) fn settles(kubectl: &Kubectl, limit: Duration) -> Result<()> {
     let start = Instant::now();
     loop {
         match consistent(kubectl) {
@@ -79,7 +79,8 @@ fn holder(kubectl: &Kubectl) -> Result<String> {
     Ok(instance.to_owned())
 }
 
-fn versions(kubectl: &Kubectl) -> Result<BTreeMap<String, String>> {
+/// What all our objects and the Services were last written as.
+pub(crate) fn versions(kubectl: &Kubectl) -> Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     for kind in ["services", "virtualips", "addresspools"] {
         for item in kubectl.items(&["get", kind])? {

@@ -27,7 +27,17 @@ pub(crate) const FAST: &[&str] = &[
 impl Replica {
     /// Starts one beside those that run.
     pub(crate) fn start(cluster: &Cluster, name: &'static str, flags: &[&str]) -> Result<Self> {
-        let mut command: Command = cluster.controller_command()?;
+        Self::start_at(cluster, name, flags, &cluster.server())
+    }
+
+    /// The same with the API server at another URL.
+    pub(crate) fn start_at(
+        cluster: &Cluster,
+        name: &'static str,
+        flags: &[&str],
+        server: &str,
+    ) -> Result<Self> {
+        let mut command: Command = cluster.controller_command_at(server)?;
         command.args(flags).env("LIGHTSHIP_INSTANCE", name);
         let log = cluster.folder().join(format!("controller-{name}.log"));
         // What an earlier test's replica of that name said is not this one's.
