@@ -17,6 +17,15 @@
 //! with weight 0 but is not there yet is therefore added with weight
 //! [`QUIESCED_LAST_WEIGHT`] and edited to 0 in the next op.
 //!
+//! # Scheduler last
+//! The kernel tells a service's scheduler of every destination that comes, and
+//! `mh` then builds its 4,093 slots anew: a service of 100 destinations would
+//! be built 100 times. A new service is therefore added without a scheduler
+//! ([`Scheduler::NONE`]), given its destinations, and given its scheduler last,
+//! which builds the table once. Until then its packets are refused, so the
+//! service must not be in use yet; it is new, so it is not. A service that is
+//! found without scheduler is one of which this was interrupted.
+//!
 //! # Order of ops
 //! 1. Edits to weight 0, over all services: what fails over is most urgent.
 //! 2. Per service in key order: new services with their destinations; for
@@ -29,7 +38,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::model::{Destination, Service, ServiceKey, ServiceSpec, ServiceState, Stats};
+use crate::model::{Destination, Scheduler, Service, ServiceKey, ServiceSpec, ServiceState, Stats};
 
 /// The weight with which a new destination enters when it is wanted with
 /// weight 0: the weight of every live destination in Lightship, so the table
@@ -159,15 +168,26 @@ struct Plan {
 
 impl Plan {
     fn create(&mut self, wanted: &Canonical) {
-        self.change.push(Op::NewService(wanted.service.clone()));
+        // With one destination there is nothing to save.
+        let scheduler_last = wanted.destinations.len() > 1;
+        let mut service = wanted.service.clone();
+        if scheduler_last {
+            service.scheduler = Scheduler::NONE;
+        }
+        self.change.push(Op::NewService(service));
         for destination in &wanted.destinations {
             self.add(wanted.service.key, *destination);
+        }
+        if scheduler_last {
+            self.change.push(Op::SetService(wanted.service.clone()));
         }
     }
 
     fn change(&mut self, wanted: &Canonical, state: &ServiceState) {
         let key = wanted.service.key;
-        if wanted.service != state.service {
+        let edit = wanted.service != state.service;
+        let scheduler_last = state.service.scheduler == Scheduler::NONE;
+        if edit && !scheduler_last {
             self.change.push(Op::SetService(wanted.service.clone()));
         }
 
@@ -198,10 +218,12 @@ impl Plan {
             }
             self.add(key, *destination);
         }
-        let wanted: BTreeSet<SocketAddr> =
-            wanted.destinations.iter().map(Destination::key).collect();
-        for destination in present.keys().filter(|key| !wanted.contains(key)) {
+        let stay: BTreeSet<SocketAddr> = wanted.destinations.iter().map(Destination::key).collect();
+        for destination in present.keys().filter(|key| !stay.contains(key)) {
             self.change.push(Op::DelDest(key, *destination));
+        }
+        if edit && scheduler_last {
+            self.change.push(Op::SetService(wanted.service.clone()));
         }
     }
 

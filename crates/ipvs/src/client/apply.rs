@@ -1,9 +1,11 @@
 //! Many ops in few system calls, each with its own verdict.
 //!
 //! A batch goes out in one datagram; the kernel works it off message by
-//! message within the send call, going on after a refusal, and queues one
-//! acknowledgement for each. A batch is small enough for those to fit into the
-//! smallest usual receive buffer.
+//! message within the send call, going on after a refusal. It queues an answer
+//! for each refusal, and for the last message in any case, since that alone
+//! asks for an acknowledgement: when its answer is read, all others are known.
+//! A batch is small enough for refusals of all to fit into the smallest usual
+//! receive buffer.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,9 +18,8 @@ use crate::codec::{self, IpvsMessage, Payload, frames};
 use crate::diff::Op;
 use crate::error::Error;
 
-/// Ops in one datagram. An acknowledgement costs the receive buffer under
-/// 1 KiB (most of it the kernel's bookkeeping), a refusal with text about as
-/// much, and the usual buffer is 208 KiB.
+/// Ops in one datagram. A refusal costs the receive buffer about 1 KiB (most
+/// of it the kernel's bookkeeping), and the usual buffer is 208 KiB.
 const BATCH: usize = 64;
 
 /// One op that failed.
@@ -95,10 +96,15 @@ fn send_batch(link: &mut Link, family_id: u16, ops: &[Op]) -> BTreeMap<usize, Er
     for (place, op) in ops.iter().enumerate() {
         let sequence = link.next_sequence();
         verdicts.expect(sequence, place);
+        let last = place + 1 == ops.len();
         datagram.extend(codec::encode(
             IpvsMessage::from_op(op),
             family_id,
-            NLM_F_REQUEST | NLM_F_ACK,
+            if last {
+                NLM_F_REQUEST | NLM_F_ACK
+            } else {
+                NLM_F_REQUEST
+            },
             sequence,
         ));
     }
@@ -126,10 +132,12 @@ fn send_batch(link: &mut Link, family_id: u16, ops: &[Op]) -> BTreeMap<usize, Er
     verdicts.failed
 }
 
-/// Which ops of a batch are still unanswered, and which failed.
+/// Which ops of a batch may still fail, and which did.
 #[derive(Debug, Default)]
 struct Verdicts {
     pending: BTreeMap<u32, usize>,
+    /// The last op, which is always answered.
+    last: Option<u32>,
     failed: BTreeMap<usize, Error>,
     overrun: bool,
 }
@@ -137,6 +145,7 @@ struct Verdicts {
 impl Verdicts {
     fn expect(&mut self, sequence: u32, place: usize) {
         self.pending.insert(sequence, place);
+        self.last = Some(sequence);
     }
 
     fn complete(&self) -> bool {
@@ -153,6 +162,11 @@ impl Verdicts {
                 && errno != 0
             {
                 self.failed.insert(place, Error::Kernel { errno, message });
+            }
+            // Answers come in order: who has not been refused by now has been obeyed, unless
+            // refusals were lost.
+            if self.last == Some(frame.sequence) && !self.overrun {
+                self.pending.clear();
             }
         }
         Ok(())

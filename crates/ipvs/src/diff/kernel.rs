@@ -1,11 +1,12 @@
 //! A model of the part of `ip_vs_ctl.c` that the diff is about: lists with
-//! insertion at the head, `last_weight`, edits in place, refusals.
+//! insertion at the head, `last_weight`, edits in place, refusals, and how often
+//! a scheduler is made to build its table.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use super::Op;
-use crate::model::{Destination, Service, ServiceKey, ServiceState, Stats};
+use crate::model::{Destination, Scheduler, Service, ServiceKey, ServiceState, Stats};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -23,11 +24,16 @@ pub(super) struct Table {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Kernel {
     pub(super) services: BTreeMap<ServiceKey, Table>,
+    /// Tables built: when a scheduler is bound to a service that has destinations, and whenever
+    /// it is told that they changed (`ip_vs_bind_scheduler`, `add_dest`, `upd_dest`, `del_dest`).
+    pub(super) built: usize,
 }
 
 impl Kernel {
     /// Applies one op; the error is the errno's name.
     pub(super) fn apply(&mut self, op: &Op) -> Result<(), &'static str> {
+        let scheduled = |table: &Table| table.service.scheduler != Scheduler::NONE;
+        let before = self.services.get(&op.service()).cloned();
         match op {
             Op::NewService(service) => {
                 if self.services.contains_key(&service.key) {
@@ -67,6 +73,12 @@ impl Kernel {
                 let place = position(list, *destination).ok_or("ENOENT")?;
                 list.remove(place);
             }
+        }
+        if let Some(after) = self.services.get(&op.service()).filter(|t| scheduled(t)) {
+            let rescheduled =
+                before.is_some_and(|b| b.service.scheduler != after.service.scheduler);
+            let of_destination = matches!(op, Op::NewDest(..) | Op::SetDest(..) | Op::DelDest(..));
+            self.built += usize::from(rescheduled || of_destination);
         }
         Ok(())
     }

@@ -36,15 +36,40 @@ fn plan_between(before: &[Destination], after: &[Destination]) -> Vec<Op> {
 }
 
 #[test]
-fn a_new_service_gets_its_destinations_in_order() {
+fn a_new_service_gets_its_destinations_in_order_and_its_scheduler_last() {
     assert_eq!(
         plan(&[spec(443, &[dest(11, 1), dest(12, 1)])], &[]),
         [
-            Op::NewService(Service::new(key(443), Scheduler::MH, MH)),
+            Op::NewService(Service::new(key(443), Scheduler::NONE, MH)),
             Op::NewDest(key(443), dest(11, 1)),
             Op::NewDest(key(443), dest(12, 1)),
+            Op::SetService(Service::new(key(443), Scheduler::MH, MH)),
         ]
     );
+    assert_eq!(
+        plan(&[spec(443, &[dest(11, 1)])], &[]),
+        [
+            Op::NewService(Service::new(key(443), Scheduler::MH, MH)),
+            Op::NewDest(key(443), dest(11, 1)),
+        ]
+    );
+}
+
+/// Whoever was ended half-way through it goes on where it stopped.
+#[test]
+fn an_interrupted_creation_is_finished_with_the_scheduler_last() {
+    let wanted = [spec(443, &[dest(11, 1), dest(12, 1)])];
+    let ops = plan(&wanted, &[]);
+    let mut kernel = Kernel::default();
+    kernel.apply_all(&ops[..2]);
+    assert_eq!(plan(&wanted, &kernel.dump()), ops[2..]);
+}
+
+/// However many destinations a new service has, `mh` builds its table once.
+#[test]
+fn a_large_service_is_built_once() {
+    let nodes: Vec<Destination> = (1..=100).map(|node| dest(node, 1)).collect();
+    assert_eq!(kernel(&[spec(443, &nodes)]).built, 1);
 }
 
 #[test]
@@ -178,6 +203,6 @@ fn of_duplicates_the_first_holds() {
         spec(443, &[dest(12, 1)]),
     ];
     let once = kernel(&[spec(443, &[dest(11, 1)])]);
-    assert_eq!(kernel(&twice), once);
+    assert_eq!(kernel(&twice).services, once.services);
     assert_eq!(plan(&twice, &once.dump()), []);
 }

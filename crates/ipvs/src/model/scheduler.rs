@@ -21,6 +21,11 @@ impl Scheduler {
     pub const WLC: Self = Self(Cow::Borrowed("wlc"));
     /// Source hashing.
     pub const SH: Self = Self(Cow::Borrowed("sh"));
+    /// No scheduler: the service keeps destinations and serves nothing new, and
+    /// a change of its destinations costs no more than the change itself. Not a
+    /// module but a word that the kernel knows (`ip_vs_ctl.c:ip_vs_add_service`,
+    /// `ip_vs_edit_service`); all kernels that have `mh` do.
+    pub const NONE: Self = Self(Cow::Borrowed("none"));
 
     /// The longest name, in bytes (`IP_VS_SCHEDNAME_MAXLEN` less the NUL).
     pub const MAX_LEN: usize = 15;

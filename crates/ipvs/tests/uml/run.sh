@@ -18,7 +18,7 @@ mkdir "$dir/tmpfs"
 
 # Words of the form name=value that the kernel does not know reach init's
 # environment. A guest that hangs is ended after five minutes.
-LD_PRELOAD=${UML_PRELOAD:-} timeout "${UML_TIMEOUT:-300}" linux.uml mem=256M \
+LD_PRELOAD=${UML_PRELOAD:-} timeout "${UML_TIMEOUT:-300}" linux.uml "mem=${UML_MEM:-1G}" \
     "uml_dir=$dir" umid=guest rootfstype=hostfs rootflags=/ rw \
     "init=$here/init.sh" "dir=$dir" "job=$job" "arg=${2:-}" \
     con=null con0=fd:0,fd:1 quiet </dev/null >"$dir/console" 2>&1 || true

@@ -21,18 +21,36 @@ fn expecting(sequences: std::ops::Range<u32>) -> Verdicts {
 }
 
 #[test]
-fn verdicts_find_their_ops_in_any_order_and_grouping() {
-    let mut verdicts = expecting(10..13);
-    verdicts.take(&[ack(12, 17), ack(10, 0)].concat()).unwrap();
+fn what_was_not_refused_when_the_last_is_answered_was_done() {
+    let mut verdicts = expecting(10..14);
+    verdicts.take(&[ack(12, 17), ack(10, 3)].concat()).unwrap();
     assert!(!verdicts.complete());
-    verdicts.take(&ack(11, 3)).unwrap();
+    verdicts.take(&ack(13, 0)).unwrap();
     assert!(verdicts.complete());
     let errnos: Vec<_> = verdicts
         .failed
         .iter()
         .map(|(place, error)| (*place, error.errno()))
         .collect();
-    assert_eq!(errnos, [(1, Some(3)), (2, Some(17))]);
+    assert_eq!(errnos, [(0, Some(3)), (2, Some(17))]);
+}
+
+#[test]
+fn a_refusal_of_the_last_is_the_end_too() {
+    let mut verdicts = expecting(10..12);
+    verdicts.take(&ack(11, 2)).unwrap();
+    assert!(verdicts.complete());
+    assert_eq!(verdicts.failed.len(), 1);
+}
+
+#[test]
+fn after_a_loss_the_last_answer_says_nothing_of_the_others() {
+    let mut verdicts = expecting(10..13);
+    verdicts.overrun = true;
+    verdicts.take(&ack(12, 0)).unwrap();
+    assert!(!verdicts.complete());
+    verdicts.give_up(&Error::Overrun);
+    assert_eq!(verdicts.failed.len(), 2);
 }
 
 #[test]
