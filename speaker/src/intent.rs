@@ -4,14 +4,18 @@
 //! Every speaker computes the same [`Intent`] from the same facts, so all directors hold
 //! the same table whoever owns the VIP; ownership decides only who answers ARP and NDP.
 
+mod memo;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::eligibility::{self, Case, Eligibility, Policy};
-use crate::world::{NodeName, Port, Protocol, Service, ServiceRef, World};
+use crate::eligibility::{Case, Eligibility, Policy};
+use crate::world::{NodeName, Port, Protocol, Service, ServiceRef, Vip, World};
+
+pub use memo::Memo;
 
 /// A virtual service of the director: one VIP, protocol and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,18 +42,22 @@ pub struct Scheduling {
 pub struct Virtual {
     /// How it is scheduled.
     pub scheduling: Scheduling,
-    /// Real servers by address: weight 1 takes new flows, 0 keeps only those it has.
-    pub weights: BTreeMap<IpAddr, u32>,
+    /// Its real servers.
+    pub weights: Weights,
 }
+
+/// Real servers by address: weight 1 takes new flows, 0 keeps only those it has. Services that
+/// have the same share one list, so that a thousand of them cost no more than one.
+pub type Weights = Arc<BTreeMap<IpAddr, u32>>;
 
 /// Who may answer for a VIP and who serves it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VipIntent {
     /// Which nodes may own it, were they alive, and why the others may not.
-    pub eligibility: Eligibility,
+    pub eligibility: Arc<Eligibility>,
     /// Nodes that serve at least one of its ports, with their weight, and at 0 those that would
     /// if they lived.
-    pub backends: BTreeMap<NodeName, u32>,
+    pub backends: Arc<BTreeMap<NodeName, u32>>,
     /// An L2Announcement asks for `forwardingMode: Announce`: it gets no director.
     pub announce_only: bool,
 }
@@ -57,8 +65,8 @@ pub struct VipIntent {
 /// What one node should do for all VIPs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Intent {
-    /// Per VIP, who owns and who serves.
-    pub vips: BTreeMap<IpAddr, VipIntent>,
+    /// Per VIP, who owns and who serves; VIPs of which the same is true share it.
+    pub vips: BTreeMap<IpAddr, Arc<VipIntent>>,
     /// The director's virtual services.
     pub virtuals: BTreeMap<PortKey, Virtual>,
 }
@@ -76,69 +84,102 @@ pub struct NodeHealth {
     pub networks: Arc<[IpNet]>,
 }
 
-/// Computes the intent.
-///
-/// `health` has an entry for each node that has been heard, the own node included.
-pub fn compute(world: &World, health: &BTreeMap<NodeName, NodeHealth>, policy: Policy) -> Intent {
-    let mut intent = Intent::default();
-    for (&address, vip) in &world.vips {
-        let mut entry = VipIntent {
-            announce_only: world.announcements_for(vip).iter().any(|a| a.announce_only),
-            ..VipIntent::default()
+/// All that a VIP's node sets follow from, beside the address itself.
+#[derive(Clone, Copy)]
+struct Facts<'a> {
+    world: &'a World,
+    /// An entry for each node that has been heard, the own node included.
+    health: &'a BTreeMap<NodeName, NodeHealth>,
+    policy: Policy,
+}
+
+/// Who may answer for a VIP and who serves it, with the real servers of each of its Services.
+#[derive(Debug, PartialEq, Eq)]
+struct Judged {
+    vip: Arc<VipIntent>,
+    /// In the order of [`Vip::services`]; `None` for one that is not there.
+    weights: Vec<Option<Weights>>,
+}
+
+/// Judges a VIP. What comes out must follow from what [`memo::Class`] holds, and the facts.
+fn judge(facts: Facts<'_>, address: IpAddr, vip: &Vip, seats: &mut memo::Seats) -> Judged {
+    let Facts { world, health, .. } = facts;
+    let announcements = world.announcements_for(vip);
+    let mut backends = BTreeMap::<NodeName, u32>::new();
+    let mut local_nodes: Option<BTreeSet<NodeName>> = None;
+    let mut all = Vec::new();
+    for reference in &vip.services {
+        let Some(service) = world.services.get(reference) else {
+            all.push(None);
+            continue;
         };
-        let mut local_nodes: Option<BTreeSet<NodeName>> = None;
-        for reference in &vip.services {
-            let Some(service) = world.services.get(reference) else {
+        let nodes = real_servers(world, health, address, reference, service);
+        if service.local {
+            let here = local_nodes.get_or_insert_default();
+            here.extend(
+                nodes
+                    .iter()
+                    .filter(|(_, share)| share.weight > 0)
+                    .map(|(n, _)| n.clone()),
+            );
+        }
+        let weights: BTreeMap<IpAddr, u32> = nodes
+            .iter()
+            .filter(|(_, share)| share.alive)
+            .filter_map(|(name, share)| {
+                Some((world.nodes.get(name)?.address_like(address)?, share.weight))
+            })
+            .collect();
+        all.push(Some(Arc::new(weights)));
+        for (name, share) in nodes {
+            let best = backends.entry(name).or_default();
+            *best = share.weight.max(*best);
+        }
+    }
+    let announce_only = announcements.iter().any(|a| a.announce_only);
+    let case = Case {
+        world,
+        health,
+        policy: facts.policy,
+        address,
+        vip,
+        local_nodes: local_nodes.as_ref(),
+    };
+    let intent = VipIntent {
+        eligibility: seats.judge(&case, announce_only),
+        backends: Arc::new(backends),
+        announce_only,
+    };
+    Judged {
+        vip: Arc::new(intent),
+        weights: all,
+    }
+}
+
+impl Intent {
+    /// Adds a VIP.
+    fn add(&mut self, world: &World, address: IpAddr, vip: &Vip, judged: &Judged) {
+        self.vips.insert(address, judged.vip.clone());
+        if judged.vip.announce_only {
+            return;
+        }
+        for (reference, weights) in vip.services.iter().zip(&judged.weights) {
+            let (Some(service), Some(weights)) = (world.services.get(reference), weights) else {
                 continue;
             };
-            let nodes = real_servers(world, health, address, reference, service);
-            if service.local {
-                let here = local_nodes.get_or_insert_default();
-                here.extend(
-                    nodes
-                        .iter()
-                        .filter(|(_, share)| share.weight > 0)
-                        .map(|(n, _)| n.clone()),
-                );
-            }
-            let weights: BTreeMap<IpAddr, u32> = nodes
-                .iter()
-                .filter(|(_, share)| share.alive)
-                .filter_map(|(name, share)| {
-                    Some((world.nodes.get(name)?.address_like(address)?, share.weight))
-                })
-                .collect();
-            for (name, share) in nodes {
-                let best = entry.backends.entry(name).or_default();
-                *best = share.weight.max(*best);
-            }
-            if entry.announce_only {
-                continue;
-            }
             for port in &service.ports {
-                intent.virtuals.insert(
-                    PortKey {
-                        vip: address,
-                        port: *port,
-                    },
-                    Virtual {
-                        scheduling: scheduling(service, *port),
-                        weights: weights.clone(),
-                    },
-                );
+                let key = PortKey {
+                    vip: address,
+                    port: *port,
+                };
+                let service = Virtual {
+                    scheduling: scheduling(service, *port),
+                    weights: weights.clone(),
+                };
+                self.virtuals.insert(key, service);
             }
         }
-        entry.eligibility = eligibility::judge(&Case {
-            world,
-            health,
-            policy,
-            address,
-            vip,
-            local_nodes: local_nodes.as_ref(),
-        });
-        intent.vips.insert(address, entry);
     }
-    intent
 }
 
 fn scheduling(service: &Service, port: Port) -> Scheduling {

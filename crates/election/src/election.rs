@@ -366,7 +366,7 @@ impl Election {
         let candidates = self.vips.as_ref().and_then(|vips| vips.get(vip));
         candidates
             .into_iter()
-            .flat_map(|candidates| &candidates.nodes)
+            .flat_map(|candidates| candidates.nodes.iter())
             .filter(|node| **node != self.me && self.live(node))
     }
 

@@ -54,13 +54,14 @@ pub struct Claim {
 /// Who may own a VIP.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Candidates {
-    /// The nodes that policy allows, dead or alive.
-    pub nodes: std::collections::BTreeSet<NodeName>,
+    /// The nodes that policy allows, dead or alive. It and the next two are shared, because in
+    /// most clusters they are the same for all VIPs.
+    pub nodes: Arc<std::collections::BTreeSet<NodeName>>,
     /// How much each node is preferred; 0 for those not named. A VIP goes to a node of the
     /// highest preference that is fit; among equals, load decides.
-    pub preference: std::collections::BTreeMap<NodeName, u32>,
+    pub preference: Arc<std::collections::BTreeMap<NodeName, u32>>,
     /// Nodes that are fit only while none of the others can own the VIP.
-    pub avoid: std::collections::BTreeSet<NodeName>,
+    pub avoid: Arc<std::collections::BTreeSet<NodeName>>,
     /// The node that somebody asked for: it takes the VIP as soon as it is fit.
     pub wanted: Option<NodeName>,
 }
@@ -69,7 +70,7 @@ impl Candidates {
     /// All `nodes`, none preferred.
     pub fn equal(nodes: impl IntoIterator<Item = NodeName>) -> Self {
         Self {
-            nodes: nodes.into_iter().collect(),
+            nodes: Arc::new(nodes.into_iter().collect()),
             ..Self::default()
         }
     }

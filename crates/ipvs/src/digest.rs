@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use crate::diff::canonical;
-use crate::model::{Family, Forward, ServiceKey, ServiceSpec, TunnelKind};
+use crate::model::{Destination, Family, Forward, Service, ServiceKey, ServiceSpec, TunnelKind};
 
 /// The digest of a desired table.
 ///
@@ -16,22 +16,45 @@ use crate::model::{Family, Forward, ServiceKey, ServiceSpec, TunnelKind};
 /// reads them: the first one holds.
 #[must_use]
 pub fn digest(specs: &[ServiceSpec]) -> u64 {
-    let mut hash = Fnv1a::default();
-    for (key, spec) in canonical(specs) {
-        hash_key(&mut hash, key);
-        hash.str(spec.service.scheduler.name());
-        hash.u32(spec.service.flags.bits());
-        hash.u64(spec.destinations.len() as u64);
-        for destination in &spec.destinations {
-            hash_addr(&mut hash, destination.addr);
+    let mut digester = Digester::default();
+    for spec in canonical(specs).into_values() {
+        digester.put(&spec.service, &spec.destinations);
+    }
+    digester.finish()
+}
+
+/// Makes the [`digest`] of a large table without holding all of its specs at once.
+#[derive(Default)]
+pub struct Digester(Fnv1a);
+
+impl Digester {
+    /// Takes the next service. The caller gives them in the order of their keys, and neither
+    /// a service nor a destination of one twice.
+    pub fn add(&mut self, spec: &ServiceSpec) {
+        self.put(&Service::from(spec), &spec.destinations);
+    }
+
+    /// The digest of all that was taken.
+    #[must_use]
+    pub fn finish(self) -> u64 {
+        self.0.0
+    }
+
+    fn put(&mut self, service: &Service, destinations: &[Destination]) {
+        let hash = &mut self.0;
+        hash_key(hash, service.key);
+        hash.str(service.scheduler.name());
+        hash.u32(service.flags.bits());
+        hash.u64(destinations.len() as u64);
+        for destination in destinations {
+            hash_addr(hash, destination.addr);
             hash.u16(destination.port);
             hash.u32(destination.weight);
-            hash_forward(&mut hash, destination.forward);
+            hash_forward(hash, destination.forward);
             hash.u32(destination.upper_threshold);
             hash.u32(destination.lower_threshold);
         }
     }
-    hash.0
 }
 
 fn hash_key(hash: &mut Fnv1a, key: ServiceKey) {

@@ -40,7 +40,7 @@ pub mod model;
 
 pub use client::{ApplyError, Client, OpError};
 pub use diff::{Op, outcome, plan};
-pub use digest::digest;
+pub use digest::{Digester, digest};
 pub use error::Error;
 pub use model::{
     Destination, DestinationState, Family, Forward, Info, Protocol, Scheduler, Service,

@@ -8,11 +8,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lightship_frames::Mac;
 
-use crate::intent::{PortKey, Virtual};
+use crate::intent::{PortKey, Virtual, Weights};
 use crate::world::NodeName;
 
 /// How long a node has to be dead: the connections to one that is only cut off for a moment
@@ -53,13 +54,22 @@ pub(super) fn redirect(
     own: &mut BTreeSet<IpAddr>,
     peers: &mut BTreeMap<IpAddr, Mac>,
 ) {
-    let mut serves: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    if dead.is_empty() {
+        return;
+    }
+    // Most services share one list.
+    let mut lists: BTreeMap<*const BTreeMap<IpAddr, u32>, (&Weights, usize)> = BTreeMap::new();
     for weights in virtuals.values().map(|v| &v.weights) {
+        let list = lists.entry(Arc::as_ptr(weights)).or_insert((weights, 0));
+        list.1 += 1;
+    }
+    let mut serves: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    for (weights, count) in lists.into_values() {
         let alive = weights
             .iter()
             .filter(|(ip, w)| **w > 0 && !dead.contains(ip));
         for (address, _) in alive {
-            *serves.entry(*address).or_default() += 1;
+            *serves.entry(*address).or_default() += count;
         }
     }
     for address in dead {
@@ -100,7 +110,7 @@ mod tests {
             hash_client_port: true,
             one_packet: false,
         };
-        let weights = weights.iter().map(|(n, w)| (ip(*n), *w)).collect();
+        let weights = Arc::new(weights.iter().map(|(n, w)| (ip(*n), *w)).collect());
         (
             key,
             Virtual {

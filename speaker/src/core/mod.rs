@@ -11,6 +11,7 @@ mod detour;
 mod flaps;
 mod heartbeats;
 mod neighbours;
+mod nominated;
 mod ownership;
 mod report;
 #[cfg(test)]
@@ -30,7 +31,7 @@ use lightship_membership::{ConfigError, Detector, Keys, PeerState, ReplayGuard, 
 use crate::cache::{Saved, SavedPeer};
 use crate::eligibility::Policy;
 use crate::grace::Grace;
-use crate::intent::{Intent, NodeHealth, PortKey, Virtual};
+use crate::intent::{Intent, Memo, NodeHealth, PortKey, Virtual};
 use crate::schedule::Schedule;
 use crate::world::{NodeName, World};
 
@@ -190,6 +191,8 @@ pub struct Core {
     said: (bool, bool),
     peers: BTreeMap<NodeName, Peer>,
     intent: Intent,
+    memo: Memo,
+    nominated: nominated::Nominated,
     grace: Grace<PortKey>,
     detours: detour::Detours,
     schedule: Schedule,
@@ -258,6 +261,8 @@ impl Core {
             said: (false, false),
             peers: BTreeMap::new(),
             intent: Intent::default(),
+            memo: Memo::default(),
+            nominated: nominated::Nominated::default(),
             grace: Grace::default(),
             detours: detour::Detours::default(),
             schedule: Schedule::default(),

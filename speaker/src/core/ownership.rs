@@ -9,7 +9,6 @@ use lightship_election::{Action, Away, Candidates, Claim, MoveReason};
 use lightship_membership::PeerState;
 
 use super::{Core, DIRECTOR_WAIT, DirectorIntent, Listen, Move, Output, Owned, neighbours};
-use crate::intent;
 use crate::world::{Node, NodeName};
 
 impl Core {
@@ -39,26 +38,21 @@ impl Core {
             .keys()
             .map(|vip| (*vip, self.directed(*vip)))
             .collect();
-        self.intent = intent::compute(&self.world, &self.health(), self.setup.policy);
+        let health = self.health();
+        self.intent = self.memo.compute(&self.world, health, self.setup.policy);
         for (vip, was) in before {
             self.if_turned(vip, was);
         }
         self.listen();
+        let mut nominated = std::mem::take(&mut self.nominated);
         let candidates = self.intent.vips.iter().map(|(vip, intent)| {
-            let seats = &intent.eligibility.seats;
-            let preferred = seats.iter().filter(|(_, seat)| seat.preference > 0);
-            let avoided = seats.iter().filter(|(_, seat)| seat.avoid.is_some());
-            let candidates = Candidates {
-                nodes: seats.keys().cloned().collect(),
-                preference: preferred
-                    .map(|(name, seat)| (name.clone(), seat.preference))
-                    .collect(),
-                avoid: avoided.map(|(name, _)| name.clone()).collect(),
-                wanted: self.wanted(*vip),
-            };
-            (*vip, candidates)
+            let shared = nominated.of(&intent.eligibility);
+            let wanted = self.wanted(*vip);
+            (*vip, Candidates { wanted, ..shared })
         });
         let candidates = candidates.collect();
+        nominated.tidy();
+        self.nominated = nominated;
         self.election.set_vips(candidates);
         self.election.set_majority(self.majority(), now);
         let mut live: BTreeSet<NodeName> = self

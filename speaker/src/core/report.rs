@@ -59,7 +59,7 @@ pub struct VipReport {
     /// By the director, or by this node's kube-proxy alone.
     pub direct_routing: bool,
     /// The nodes that serve it, with their weights; 0 for those that should and are gone.
-    pub backends: BTreeMap<NodeName, u32>,
+    pub backends: Arc<BTreeMap<NodeName, u32>>,
     /// The move by which this node got it, if that happened since the speaker's start.
     pub moved: Option<Move>,
     /// Why this node should not own it, and does only because nobody else can.
@@ -102,7 +102,7 @@ pub struct Unowned {
     /// Each node with the reason why not.
     pub message: String,
     /// The nodes that would serve it.
-    pub backends: BTreeMap<NodeName, u32>,
+    pub backends: Arc<BTreeMap<NodeName, u32>>,
 }
 
 impl Core {

@@ -15,11 +15,12 @@
 //!
 //! - [`links`], [`settings`]: the namespace, its links, sysctls and timeouts
 //! - [`network`]: routes and neighbours
-//! - [`table`]: the IPVS table
+//! - [`table`], [`known`]: the IPVS table, and what is known of the kernel's
 //! - [`worker`]: the loop that keeps all of it; [`failing`] and [`rota`] decide for it
 
 mod error;
 mod failing;
+mod known;
 mod links;
 mod network;
 mod rota;

@@ -7,25 +7,16 @@ use lightship_ipvs::{
     ServiceState,
 };
 
-use crate::core::DirectorIntent;
 use crate::intent::{PortKey, Virtual};
 use crate::world::{Port, Protocol};
 
-/// The services to program, with their destinations in canonical order.
+/// One service to program, with its destinations in canonical order.
 ///
 /// That order is by node address, and so is the same on every node: `mh` fills its
 /// table in list order (net/netfilter/ipvs/ip_vs_mh.c), and only equal tables send a
 /// flow to the same node whoever forwards it. Weights are 1 or 0, never a count of Pods:
 /// any other change of weight would move flows of nodes that did not change.
-pub(super) fn specs(intent: &DirectorIntent) -> Vec<ServiceSpec> {
-    intent
-        .virtuals
-        .iter()
-        .map(|(key, v)| spec(key, v))
-        .collect()
-}
-
-fn spec(key: &PortKey, wanted: &Virtual) -> ServiceSpec {
+pub(super) fn spec(key: &PortKey, wanted: &Virtual) -> ServiceSpec {
     // A slot whose node has weight 0 falls back to another node instead of being refused.
     let mut flags = ServiceFlags::MH_FALLBACK;
     if wanted.scheduling.hash_client_port {
@@ -37,13 +28,18 @@ fn spec(key: &PortKey, wanted: &Virtual) -> ServiceSpec {
     let port = key.port.number;
     let weights = wanted.weights.iter();
     ServiceSpec {
-        key: ServiceKey::new(key.vip, protocol(key.port.protocol), port),
+        key: service_key(key),
         scheduler: Scheduler::MH,
         flags,
         destinations: weights
             .map(|(ip, w)| Destination::direct(*ip, port, *w))
             .collect(),
     }
+}
+
+/// In the kernel's terms. The order of keys is the same.
+pub(super) fn service_key(key: &PortKey) -> ServiceKey {
+    ServiceKey::new(key.vip, protocol(key.port.protocol), key.port.number)
 }
 
 fn protocol(protocol: Protocol) -> IpvsProtocol {
@@ -101,6 +97,8 @@ pub(super) fn destinations(table: &[ServiceState]) -> Vec<(PortKey, IpAddr)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use crate::intent::Scheduling;
 
     #[test]
@@ -115,25 +113,20 @@ mod tests {
             hash_client_port,
             one_packet,
         };
-        let intent = DirectorIntent {
-            virtuals: [
-                (key(80, Protocol::Tcp), scheduling(true, false)),
-                (key(53, Protocol::Udp), scheduling(false, true)),
-            ]
-            .into_iter()
-            .map(|(k, scheduling)| {
-                (
-                    k,
-                    Virtual {
-                        scheduling,
-                        weights: weights.into(),
-                    },
-                )
-            })
-            .collect(),
-            ..DirectorIntent::default()
-        };
-        let specs = specs(&intent);
+        let specs = [
+            (key(80, Protocol::Tcp), scheduling(true, false)),
+            (key(53, Protocol::Udp), scheduling(false, true)),
+        ]
+        .map(|(key, scheduling)| {
+            let weights = Arc::new(weights.into());
+            spec(
+                &key,
+                &Virtual {
+                    scheduling,
+                    weights,
+                },
+            )
+        });
         assert_eq!(
             specs[0].flags,
             ServiceFlags::MH_FALLBACK | ServiceFlags::MH_PORT

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lightship_ipvs::{Client, Op, ServiceKey, ServiceState, digest, outcome, plan};
+use lightship_ipvs::{Client, Digester, Op, ServiceKey, ServiceSpec, plan};
 use lightship_netio::{Monitor, Notice};
 use tokio::sync::{mpsc, watch};
 
 use super::failing::Failing;
+use super::known::Known;
 use super::links::{Ground, Links};
 use super::network::Network;
 use super::rota::Rota;
@@ -32,8 +33,12 @@ const PACE: Duration = Duration::from_millis(250);
 /// speaker should not spend a noticeable part of a core on a large table.
 const SAMPLE: usize = 1_000;
 
+/// New services are worked out and sent in groups of so many, so that a large table
+/// is never in memory as a whole.
+const CREATE: usize = 64;
+
 /// Up to so many services are listed at each check, and of a larger table so many at an average.
-const LIST: usize = 500;
+const LIST: usize = 1_000;
 
 pub(super) struct Worker {
     ground: Ground,
@@ -43,7 +48,7 @@ pub(super) struct Worker {
     inside: Monitor,
     host: Monitor,
     /// The IPVS table as last read or written; none when it has to be read again.
-    known: Option<Vec<ServiceState>>,
+    known: Option<Known>,
     failing: Failing,
     rota: Rota,
     /// Checks since the list of services was compared.
@@ -87,7 +92,7 @@ impl Worker {
             network,
             inside,
             host,
-            known: Some(known),
+            known: Some(Known::found(known)),
             failing: Failing::default(),
             rota: Rota::default(),
             unlisted: 0,
@@ -251,17 +256,15 @@ impl Worker {
             self.unlisted = 0;
             let listed = self.ipvs.dump_services()?;
             let listed = listed.iter().map(|(service, _)| service);
-            if !listed.eq(known.iter().map(|state| &state.service)) {
+            if !known.has_services(listed) {
                 self.known = None;
                 return Ok(());
             }
         }
-        let cost = |index: usize| 1 + known[index].destinations.len();
+        let cost = |index: usize| known.cost(index);
         for index in self.rota.turn(known.len(), SAMPLE, cost) {
-            let state = &known[index];
-            let found = self.ipvs.dump_destinations(state.service.key)?;
-            let found = found.iter().map(|d| &d.destination);
-            if !found.eq(state.destinations.iter().map(|d| &d.destination)) {
+            let found = self.ipvs.dump_destinations(known.key(index))?;
+            if !known.has_destinations(index, found.iter().map(|d| &d.destination)) {
                 self.known = None;
                 return Ok(());
             }
@@ -282,20 +285,33 @@ impl Worker {
     ) -> Result<DirectorReport, Refusals> {
         let waiting = self.failing.waiting(Instant::now());
         let is_waiting = |key: ServiceKey| table::vip(key).is_some_and(|v| waiting.contains(&v));
-        let mut specs = table::specs(wanted);
-        specs.retain(|spec| !is_waiting(spec.key));
+        let all = wanted.virtuals.iter();
+        let mut services: BTreeMap<ServiceKey, _> = all
+            .map(|(key, v)| (table::service_key(key), (key, v)))
+            .filter(|(key, _)| !is_waiting(*key))
+            .collect();
         let fresh = self.known.is_none();
-        let actual = match self.known.take() {
+        let known = match self.known.take() {
             Some(known) => known,
-            None => self.ipvs.dump().map_err(Error::from)?,
+            None => Known::found(self.ipvs.dump().map_err(Error::from)?),
         };
-        let (aside, actual): (Vec<_>, Vec<_>) = actual
-            .into_iter()
-            .partition(|state| is_waiting(state.service.key));
-        let (late, early): (Vec<Op>, Vec<Op>) = plan(&specs, &actual)
+        let (aside, known) = known.split(is_waiting);
+        let difference = known.difference(&services);
+        // It may be as large as the table, and is not needed any more.
+        drop(known);
+        let (late, early): (Vec<Op>, Vec<Op>) = plan(&difference.change, &difference.from)
             .into_iter()
             .partition(|op| matches!(op, Op::DelService(_)));
+        let mut changes = early.len() + late.len();
         let mut failed = self.change(&early)?;
+        for some in difference.create.chunks(CREATE) {
+            let specs: Vec<ServiceSpec> = some.iter().map(|(k, v)| table::spec(k, v)).collect();
+            let ops = plan(&specs, &[]);
+            changes += ops.len();
+            for (vip, reason) in self.change(&ops)? {
+                failed.entry(vip).or_insert(reason);
+            }
+        }
         if !failed.is_empty() && !fresh {
             return Err(Refusals::Stale);
         }
@@ -305,7 +321,6 @@ impl Worker {
         failed.extend(locals.failed);
         failed.extend(self.change(&late)?);
 
-        let changes = early.len() + late.len();
         if same && changes > 0 && self.failing.reasons().is_empty() {
             foreign.push(format!("IPVS ({changes} differences)"));
         }
@@ -314,26 +329,27 @@ impl Worker {
         }
         if changes > 0 {
             tracing::info!(
-                services = specs.len(),
+                services = services.len(),
                 changes,
                 vips = locals.present.len(),
                 "director programmed"
             );
         }
-        specs.retain(|spec| table::vip(spec.key).is_none_or(|vip| !failed.contains_key(&vip)));
+        services.retain(|key, _| table::vip(*key).is_none_or(|vip| !failed.contains_key(&vip)));
         if failed.is_empty() {
             // What was asked for was done, so the table need not be read back.
-            let mut known = outcome(&specs);
-            known.extend(aside);
-            known.sort_by_key(|state| state.service.key);
-            self.known = Some(known);
+            self.known = Some(Known::made(&services, aside));
+        }
+        let mut digest = Digester::default();
+        for (key, v) in services.values() {
+            digest.add(&table::spec(key, v));
         }
         self.tell(wanted, failed);
         Ok(DirectorReport {
             healthy: true,
             applied: wanted.revision,
             programmed: locals.present,
-            digest: digest(&specs),
+            digest: digest.finish(),
             failing: self.failing.reasons(),
             error: None,
         })

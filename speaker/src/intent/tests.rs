@@ -31,7 +31,7 @@ fn healthy() -> NodeHealth {
 }
 
 fn compute(world: &World, health: &BTreeMap<NodeName, NodeHealth>) -> Intent {
-    super::compute(world, health, Policy::default())
+    Memo::default().compute(&Arc::new(world.clone()), health.clone(), Policy::default())
 }
 
 fn web() -> ServiceRef {
@@ -112,9 +112,8 @@ fn candidates(intent: &Intent) -> BTreeSet<NodeName> {
 }
 
 fn weights(intent: &Intent, vip: IpAddr) -> BTreeMap<IpAddr, u32> {
-    intent.virtuals[&PortKey { vip, port: tcp(80) }]
-        .weights
-        .clone()
+    let weights = &intent.virtuals[&PortKey { vip, port: tcp(80) }].weights;
+    BTreeMap::clone(weights)
 }
 
 #[test]
@@ -133,7 +132,10 @@ fn cluster_policy_uses_every_live_node_in_both_families() {
     let intent = compute(&world, &health);
     assert_eq!(weights(&intent, vip()), [(ip(11), 1), (ip(13), 1)].into());
     let backends = &intent.vips[&vip()].backends;
-    assert_eq!(*backends, [(name(1), 1), (name(2), 0), (name(3), 1)].into());
+    assert_eq!(
+        **backends,
+        [(name(1), 1), (name(2), 0), (name(3), 1)].into()
+    );
 }
 
 #[test]

@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lightship_election::MoveReason;
@@ -223,7 +223,7 @@ fn storm(world: &mut World, rng: &mut Rng, calm: Duration) {
 fn exclude(world: &World, node: usize) -> Fault {
     let mut vips = world.vips.clone();
     for candidates in vips.values_mut() {
-        candidates.nodes.remove(&world.nodes[node].name);
+        Arc::make_mut(&mut candidates.nodes).remove(&world.nodes[node].name);
     }
     Fault::SetVips(vips)
 }
@@ -232,7 +232,7 @@ fn exclude(world: &World, node: usize) -> Fault {
 fn drain(world: &World, node: usize) -> Fault {
     let mut vips = world.vips.clone();
     for candidates in vips.values_mut() {
-        candidates.avoid.insert(world.nodes[node].name.clone());
+        Arc::make_mut(&mut candidates.avoid).insert(world.nodes[node].name.clone());
     }
     Fault::SetVips(vips)
 }

@@ -475,7 +475,7 @@ fn a_drained_node_and_a_wish_have_no_moment_without_owner() {
         let names: Vec<_> = world.nodes.iter().map(|node| node.name.clone()).collect();
         let mut vips = world.vips.clone();
         for candidates in vips.values_mut() {
-            candidates.avoid.insert(names[0].clone());
+            std::sync::Arc::make_mut(&mut candidates.avoid).insert(names[0].clone());
         }
         world.befall(Fault::SetVips(vips.clone()));
         after(&mut world, 500);

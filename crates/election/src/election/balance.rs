@@ -99,7 +99,7 @@ impl Election {
             {
                 continue;
             }
-            for node in &candidates.nodes {
+            for node in candidates.nodes.iter() {
                 let (likes, would) = (candidates.preference(node), load.of(node) + 1);
                 // First what is preferred, then what is even.
                 let gain = match likes.cmp(&liked) {

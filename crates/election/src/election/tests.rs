@@ -1,5 +1,7 @@
 //! One test per rule. `cluster` holds what several elections do together.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::MoveReason;
 
@@ -379,7 +381,8 @@ fn preference_comes_before_load() {
         let mut election = settled(&[]);
         let mut all = vips(&lasts, &["a", "b", "c"]);
         for candidates in all.values_mut() {
-            candidates.preference = preference.iter().map(|(n, p)| (name(n), *p)).collect();
+            let all = preference.iter().map(|(n, p)| (name(n), *p));
+            candidates.preference = Arc::new(all.collect());
         }
         election.set_vips(all);
         election.set_live(names(live));
@@ -405,7 +408,7 @@ fn with_candidates(change: impl Fn(&mut Candidates)) -> BTreeMap<IpAddr, Candida
 #[test]
 fn a_node_that_is_avoided_hands_over_and_keeps_what_nobody_else_can_own() {
     let mut election = a_owns();
-    election.set_vips(with_candidates(|c| c.avoid = names(&["a"])));
+    election.set_vips(with_candidates(|c| c.avoid = names(&["a"]).into()));
     assert_eq!(election.step(ms(1)), [], "it answers until it is followed");
     election.on_claims(&name("b"), 0, 1, &[claim(200, 8)]);
     assert_eq!(
@@ -415,12 +418,14 @@ fn a_node_that_is_avoided_hands_over_and_keeps_what_nobody_else_can_own() {
     // The follower's view.
     let mut election = b_owns();
     election.set_live(names(&["a", "b"]));
-    election.set_vips(with_candidates(|c| c.avoid = names(&["b"])));
+    election.set_vips(with_candidates(|c| c.avoid = names(&["b"]).into()));
     let taken = take(200, 8, Some("b"), MoveReason::Drained);
     assert_eq!(election.step(ms(1)), [taken]);
     // Where all are to be avoided, none is.
     let mut election = a_owns();
-    election.set_vips(with_candidates(|c| c.avoid = names(&["a", "b", "c"])));
+    election.set_vips(with_candidates(|c| {
+        c.avoid = names(&["a", "b", "c"]).into()
+    }));
     assert_eq!(election.step(ms(1)), []);
     assert!(election.owner(&vip(200)).is_some());
 }
@@ -488,7 +493,7 @@ fn in_a_minority_a_node_in_sight_is_followed_by_a_claim_that_beats_its_own() {
 
 #[test]
 fn a_preferred_node_gets_its_vips_slowly_if_rebalancing_is_on() {
-    let prefer = || with_candidates(|c| c.preference = [(name("a"), 10)].into());
+    let prefer = || with_candidates(|c| c.preference = Arc::new([(name("a"), 10)].into()));
     let mut election = b_owns();
     election.set_vips(prefer());
     assert_eq!(election.step(ms(3_600_000)), []);

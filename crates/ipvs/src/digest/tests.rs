@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Destination, Protocol, Scheduler, ServiceFlags};
+use crate::model::{Protocol, Scheduler, ServiceFlags};
 
 fn spec(port: u16, nodes: &[u8]) -> ServiceSpec {
     ServiceSpec {
@@ -46,6 +46,14 @@ fn the_order_of_services_does_not_count_but_that_of_destinations_does() {
         digest(&[spec(80, &[11, 12])]),
         digest(&[spec(80, &[12, 11])])
     );
+}
+
+#[test]
+fn one_by_one_is_the_same_as_all_at_once() {
+    let specs = [spec(80, &[11, 12]), spec(443, &[12])];
+    let mut digester = Digester::default();
+    specs.iter().for_each(|spec| digester.add(spec));
+    assert_eq!(digester.finish(), digest(&specs));
 }
 
 #[test]

@@ -124,3 +124,72 @@ fn among_500_nodes_membership_costs_fewer_than_2000_small_packets_a_second() {
     assert!(core.refused().is_empty(), "{:?}", core.refused());
     assert!((500.0..1000.0).contains(&sent) && (500.0..1000.0).contains(&got));
 }
+
+/// One endpoint among 1,000 VIPs with two ports and 100 nodes each: the director is given a table
+/// in which all but two services are the very ones that it has.
+#[test]
+fn one_endpoint_of_a_large_table_touches_one_service_only() {
+    let mut world = World::clone(&large_world());
+    let reference = |n: u16| ServiceRef::new("shop", format!("web{n}"));
+    for (n, vip) in world.vips.values_mut().enumerate() {
+        let reference = reference(n as u16);
+        vip.services = vec![reference.clone()];
+        let port = |number| Port {
+            protocol: Protocol::Tcp,
+            number,
+        };
+        let service = Service {
+            ports: [port(80), port(443)].into(),
+            local: true,
+            ..Service::default()
+        };
+        world.services.insert(reference.clone(), service);
+        let slice = Slice {
+            ipv6: true,
+            ready: (0..100).map(|k| node((n as u16 + k) % NODES)).collect(),
+            ..Slice::default()
+        };
+        world
+            .slices
+            .insert(reference, [("one".into(), slice)].into());
+    }
+    let world = Arc::new(world);
+    let mut core = core(0, world.clone(), &Saved::default(), Duration::ZERO);
+    for n in 1..NODES {
+        for datagram in encode(&beat_of(n, 1), &keys()) {
+            core.on_datagram(at(n), &datagram, Duration::ZERO);
+        }
+    }
+    let director = |core: &mut Core, now| {
+        core.tick(now);
+        let mut intents = core
+            .outputs()
+            .into_iter()
+            .filter_map(|output| match output {
+                Output::Director(intent) => Some(intent),
+                _ => None,
+            });
+        intents.next_back()
+    };
+    let before = director(&mut core, MS).unwrap();
+    assert_eq!(before.virtuals.len(), 2 * usize::from(VIPS));
+    assert!(before.virtuals.values().all(|v| v.weights.len() == 100));
+
+    let mut changed = World::clone(&world);
+    let slices = changed.slices.get_mut(&reference(700)).unwrap();
+    slices
+        .values_mut()
+        .for_each(|slice| assert!(slice.ready.remove(&node(201))));
+    let changed = Arc::new(changed);
+    let began = std::time::Instant::now();
+    core.on_world(changed, MS * 2);
+    let after = director(&mut core, MS * 2).unwrap();
+    println!("one endpoint: {:?}", began.elapsed());
+    let same = |key: &PortKey| {
+        let (was, is) = (&before.virtuals[key].weights, &after.virtuals[key].weights);
+        Arc::ptr_eq(was, is)
+    };
+    let touched: Vec<_> = after.virtuals.keys().filter(|key| !same(key)).collect();
+    assert_eq!(touched.len(), 2);
+    assert_eq!(after.virtuals[touched[0]].weights[&at(201)], 0);
+}

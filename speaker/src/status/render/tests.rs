@@ -2,6 +2,8 @@ use std::time::{Duration, Instant};
 
 use lightship_crds::VirtualIPStatus;
 
+use std::sync::Arc;
+
 use super::*;
 use crate::core::Placement;
 
@@ -20,7 +22,7 @@ fn report() -> VipReport {
         epoch: 4,
         announced: true,
         direct_routing: true,
-        backends: [("node1".into(), 1), ("node2".into(), 0)].into(),
+        backends: Arc::new([("node1".into(), 1), ("node2".into(), 0)].into()),
         moved: Some(Move {
             epoch: 4,
             from: Some("node2".into()),
@@ -124,7 +126,7 @@ fn the_time_of_a_move_stays_what_it_was_first_said_to_be() {
 fn a_vip_that_nobody_owns_loses_what_its_owner_wrote() {
     let report = Unowned {
         message: "no node can answer for it: …".into(),
-        backends: [("node1".into(), 1)].into(),
+        backends: Arc::new([("node1".into(), 1)].into()),
     };
     let value = unowned(&report, None);
     // A null in a merge patch removes the field (RFC 7386).
