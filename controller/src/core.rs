@@ -94,6 +94,14 @@ pub struct Core {
     stale_vips: BTreeMap<String, bool>,
     /// VirtualIPs that the API server does not take, and why.
     refusals: BTreeMap<String, String>,
+    /// VirtualIPs that somebody got and that are being written, with what was seen of them at
+    /// that time: it may be about to be deleted, and proves nothing.
+    pending: BTreeMap<String, Option<Revision>>,
+    /// Services whose status the API server does not take, and why.
+    unwritten: BTreeMap<ServiceId, String>,
+    /// Services whose status is about to be rid of an address, by address: until then no other
+    /// Service's status shows it.
+    leaving: BTreeMap<IpAddr, BTreeSet<ServiceId>>,
     namespaces: Namespaces,
     /// Addresses of each Node.
     nodes: BTreeMap<String, Vec<IpAddr>>,
@@ -135,6 +143,7 @@ impl Core {
             Input::Speakers(change) => self.speakers_changed(change),
             Input::Recheck(key) => self.recheck(&key),
             Input::Refused(key, reason) => self.refused_by_server(&key, reason),
+            Input::Written(key) => self.written(&key),
             Input::Tick => {}
         }
         if !self.started && self.listed.all() {

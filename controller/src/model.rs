@@ -53,6 +53,8 @@ pub enum Input {
     /// A write was refused because the object had changed, and nothing was heard of it
     /// since: it is to be looked at again.
     Recheck(Key),
+    /// A write succeeded; it may have changed nothing, and then no watcher sees anything.
+    Written(Key),
     /// The API server does not take a write, and why; it is tried again all the same.
     Refused(Key, String),
 }

@@ -101,6 +101,7 @@ async fn lead(
             () = &mut lost => return End::Lost,
             news = writer.step() => match news {
                 Some(News::Recheck(key)) => Input::Recheck(key),
+                Some(News::Written(key)) => Input::Written(key),
                 Some(News::Refused(key, reason)) => Input::Refused(key, reason),
                 None => continue,
             },

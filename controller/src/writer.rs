@@ -44,6 +44,8 @@ pub enum Outcome {
 pub enum News {
     /// The object needs a new decision.
     Recheck(Key),
+    /// A VirtualIP is as wanted.
+    Written(Key),
     /// The API server does not take the write, and why.
     Refused(Key, String),
 }
@@ -115,6 +117,10 @@ enum Report {
     Wake {
         key: Key,
         wake: u64,
+    },
+    /// A write that was left out, as a former one did the same already.
+    Known {
+        key: Key,
     },
     Sweep,
 }
@@ -204,6 +210,9 @@ impl<S: Sink> Writer<S> {
             let same = recent.state == write.state();
             if same && recent.seen.is_some() && recent.seen.as_ref() == write.seen() {
                 // Decided upon what was there before that write, of which nothing was heard yet.
+                if matches!(write, Write::Vip { .. }) {
+                    let _ = self.reporter.send(Report::Known { key });
+                }
                 return;
             }
             if same && recent.at.elapsed() < CALM {
@@ -341,6 +350,7 @@ impl<S: Sink> Writer<S> {
                 took,
             } => self.done(*write, attempt, result, took),
             Report::Wake { key, wake } => self.woken(key, wake),
+            Report::Known { key } => Some(News::Written(key)),
             Report::Sweep => {
                 self.sweep();
                 None
@@ -375,8 +385,9 @@ impl<S: Sink> Writer<S> {
                 self.remember(key.clone(), &write, revision);
                 if let Some(next) = next {
                     self.begin(key, next, 0);
+                    return None;
                 }
-                return None;
+                return matches!(write, Write::Vip { .. }).then_some(News::Written(key));
             }
             Ok(Outcome::Void) => {
                 tracing::debug!(%key, millis, "write is void");

@@ -7,7 +7,7 @@ use lightship_crds::{OnShrink, ServiceRef, VirtualIPSpec, virtual_ip_name};
 use lightship_ipam::ServiceId;
 
 use super::{Core, Seen};
-use crate::model::{Action, Change, Key, VipView, Write};
+use crate::model::{Action, Change, Key, Revision, VipView, Write};
 
 impl Core {
     pub(super) fn vips_changed(&mut self, change: Change<VipView>) {
@@ -17,10 +17,15 @@ impl Core {
                 let (name, seen) = seen(view);
                 let same = |before: &Seen| before.spec == seen.spec;
                 let known = self.vips.get(&name).is_some_and(same);
+                let newer = |old: &Option<Revision>| old.as_ref() != Some(&seen.revision);
+                let proven = self.pending.get(&name).is_some_and(newer);
+                if proven {
+                    self.pending.remove(&name);
+                }
                 self.vips.insert(name.clone(), seen);
                 self.sync_vip_named(&name);
                 // Their status may have waited for it. Most changes are the speakers', though.
-                for user in users.into_iter().filter(|_| !known) {
+                for user in users.into_iter().filter(|_| !known || proven) {
                     self.sync_status(&ServiceId::new(user.namespace, user.name));
                 }
             }
@@ -40,10 +45,32 @@ impl Core {
         }
     }
 
+    /// What was seen of a VirtualIP is what counts again, as our write of it is done.
+    fn proven(&mut self, name: &str) {
+        if self.pending.remove(name).is_none() {
+            return;
+        }
+        let holding = address_of(name).and_then(|address| self.allocator.holding(address));
+        let holders = holding.map(|holding| holding.holders.clone());
+        for id in holders.into_iter().flatten() {
+            self.sync_status(&id);
+        }
+    }
+
+    /// Takes in that a write succeeded.
+    pub(super) fn written(&mut self, key: &Key) {
+        if let Key::Vip(name) = key {
+            self.proven(name);
+        }
+    }
+
     /// Looks again at an object that a write failed to change.
     pub(super) fn recheck(&mut self, key: &Key) {
         match key {
-            Key::Vip(name) => self.sync_vip_named(name),
+            Key::Vip(name) => {
+                self.proven(name);
+                self.sync_vip_named(name);
+            }
             Key::Service(id) => self.sync_status(id),
             Key::Pool(name) => {
                 if let Some(entry) = self.pools.get_mut(name) {
@@ -56,8 +83,10 @@ impl Core {
 
     /// Tells those who wait for a VirtualIP that the API server does not take it.
     pub(super) fn refused_by_server(&mut self, key: &Key, reason: String) {
-        let Key::Vip(name) = key else {
-            return;
+        let name = match key {
+            Key::Vip(name) => name,
+            Key::Service(id) => return self.status_refused(id, reason),
+            Key::Pool(_) => return,
         };
         let Some(address) = address_of(name) else {
             return;
@@ -105,7 +134,10 @@ impl Core {
     /// Has the VirtualIP of an address that somebody got just now written even if it is seen to
     /// be as it should: its deletion may be under way, or wait for its turn.
     pub(super) fn claim_vip(&mut self, address: IpAddr) {
-        self.stale_vips.insert(virtual_ip_name(address), true);
+        let name = virtual_ip_name(address);
+        let seen = self.vips.get(&name).map(|seen| seen.revision.clone());
+        self.pending.insert(name.clone(), seen);
+        self.stale_vips.insert(name, true);
     }
 
     /// Has a VirtualIP looked at once everything is decided: an address may pass from one hand
@@ -121,6 +153,9 @@ impl Core {
         for (name, anew) in std::mem::take(&mut self.stale_vips) {
             let wanted = address_of(&name).and_then(|address| self.wanted(address));
             let seen = self.vips.get(&name);
+            if wanted.is_none() {
+                self.pending.remove(&name);
+            }
             if wanted.is_none() || seen.map(|seen| &seen.spec) == wanted.as_ref() {
                 self.refusals.remove(&name);
             }
@@ -163,7 +198,10 @@ impl Core {
 
     /// Whether the VirtualIP of an address has been seen to be this Service's.
     pub(super) fn stands(&self, address: IpAddr, id: &ServiceId) -> bool {
-        let seen = self.vips.get(&virtual_ip_name(address));
+        let name = virtual_ip_name(address);
+        let pending = self.pending.get(&name).and_then(Option::as_ref);
+        let seen = self.vips.get(&name);
+        let seen = seen.filter(|seen| pending != Some(&seen.revision));
         seen.is_some_and(|seen| {
             let mut users = seen.spec.services.iter();
             users.any(|user| *user.namespace == *id.namespace && *user.name == *id.name)

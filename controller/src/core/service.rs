@@ -84,7 +84,12 @@ impl Core {
         let first_sight = before
             .as_ref()
             .is_none_or(|before| before.view.demand == Demand::Nothing);
-        let shares = before.is_some_and(|before| before.view.sharing != view.sharing);
+        let shares = before
+            .as_ref()
+            .is_some_and(|before| before.view.sharing != view.sharing);
+        let seen = before.iter().flat_map(|before| &before.view.ingress);
+        let mut unshown: Vec<_> = seen.filter_map(|seen| seen.ip).collect();
+        unshown.retain(|ip| !view.ingress.iter().any(|seen| seen.ip == Some(*ip)));
         self.services.insert(
             id.clone(),
             Entry {
@@ -100,6 +105,9 @@ impl Core {
             self.adopt_from_status(&id);
         }
         self.reconcile(&id, clock);
+        for address in unshown {
+            self.left(&id, address);
+        }
         if shares {
             // Another may fit beside it now.
             for address in self.all_of(&id) {
@@ -109,12 +117,16 @@ impl Core {
     }
 
     fn service_gone(&mut self, id: &ServiceId, clock: Clock) {
-        if self.services.remove(id).is_none() {
+        let Some(entry) = self.services.remove(id) else {
             return;
-        }
+        };
         self.waiting.set(id, 0, Vec::new());
+        self.unwritten.remove(id);
         for address in self.allocator.release(id, clock.mono) {
             self.released(address);
+        }
+        for address in entry.view.ingress.iter().filter_map(|seen| seen.ip) {
+            self.left(id, address);
         }
     }
 

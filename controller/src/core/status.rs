@@ -7,7 +7,7 @@ use lightship_crds::virtual_ip_name;
 use lightship_ipam::ServiceId;
 
 use super::service::CLAIMED;
-use super::{Core, Entry};
+use super::{Core, Entry, list};
 use crate::model::{Action, Demand, Revision, Subject, Told, Verdict, Write};
 
 /// The reason of the condition and event of a Service whose VirtualIP cannot be written.
@@ -20,47 +20,88 @@ impl Core {
         let Some(entry) = self.services.get(id).filter(|_| self.started) else {
             return;
         };
-        // An address that is not claimed yet might be another's; the VirtualIP leads back here.
-        let held = self.allocator.held_by(id).iter();
-        let mut all = held.chain(self.allocator.claimed_by(id));
-        if let Some(waits) = all.find(|address| !self.stands(**address, id)) {
-            self.say_refused(id, *waits);
-            return;
-        }
-        let addresses = self.ingress(id, entry);
-        let told = self.told(entry, entry.verdict.clone());
+        let held = self.allocator.held_by(id);
+        let mut all = held.iter().chain(self.allocator.claimed_by(id));
         let said = entry.view.told.as_ref().map(|told| &told.verdict);
-        if addresses.is_none() && said == told.as_ref().map(|told| &told.verdict) {
-            return;
+        // An address that is not claimed yet might be another's; the VirtualIP leads back here.
+        let waits = all.find(|address| !self.may_show(**address, id, entry));
+        let (addresses, verdict) = match waits {
+            None => (self.ingress(id, entry, held), entry.verdict.clone()),
+            Some(waits) => {
+                // What it gave up may be another's before what it waits for comes, if ever.
+                let mut seen = entry.view.ingress.iter().filter_map(|seen| seen.ip);
+                let gave_up = seen.any(|ip| !held.contains(&ip));
+                let standing = held.iter().copied().filter(|ip| self.stands(*ip, id));
+                let standing: Vec<_> = standing.collect();
+                let addresses = match gave_up {
+                    true => self.ingress(id, entry, &standing),
+                    false => None,
+                };
+                let refusal = self.refusal(*waits);
+                (addresses, refusal.or_else(|| said.cloned()))
+            }
+        };
+        let told = self.told(entry, verdict);
+        let news = addresses.is_some() || said != told.as_ref().map(|told| &told.verdict);
+        let seen = entry.view.ingress.iter().filter_map(|seen| seen.ip);
+        let (leaving, staying): (Vec<_>, Vec<_>) =
+            seen.partition(|ip| addresses.as_ref().is_some_and(|to| !to.contains(ip)));
+        if news {
+            let write = status_of(id, entry, addresses, told);
+            self.actions.push(Action::Write(write));
+        } else {
+            self.unwritten.remove(id);
         }
-        let write = status_of(id, entry, addresses, told);
-        self.actions.push(Action::Write(write));
+        for address in leaving {
+            let of_address = self.leaving.entry(address).or_default();
+            of_address.insert(id.clone());
+        }
+        for address in staying {
+            self.left(id, address);
+        }
     }
 
-    /// Tells a Service why the address that was chosen for it does not come, if the API server
-    /// does not take its VirtualIP; returns what it says if that is news. The ingress stays.
-    fn say_refused(&mut self, id: &ServiceId, address: IpAddr) -> Option<String> {
+    /// Whether a Service's ingress may show this address: its VirtualIP is the Service's, and
+    /// no other Service shows it that has given it up and is about to be written.
+    fn may_show(&self, address: IpAddr, id: &ServiceId, entry: &Entry) -> bool {
+        let mut seen = entry.view.ingress.iter();
+        let mut shown = || seen.any(|seen| seen.ip == Some(address));
+        let mut leaving = self.leaving.get(&address).into_iter().flatten();
+        self.stands(address, id) && (leaving.all(|other| other == id) || shown())
+    }
+
+    /// Notes that a Service's status does not show an address that it gave up any longer, or
+    /// never will be without; who has it now may have waited for that.
+    pub(super) fn left(&mut self, id: &ServiceId, address: IpAddr) {
+        let Some(of_address) = self.leaving.get_mut(&address) else {
+            return;
+        };
+        if !of_address.remove(id) || !of_address.is_empty() {
+            return;
+        }
+        self.leaving.remove(&address);
+        let holding = self.allocator.holding(address);
+        let holders = holding.map(|holding| holding.holders.clone());
+        for holder in holders.into_iter().flatten().filter(|holder| holder != id) {
+            self.sync_status(&holder);
+        }
+    }
+
+    /// Why the address that was chosen for a Service does not come, if the API server does not
+    /// take its VirtualIP.
+    fn refusal(&self, address: IpAddr) -> Option<Verdict> {
         let name = virtual_ip_name(address);
-        let entry = self.services.get(id)?;
         let reason = self.refusals.get(&name)?;
-        let message =
-            format!("{address} is chosen, but the API server refuses VirtualIP {name}: {reason}");
-        let verdict = Verdict {
+        Some(Verdict {
             met: false,
             reason: REFUSED.into(),
-            message: message.clone(),
-        };
-        let said = entry.view.told.as_ref().map(|told| &told.verdict);
-        if said == Some(&verdict) {
-            return None;
-        }
-        let told = self.told(entry, Some(verdict));
-        let write = status_of(id, entry, None, told);
-        self.actions.push(Action::Write(write));
-        Some(message)
+            message: format!(
+                "{address} is chosen, but the API server refuses VirtualIP {name}: {reason}"
+            ),
+        })
     }
 
-    /// The same with an event.
+    /// Tells a Service of such a refusal, by its condition and an event.
     pub(super) fn warn_of_refusal(&mut self, id: &ServiceId, address: IpAddr) {
         if self.stands(address, id) {
             return;
@@ -72,15 +113,41 @@ impl Core {
             id: id.clone(),
             uid: entry.view.uid.clone(),
         };
-        if let Some(note) = self.say_refused(id, address) {
-            self.notify(subject, true, REFUSED, note);
+        let said = entry.view.told.as_ref().map(|told| &told.verdict);
+        if let Some(verdict) = self.refusal(address).filter(|new| said != Some(new)) {
+            self.notify(subject, true, REFUSED, verdict.message);
+            self.sync_status(id);
+        }
+    }
+
+    /// Tells a Service, by an event as nothing else is left, that the API server does not take
+    /// its status. Who has an address now that it gave up waits no longer.
+    pub(super) fn status_refused(&mut self, id: &ServiceId, reason: String) {
+        let Some(entry) = self.services.get(id) else {
+            return;
+        };
+        let subject = Subject::Service {
+            id: id.clone(),
+            uid: entry.view.uid.clone(),
+        };
+        let seen = entry.view.ingress.iter().filter_map(|seen| seen.ip);
+        for address in seen.collect::<Vec<_>>() {
+            self.left(id, address);
+        }
+        let before = self.unwritten.insert(id.clone(), reason.clone());
+        if before.as_ref() != Some(&reason) {
+            let held = list(self.allocator.held_by(id));
+            let note = match held.is_empty() {
+                true => format!("the API server refuses its status: {reason}"),
+                false => format!("holds {held}, but the API server refuses its status: {reason}"),
+            };
+            self.notify(subject, true, "StatusRefused", note);
         }
     }
 
     /// What the ingress has to become; none if it may stay as it is.
-    fn ingress(&self, id: &ServiceId, entry: &Entry) -> Option<Vec<IpAddr>> {
+    fn ingress(&self, id: &ServiceId, entry: &Entry, held: &[IpAddr]) -> Option<Vec<IpAddr>> {
         let seen = &entry.view.ingress;
-        let held = self.allocator.held_by(id);
         let agrees = seen.len() == held.len()
             && seen
                 .iter()

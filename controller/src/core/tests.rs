@@ -7,6 +7,8 @@ use crate::model::{Demand, Ingress, Key, NodeView, VipView, Wish, Write};
 
 mod adoption;
 mod cost;
+mod handover;
+mod lag;
 mod property;
 mod sharing;
 mod strays;

@@ -8,6 +8,7 @@ use lightship_ipam::{Family, Order, Policy, PoolSpec, Sharing};
 
 use lightship_crds::ServiceRef;
 
+use super::lag::Lag;
 use super::*;
 use crate::model::{Key, SpeakerView};
 
@@ -27,6 +28,10 @@ pub(super) struct World {
     pub(super) speakers: Vec<SpeakerView>,
     /// VirtualIPs that are not taken.
     pub(super) refused: BTreeSet<String>,
+    /// Services whose status is not taken.
+    pub(super) frozen: BTreeSet<ServiceId>,
+    /// If set, nothing happens by itself.
+    pub(super) lag: Option<Lag>,
     pub(super) notices: Vec<Notice>,
     pub(super) writes: Vec<Write>,
 }
@@ -142,6 +147,9 @@ impl World {
     }
 
     pub(super) fn feed(&mut self, input: Input) {
+        if let Some(lag) = &mut self.lag {
+            return lag.see(input, true);
+        }
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
             let clock = self.clock();
@@ -232,6 +240,9 @@ impl World {
                     let vip = &self.vips[&virtual_ip_name(*address)];
                     let user = |user: &ServiceRef| user.to_string() == service.to_string();
                     assert!(vip.services.iter().any(user), "{address} is not claimed");
+                }
+                if self.frozen.contains(&service) {
+                    return Some(Input::Refused(Key::Service(service), "frozen".into()));
                 }
                 let object = self.services.get_mut(&service)?;
                 if (&object.uid, &object.version) != (&seen.uid, &seen.version) {
