@@ -171,7 +171,9 @@ impl Core {
         if !std::mem::take(&mut self.revisit) {
             return;
         }
-        for id in self.oldest_first() {
+        let order = self.oldest_first();
+        self.take_over(&order);
+        for id in order {
             self.reconcile(&id, clock);
         }
     }

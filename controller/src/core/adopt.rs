@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use lightship_ipam::{OnShrink, ServiceId};
+use lightship_ipam::{OnShrink, Rest, ServiceId};
 
-use super::{Core, Seen};
+use super::{Core, Entry, Seen};
 use crate::model::{Clock, Demand};
 
 /// An address, its pool, and what that says of strays.
@@ -30,6 +30,7 @@ impl Core {
             self.adopt_from_status(id);
         }
         self.restore_order();
+        self.rest_ownerless(clock);
         self.adopt_rests();
         for id in &order {
             self.reconcile(id, clock);
@@ -76,8 +77,30 @@ impl Core {
                     continue;
                 }
                 let record = Some((&**pool, *on_shrink));
+                let named = match &view.demand {
+                    Demand::Addresses(wish) => wish.pool.as_ref().map(|pool| &*pool.name),
+                    // Whatever it will turn out to be: it has not asked for another.
+                    Demand::Unclear(_) => Some(&**pool),
+                    Demand::Nothing => None,
+                };
                 self.allocator
-                    .adopt(id, *address, record, &view.sharing, claim);
+                    .adopt(id, *address, record, named, &view.sharing, claim);
+            }
+        }
+    }
+
+    /// Lets Services that another load balancer served before keep their addresses, once a pool
+    /// covers them, as a start does: all of them before any other is given an address.
+    pub(super) fn take_over(&mut self, order: &[ServiceId]) {
+        for id in order {
+            let served = |entry: &Entry| !entry.gave && !entry.view.ingress.is_empty();
+            if !self.services.get(id).is_some_and(served) || !self.allocator.held_by(id).is_empty()
+            {
+                continue;
+            }
+            self.adopt_from_status(id);
+            for address in self.allocator.held_by(id).to_vec() {
+                self.claim_vip(address);
             }
         }
     }
@@ -97,12 +120,33 @@ impl Core {
                 continue;
             }
             let sharing = &view.sharing;
-            if self.allocator.adopt(id, address, None, sharing, false) {
+            if self
+                .allocator
+                .adopt(id, address, None, None, sharing, false)
+            {
                 adopted.push(address);
             }
         }
         for address in adopted {
             self.sync_vip(address);
+        }
+    }
+
+    /// Lets rest what was released while no controller acted, of which the VirtualIP alone tells.
+    fn rest_ownerless(&mut self, clock: Clock) {
+        for Seen { spec, .. } in self.vips.values() {
+            let Some(former) = spec.services.first() else {
+                continue;
+            };
+            let delay = self.allocator.delay_of(&spec.pool);
+            let rest = Rest {
+                pool: spec.pool.as_str().into(),
+                former: ServiceId::new(former.namespace.as_str(), former.name.as_str()),
+                until: clock.mono + delay,
+            };
+            if let Some(address) = spec.address.parse().ok().filter(|_| !delay.is_zero()) {
+                self.allocator.rest(address, rest);
+            }
         }
     }
 

@@ -48,6 +48,14 @@ impl Judgement {
     }
 }
 
+/// A text, and that what is held besides is not as it should be either.
+fn also(text: String, strays: &[String]) -> String {
+    match strays {
+        [] => text,
+        strays => format!("{text}; kept, although {}", strays.join("; ")),
+    }
+}
+
 impl Core {
     pub(super) fn services_changed(&mut self, change: Change<ServiceView>, clock: Clock) {
         match change {
@@ -174,13 +182,12 @@ impl Core {
             }
             // What it holds it keeps: a slip of the pen must not cut a running Service off.
             Demand::Unclear(fault) => {
-                let judgement = Judgement::new(false, "AllocationFailed", fault.clone());
+                let strays = self.strays(id, &closed);
+                let note = also(fault.clone(), &strays);
+                let judgement = Judgement::new(false, "AllocationFailed", note);
                 (Some(judgement.told(true)), Vec::new())
             }
             Demand::Addresses(wish) => {
-                if !entry.gave {
-                    self.take_over(view, &closed);
-                }
                 let (judgement, lacks) = self.assign(id, &subject, view, wish, &closed, clock);
                 (Some(judgement), lacks)
             }
@@ -193,25 +200,6 @@ impl Core {
         self.waiting.set(id, view.created, lacks);
         self.services.insert(id.clone(), entry);
         self.judge(id, judgement);
-    }
-
-    /// Lets a Service that another load balancer served before keep its addresses, once there
-    /// is a pool that offers them to it.
-    fn take_over(&mut self, view: &ServiceView, closed: &BTreeMap<Arc<str>, String>) {
-        if !self.allocator.held_by(&view.id).is_empty() {
-            return;
-        }
-        for address in view.ingress.iter().filter_map(|seen| seen.ip) {
-            let offered = self.allocator.stray(address, closed, false).is_none();
-            let sharing = &view.sharing;
-            if offered
-                && self
-                    .allocator
-                    .adopt(&view.id, address, None, sharing, false)
-            {
-                self.claim_vip(address);
-            }
-        }
     }
 
     fn assign(
@@ -231,23 +219,34 @@ impl Core {
             closed: closed.clone(),
             sharing: view.sharing.clone(),
         };
-        match self.allocator.assign(id, &request, clock.mono) {
+        let result = self.allocator.assign(id, &request, clock.mono);
+        // What it names has a say in which pool an address counts for.
+        for address in self.allocator.held_by(id).to_vec() {
+            self.sync_vip(address);
+        }
+        match result {
             Ok(assignment) => {
                 self.assigned(subject, &assignment);
-                if let Some((family, pools)) = assignment.unmet {
-                    let texts: Vec<_> = pools.iter().map(ToString::to_string).collect();
-                    let note = format!(
-                        "no {family} address beside {}: {}",
-                        list(&assignment.addresses),
-                        texts.join("; ")
-                    );
-                    let judgement = Judgement::new(true, "AdditionalAssignFailed", note);
-                    return (
-                        judgement.told(false),
-                        lacks(&pools, view.sharing.key.is_some()),
-                    );
-                }
-                (self.kept(&assignment.addresses, closed), Vec::new())
+                let addresses = &assignment.addresses;
+                let strays = self.strays(id, closed);
+                let Some((family, pools)) = assignment.unmet else {
+                    return (self.kept(addresses, &strays), Vec::new());
+                };
+                let texts: Vec<_> = pools.iter().map(ToString::to_string).collect();
+                let note = format!(
+                    "no {family} address beside {}: {}",
+                    list(addresses),
+                    texts.join("; ")
+                );
+                let judgement = if strays.is_empty() {
+                    Judgement::new(true, "AdditionalAssignFailed", note).told(false)
+                } else {
+                    let mut judgement = self.kept(addresses, &strays);
+                    let message = &mut judgement.verdict.message;
+                    *message = format!("{message}; {note}");
+                    judgement
+                };
+                (judgement, lacks(&pools, view.sharing.key.is_some()))
             }
             Err(refusal) => {
                 let text = match (&refusal, &wish.pool) {
@@ -256,7 +255,8 @@ impl Core {
                     }
                     _ => refusal.to_string(),
                 };
-                let note = self.refused(id, &text);
+                let strays = self.strays(id, closed);
+                let note = also(self.refused(id, &text), &strays);
                 let judgement = Judgement::new(false, "AllocationFailed", note);
                 (
                     judgement.told(true),
@@ -266,21 +266,26 @@ impl Core {
         }
     }
 
+    /// Why the pools would not give a Service what it was assigned, if so, as text per address.
+    fn strays(&self, id: &ServiceId, closed: &BTreeMap<Arc<str>, String>) -> Vec<String> {
+        let held = self.allocator.held_by(id).iter();
+        held.filter_map(|address| {
+            let why = self.allocator.stray(*address, closed, false)?;
+            let pool = self.allocator.holding(*address)?.pool.clone();
+            Some(Considered { pool, why }.to_string())
+        })
+        .collect()
+    }
+
     /// All is well, but for addresses that their pool would not give any more.
-    fn kept(&self, addresses: &[IpAddr], closed: &BTreeMap<Arc<str>, String>) -> Judgement {
-        let pool = addresses.first().and_then(|a| self.allocator.holding(*a));
-        let pool = pool.map(|holding| holding.pool.clone()).unwrap_or_default();
-        let faults: Vec<_> = addresses
-            .iter()
-            .filter_map(|address| self.allocator.stray(*address, closed, false))
-            .map(|why| format!("pool \"{pool}\": {why}"))
-            .collect();
-        let addresses = list(addresses);
-        if faults.is_empty() {
-            let message = format!("{addresses} from pool \"{pool}\"");
+    fn kept(&self, addresses: &[IpAddr], strays: &[String]) -> Judgement {
+        if strays.is_empty() {
+            let holding = addresses.first().and_then(|a| self.allocator.holding(*a));
+            let pool = holding.map(|holding| &*holding.pool).unwrap_or_default();
+            let message = format!("{} from pool \"{pool}\"", list(addresses));
             return Judgement::new(true, "Assigned", message);
         }
-        let message = format!("keeps {addresses}, although {}", faults.join("; "));
+        let message = format!("keeps {}, although {}", list(addresses), strays.join("; "));
         Judgement::new(true, "KeptOutsidePool", message).told(true)
     }
 

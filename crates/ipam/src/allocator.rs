@@ -20,10 +20,14 @@ use crate::sharing::Sharing;
 
 pub use claim::Claims;
 
+/// The default of `reuseDelaySeconds`.
+const USUAL_DELAY: Duration = Duration::from_secs(60);
+
 /// An address in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
-    /// The pool that covers the address or, if none does any more, the one that did.
+    /// The pool that covers the address or, if none does any more, the one that did. If a holder
+    /// got it by naming its pool, that one still, as long as its word is [`OnShrink::Keep`].
     pub pool: Arc<str>,
     /// What that pool says, or said, about addresses that it does not offer any more.
     pub on_shrink: OnShrink,
@@ -65,6 +69,8 @@ struct Held {
     /// By `spec.externalIPs`.
     claims: Vec<IpAddr>,
     sharing: Sharing,
+    /// The pool that it names.
+    named: Option<Arc<str>>,
 }
 
 /// All pools and all holdings.
@@ -81,6 +87,8 @@ pub struct Allocator {
     counts: HashMap<Arc<str>, [u128; 2]>,
     /// Addresses in use that their pool does not offer any more.
     strays: BTreeMap<Arc<str>, BTreeSet<IpAddr>>,
+    /// Addresses in use that a pool offers but that count for another one.
+    guests: BTreeMap<Arc<str>, BTreeSet<IpAddr>>,
     /// Addresses in use under each sharing key.
     keys: HashMap<Arc<str>, BTreeSet<IpAddr>>,
     /// Held numbers per family.
@@ -88,6 +96,9 @@ pub struct Allocator {
     /// Held and resting numbers per family.
     busy: [Intervals; 2],
     resting: Resting,
+    /// How long the addresses of each pool rest, those that are gone but have addresses in use
+    /// included.
+    delays: HashMap<Arc<str>, Duration>,
     touched: BTreeSet<Arc<str>>,
 }
 
@@ -101,18 +112,28 @@ impl Allocator {
     /// with its Service and counts for the pool it came from.
     pub fn set_pools(&mut self, specs: Vec<PoolSpec>) {
         self.pools = Pools::new(specs);
+        let all: Vec<_> = self.held.keys().copied().collect();
         self.counts.clear();
-        for (address, holding) in &mut self.held {
-            if let Some(pool) = self.pools.covering(*address) {
-                holding.pool = pool.spec.name.clone();
-                holding.on_shrink = pool.spec.on_shrink;
-            } else if let Some(pool) = self.pools.get(&holding.pool) {
-                holding.on_shrink = pool.spec.on_shrink;
+        for address in all {
+            let attributed = self.attributed(address);
+            if let Some((holding, (pool, on_shrink))) = self.held.get_mut(&address).zip(attributed)
+            {
+                let counts = self.counts.entry(pool.clone()).or_default();
+                counts[Family::of(address).index()] += 1;
+                (holding.pool, holding.on_shrink) = (pool, on_shrink);
             }
-            let counts = self.counts.entry(holding.pool.clone()).or_default();
-            counts[Family::of(*address).index()] += 1;
         }
         self.find_strays();
+        let in_use = &self.counts;
+        self.delays.retain(|pool, _| in_use.contains_key(pool));
+        let pools = self.pools.iter().map(|pool| &pool.spec);
+        let delays = pools.map(|spec| (spec.name.clone(), spec.reuse_delay));
+        self.delays.extend(delays);
+    }
+
+    /// How long a released address of a pool rests; of one that was never seen, the usual time.
+    pub fn delay_of(&self, pool: &str) -> Duration {
+        self.delays.get(pool).copied().unwrap_or(USUAL_DELAY)
     }
 
     /// Who holds the address.
@@ -147,23 +168,26 @@ impl Allocator {
         let assigned = counts.map_or(0, |counts| counts[family.index()]);
         let strays = self.strays_of(pool).filter(|a| Family::of(*a) == family);
         let inside = assigned.saturating_sub(strays.count() as u128);
+        let guests = self.guests.get(pool).into_iter().flatten();
+        let guests = guests.filter(|a| Family::of(**a) == family).count() as u128;
         Usage {
             total,
             assigned,
-            available: total.saturating_sub(inside),
+            available: total.saturating_sub(inside + guests),
             quarantined: self.resting.count(pool, family),
         }
     }
 
     /// Takes over what a Service is known to hold, as after a restart. `recorded` is the pool
     /// it is on record to come from and what that said of strays, if there is such a record; without one, a
-    /// pool must cover the address. Several Services have it only if they may share it, the
+    /// pool must cover the address. `named` is the pool that the Service names. Several Services have it only if they may share it, the
     /// earlier adopted one first. Returns whether the Service holds the address now.
     pub fn adopt(
         &mut self,
         service: &ServiceId,
         address: IpAddr,
         recorded: Option<(&str, OnShrink)>,
+        named: Option<&str>,
         sharing: &Sharing,
         claim: bool,
     ) -> bool {
@@ -187,7 +211,13 @@ impl Allocator {
         if claim {
             held.claims.push(address);
         } else {
+            held.named = named.map(Arc::from);
             held.addresses.push(address);
+            if let Some((pool, on_shrink)) = recorded.filter(|(pool, _)| named == Some(*pool)) {
+                // As it was, if it may.
+                self.set_pool(address, pool.into(), on_shrink);
+                self.move_to_pool(address);
+            }
         }
         true
     }
@@ -244,7 +274,12 @@ impl Allocator {
                 None if self.pools.is_disputed(address) => None,
                 None if holding.on_shrink == OnShrink::Reallocate => {
                     let claimed = held.claims.contains(&address);
+                    // Nor must a range that cannot be read.
+                    let slip = |why: &Why| {
+                        matches!(why, Why::NotInside(_)) && self.pools.is_misspelt(&holding.pool)
+                    };
                     self.stray(address, closed, claimed)
+                        .filter(|why| !slip(why))
                 }
                 None => None,
             };
@@ -261,6 +296,26 @@ impl Allocator {
 
     /// Why the pools would not give this address, which a Service holds, to it today.
     pub fn stray(
+        &self,
+        address: IpAddr,
+        closed: &BTreeMap<Arc<str>, String>,
+        claimed: bool,
+    ) -> Option<Why> {
+        let covering = self.pools.covering(address).map(|pool| &pool.spec.name);
+        let holding = self.held.get(&address).map(|holding| &holding.pool);
+        if holding.is_some() && holding != covering {
+            let pool = holding.and_then(|pool| self.pools.get(pool));
+            return Some(match pool {
+                None => Why::Gone,
+                Some(pool) if pool.disputes(address) => Why::Overlapped(address),
+                Some(_) => Why::NotInside(address),
+            });
+        }
+        self.fault(address, closed, claimed)
+    }
+
+    /// Why the pools would not give this address to a Service that does not hold it.
+    pub fn fault(
         &self,
         address: IpAddr,
         closed: &BTreeMap<Arc<str>, String>,
@@ -291,11 +346,19 @@ impl Allocator {
         request: &Request,
         now: Duration,
     ) -> Result<Assignment, Refusal> {
+        self.wake(now);
+        let before = self.held_by(service).to_vec();
+        if let Some(held) = self.services.get_mut(service)
+            && held.named != request.pool
+        {
+            held.named.clone_from(&request.pool);
+            for address in &before {
+                self.move_to_pool(*address);
+            }
+        }
         if let Some(fault) = request.fault() {
             return Err(Refusal::Invalid(fault));
         }
-        self.wake(now);
-        let before = self.held_by(service).to_vec();
         let (plan, unmet) = if request.addresses.is_empty() {
             self.plan_any(service, &before, request)?
         } else {
@@ -329,6 +392,7 @@ impl Allocator {
         let held = self.services.entry(service.clone()).or_default();
         held.addresses.clone_from(&plan);
         held.sharing = request.sharing.clone();
+        held.named.clone_from(&request.pool);
         Ok(Assignment {
             addresses: plan,
             added,

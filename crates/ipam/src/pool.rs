@@ -137,6 +137,14 @@ impl Pool {
             .any(|range| range.contains(address))
     }
 
+    /// Whether the address lies in a range that is out of use because of an overlap.
+    pub(crate) fn disputes(&self, address: IpAddr) -> bool {
+        let mut problems = self.problems.iter();
+        problems.any(|problem| {
+            matches!(problem, PoolProblem::Overlap { range, .. } if range.contains(address))
+        })
+    }
+
     /// Whether the address is kept out of use by `avoid_buggy`.
     pub(crate) fn is_buggy(&self, address: IpAddr) -> bool {
         self.spec.avoid_buggy && is_buggy(address)
@@ -221,6 +229,13 @@ impl Pools {
     /// Whether the address lies in a range that is out of use because it overlaps another.
     pub fn is_disputed(&self, address: IpAddr) -> bool {
         self.disputed.iter().any(|range| range.contains(address))
+    }
+
+    /// Whether some range of the pool cannot be read, so that what it is without it tells little.
+    pub(crate) fn is_misspelt(&self, name: &str) -> bool {
+        let problems = self.get(name).map(|pool| &pool.problems);
+        let mut problems = problems.into_iter().flatten();
+        problems.any(|problem| matches!(problem, PoolProblem::Invalid(_)))
     }
 
     /// A pool by name.

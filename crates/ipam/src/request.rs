@@ -125,6 +125,8 @@ impl fmt::Display for Considered {
 /// Why a pool was of no use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
+    /// It was deleted.
+    Gone,
     /// It must be named.
     NotAutomatic,
     /// It is restricted to other Services.
@@ -140,6 +142,8 @@ pub enum Why {
     },
     /// It does not contain the address asked for.
     NotInside(IpAddr),
+    /// The range with this address is out of use, as it overlaps another.
+    Overlapped(IpAddr),
     /// It contains the address but keeps it out of use, for this reason.
     Withheld(IpAddr, Arc<str>),
     /// It does not take claims by `spec.externalIPs`.
@@ -158,6 +162,7 @@ pub enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Why::Gone => f.write_str("it was deleted; create it again, or another with its addresses"),
             Why::NotAutomatic => f.write_str(
                 "autoAssign is false, so only Services that name it or one of its addresses get one",
             ),
@@ -171,6 +176,10 @@ impl fmt::Display for Why {
                 "all of its {total} {family} addresses are in use; add to its spec.addresses"
             ),
             Why::NotInside(address) => write!(f, "its spec.addresses do not contain {address}"),
+            Why::Overlapped(address) => write!(
+                f,
+                "its range with {address} is out of use by an overlap; see its condition Ready"
+            ),
             Why::Withheld(address, reason) => write!(f, "{address} is kept out of use: {reason}"),
             Why::NotExternal => f.write_str("allowExternalIPs is false"),
             Why::Taken { address, by, clash } => {

@@ -44,7 +44,8 @@ pub enum Backends {
     #[default]
     Cluster,
     /// Those with Pods that this selector text selects in the Service's namespace
-    /// (`externalTrafficPolicy: Local`).
+    /// (`externalTrafficPolicy: Local`). Without a selector (an empty text) the endpoints are
+    /// set by hand, and nobody can tell that they are those of another Service.
     Local(Arc<str>),
 }
 
@@ -89,7 +90,7 @@ impl fmt::Display for Clash {
                 " of another namespace; set the pool's allowSharingAcrossNamespaces to share all the same",
             ),
             Clash::Backends => f.write_str(
-                ", which has another externalTrafficPolicy or, under Local, another selector or namespace",
+                ", which has another externalTrafficPolicy or, under Local, another selector or namespace, or no selector",
             ),
             Clash::Port(port) => write!(f, ", which uses {port} too"),
         }
@@ -117,8 +118,11 @@ pub(crate) fn clash(
         return Some(Clash::Namespace);
     }
     // The same selector selects other Pods in another namespace.
-    let local = matches!(mine.backends, Backends::Local(_));
-    if mine.backends != theirs.backends || (local && !same_namespace) {
+    let apart = match &mine.backends {
+        Backends::Local(selector) => selector.is_empty() || !same_namespace,
+        Backends::Cluster => false,
+    };
+    if mine.backends != theirs.backends || apart {
         return Some(Clash::Backends);
     }
     let port = mine.ports.intersection(&theirs.ports).next();
@@ -219,6 +223,13 @@ mod tests {
                 sharing("k", local("app=a"), &[2]),
                 false,
                 None,
+            ),
+            (
+                sharing("k", local(""), &[1]),
+                &b,
+                sharing("k", local(""), &[2]),
+                false,
+                Some("no selector"),
             ),
             (
                 sharing("k", local("app=a"), &[1]),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lightship_ipam::{
@@ -81,6 +82,7 @@ fn sharing() -> impl Strategy<Value = Sharing> {
     let backends = prop_oneof![
         3 => Just(Backends::Cluster),
         1 => (0u8..2).prop_map(|n| Backends::Local(format!("app={n}").into())),
+        1 => Just(Backends::Local("".into())),
     ];
     let port = (1u16..5).prop_map(|number| Port {
         protocol: Protocol::Tcp,
@@ -170,9 +172,13 @@ fn holdings(allocator: &Allocator) -> BTreeMap<IpAddr, Vec<ServiceId>> {
 /// What each Service said last about sharing.
 type Said = BTreeMap<ServiceId, Sharing>;
 
-fn run(ops: &[Op]) -> Result<(Allocator, Said), TestCaseError> {
+/// The pool that each Service named last.
+type Named = BTreeMap<ServiceId, Arc<str>>;
+
+fn run(ops: &[Op]) -> Result<(Allocator, Said, Named), TestCaseError> {
     let mut allocator = Allocator::default();
     let mut said = Said::new();
+    let mut named = Named::new();
     for (step, op) in ops.iter().enumerate() {
         let now = Duration::from_millis(step as u64 * 700);
         let before = holdings(&allocator);
@@ -215,13 +221,15 @@ fn run(ops: &[Op]) -> Result<(Allocator, Said), TestCaseError> {
                 let id = service(*n);
                 allocator.settle(&id, &request.sharing, &request.closed, now);
                 said.insert(id.clone(), request.sharing.clone());
+                named.remove(&id);
+                named.extend(request.pool.clone().map(|pool| (id.clone(), pool)));
                 let before = holdings(&allocator);
                 assign(&mut allocator, &id, request, now, &before)?;
             }
         }
         consistent(&allocator, &said)?;
     }
-    Ok((allocator, said))
+    Ok((allocator, said, named))
 }
 
 fn assign(
@@ -306,6 +314,7 @@ fn may_share(one: &ServiceId, mine: &Sharing, other: &ServiceId, theirs: &Sharin
         && mine.backends == theirs.backends
         && mine.ports.is_disjoint(&theirs.ports)
         && !(local && one.namespace != other.namespace)
+        && mine.backends != Backends::Local("".into())
 }
 
 fn consistent(allocator: &Allocator, said: &Said) -> Result<(), TestCaseError> {
@@ -347,14 +356,14 @@ proptest! {
 
     #[test]
     fn invariants_hold_and_runs_repeat(ops in ops()) {
-        let (first, _) = run(&ops)?;
-        let (second, _) = run(&ops)?;
+        let (first, ..) = run(&ops)?;
+        let (second, ..) = run(&ops)?;
         prop_assert_eq!(holdings(&first), holdings(&second));
     }
 
     #[test]
     fn releasing_everything_restores_the_pools(ops in ops()) {
-        let (mut allocator, _) = run(&ops)?;
+        let (mut allocator, ..) = run(&ops)?;
         for n in 0..12 {
             allocator.release(&service(n), Duration::from_secs(1000));
         }
@@ -369,7 +378,7 @@ proptest! {
     /// A restart: what everyone held is adopted in any order, and asking again moves nothing.
     #[test]
     fn adoption_keeps_every_address(ops in ops(), seed in any::<u64>()) {
-        let (before, said) = run(&ops)?;
+        let (before, said, named) = run(&ops)?;
         let mut order: Vec<_> = before.holdings().map(|(a, h)| (a, h.clone())).collect();
         order.sort_by_key(|(address, _)| {
             let IpAddr::V4(v4) = address else { return seed };
@@ -381,10 +390,14 @@ proptest! {
             for holder in &holding.holders {
                 let recorded = Some((&*holding.pool, holding.on_shrink));
                 let claim = before.claimed_by(holder).contains(address);
-                prop_assert!(after.adopt(holder, *address, recorded, &said[holder], claim));
+                let named = named.get(holder).map(|pool| &**pool);
+                prop_assert!(after.adopt(holder, *address, recorded, named, &said[holder], claim));
             }
         }
         prop_assert_eq!(holdings(&before), holdings(&after));
+        for (address, holding) in before.holdings() {
+            prop_assert_eq!(&after.holding(address).unwrap().pool, &holding.pool);
+        }
         consistent(&after, &said)?;
     }
 }

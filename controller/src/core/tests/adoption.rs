@@ -189,3 +189,53 @@ fn addresses_of_another_load_balancer_are_kept_once_a_pool_offers_them() {
     );
     assert_eq!(w.vips["192.0.2.5"].used_by, "shop/a");
 }
+
+#[test]
+fn what_another_load_balancer_gave_is_nobody_elses_when_the_pool_comes_late() {
+    let rules = serde_json::json!({ "namespaces": ["elsewhere"] });
+    let mut gold = pool("gold", 2, &["198.51.100.0/28"]);
+    gold.allocation = Some(serde_json::from_value(rules).unwrap());
+    let pools = [pool("lan", 1, &["192.0.2.0/28"]), gold];
+    let unclear = Demand::Unclear("addresses: no".into());
+    let views = [
+        wants("oldest", 10),
+        ServiceView {
+            ingress: vec![shown("192.0.2.0")],
+            ..wants("served", 20)
+        },
+        ServiceView {
+            ingress: vec![shown("192.0.2.1")],
+            ..service("unclear", 21, unclear)
+        },
+        ServiceView {
+            ingress: vec![shown("198.51.100.3")],
+            ..wants("closed", 22)
+        },
+    ];
+    // Before the controller starts, or after.
+    for late in [false, true] {
+        let mut w = World::default();
+        let early = pools.iter().filter(|_| !late);
+        w.pools = early
+            .map(|pool| (pool.spec.name.clone(), pool.clone()))
+            .collect();
+        w.services = views
+            .iter()
+            .map(|view| (view.id.clone(), view.clone()))
+            .collect();
+        w.restart();
+        for pool in pools.iter().rev().filter(|_| late) {
+            w.put_pool(pool.clone());
+        }
+        let shows: Vec<_> = views
+            .iter()
+            .flat_map(|view| w.shows(&view.id.name))
+            .collect();
+        assert_eq!(
+            shows,
+            ["192.0.2.2", "192.0.2.0", "192.0.2.1", "198.51.100.3"],
+            "late: {late}"
+        );
+        assert_eq!(w.told("closed").1, "KeptOutsidePool");
+    }
+}

@@ -198,3 +198,130 @@ fn an_address_rests_while_another_pool_has_one_that_does_not() {
         (vec!["198.51.100.1".into()], vec!["192.0.2.1".into()])
     );
 }
+
+fn of_pool(name: &str, created: i64, pool: &str) -> ServiceView {
+    let mut wish = wish();
+    wish.pool = Some(NamedPool {
+        name: pool.into(),
+        by: "lightship.dev/pool",
+    });
+    service(name, created, Demand::Addresses(wish))
+}
+
+#[test]
+fn a_service_that_names_its_pool_stays_when_another_one_covers_its_address() {
+    let lan = pool("lan", 9, &["192.0.2.9/32", "198.51.100.0/28"]);
+    let mut w = World::started(vec![pool("old", 1, &["203.0.113.0/28"]), lan]);
+    w.put(of_pool("a", 10, "lan"));
+    for pools in [
+        // An overlap, and a range that goes over to another pool.
+        [
+            pool("old", 1, &["192.0.2.0/28"]),
+            pool("lan", 9, &["192.0.2.9/32", "198.51.100.0/28"]),
+        ],
+        [
+            pool("old", 1, &["192.0.2.0/28"]),
+            pool("lan", 9, &["198.51.100.0/28"]),
+        ],
+    ] {
+        for pool in pools {
+            w.put_pool(pool);
+        }
+        assert_eq!(w.shows("a"), ["192.0.2.9"]);
+        assert_eq!(w.told("a").1, "KeptOutsidePool");
+        assert!(condition(&w, "lan", "AddressesOutside").is_some());
+        assert_eq!(w.vips["192.0.2.9"].pool, "lan");
+        w.restart();
+        w.quiet();
+    }
+    // An unclear request has not asked for another pool, over a restart neither.
+    let unclear = Demand::Unclear("addresses: no".into());
+    w.put(service("a", 10, unclear));
+    w.restart();
+    w.put(of_pool("a", 10, "lan"));
+    assert_eq!(w.shows("a"), ["192.0.2.9"]);
+    w.put(of_pool("a", 10, "old"));
+    assert_eq!(
+        (w.shows("a"), w.told("a").1),
+        (vec!["192.0.2.9".into()], "Assigned".into())
+    );
+    assert_eq!(w.vips["192.0.2.9"].pool, "old");
+    w.put(of_pool("a", 10, "lan"));
+    assert_eq!(w.shows("a"), ["198.51.100.0"]);
+}
+
+#[test]
+fn a_slip_of_the_pen_does_not_make_anybody_move() {
+    let mut w = World::started(vec![
+        wants_back(&["192.0.2.0-192.0.2.9"]),
+        pool("next", 2, &["198.51.100.0/28"]),
+    ]);
+    w.put(wants("a", 10));
+    w.put_pool(wants_back(&["192.0.2.9-192.0.2.0"]));
+    assert_eq!(w.shows("a"), ["192.0.2.0"]);
+    assert_eq!(w.told("a").1, "KeptOutsidePool");
+}
+
+#[test]
+fn what_is_kept_outside_its_pool_is_flagged_whatever_else_is_amiss() {
+    use lightship_ipam::{Family, Policy};
+    let dual = Wish {
+        families: vec![Family::V4, Family::V6],
+        policy: Policy::PreferDual,
+        ..wish()
+    };
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.0/28"])]);
+    w.put(service("both", 10, Demand::Addresses(dual)));
+    w.put(wants("one", 11));
+    assert_eq!(w.told("both").1, "AdditionalAssignFailed");
+    w.put_pool(pool("lan", 1, &["198.51.100.0/28"]));
+    let kept = "keeps 192.0.2.0, although pool \"lan\": its spec.addresses do not contain 192.0.2.0; \
+                no IPv6 address beside 192.0.2.0: pool \"lan\": it has no usable IPv6 addresses";
+    assert_eq!(
+        w.told("both"),
+        (true, "KeptOutsidePool".into(), kept.into())
+    );
+    w.delete_pool("lan");
+    let kept = "keeps 192.0.2.0, although pool \"lan\": it was deleted; create it again, or another with \
+                its addresses; no IPv6 address beside 192.0.2.0: pool \"lan\": it was deleted; \
+                create it again, or another with its addresses";
+    assert_eq!(w.told("both").2, kept);
+    w.restart();
+    w.quiet();
+    for view in [
+        asks("one", 11, "192.0.2.9"),
+        service("one", 11, Demand::Unclear("addresses: no".into())),
+    ] {
+        w.put(view);
+        let (met, reason, message) = w.told("one");
+        assert_eq!((met, &*reason), (false, "AllocationFailed"));
+        assert!(
+            message.contains("; kept, although pool \"lan\": it was deleted"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn what_was_released_while_no_controller_acted_rests() {
+    let mut lan = pool("lan", 1, &["192.0.2.0/30"]);
+    lan.spec.reuse_delay = Duration::from_secs(60);
+    let mut w = World::started(vec![lan]);
+    w.put(wants("a", 10));
+    w.services.clear();
+    let waits = wants("b", 11);
+    w.services.insert(waits.id.clone(), waits);
+    w.restart();
+    assert_eq!(w.shows("b"), ["192.0.2.1"]);
+    assert_eq!(w.vip_names(), ["192.0.2.1"]);
+    let status = w.pools["lan"].status.clone().unwrap();
+    assert_eq!(
+        (status.resting.len(), &*status.resting[0].service),
+        (1, "shop/a")
+    );
+    w.restart();
+    w.quiet();
+    w.wait(100);
+    w.put(wants("c", 12));
+    assert_eq!(w.shows("c"), ["192.0.2.0"]);
+}

@@ -52,7 +52,7 @@ impl Allocator {
                 continue;
             }
             let across = pool.spec.sharing_across_namespaces;
-            let why = if let Some(why) = self.stray(*address, closed, true) {
+            let why = if let Some(why) = self.fault(*address, closed, true) {
                 Some(why)
             } else {
                 let clash = self.clash(service, sharing, *address, across);

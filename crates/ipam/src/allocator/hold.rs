@@ -70,7 +70,56 @@ impl Allocator {
         }
         if alone {
             self.vacate(address, service, now);
+        } else {
+            self.move_to_pool(address);
         }
+    }
+
+    /// Which pool an address in use counts for, and what that says of strays.
+    pub(super) fn attributed(&self, address: IpAddr) -> Option<(Arc<str>, OnShrink)> {
+        let holding = self.held.get(&address)?;
+        let own = self.pools.get(&holding.pool);
+        let on_shrink = own.map_or(holding.on_shrink, |pool| pool.spec.on_shrink);
+        let names = |holder: &ServiceId| {
+            let held = self.services.get(holder);
+            let held = held.filter(|held| held.named.as_ref() == Some(&holding.pool));
+            held.is_some_and(|held| held.addresses.contains(&address))
+        };
+        // Another pool that covers it by now was not asked for. If two overlap, that may be a
+        // mistake.
+        let keeps = on_shrink == OnShrink::Keep || self.pools.is_disputed(address);
+        if keeps && holding.holders.iter().any(names) {
+            return Some((holding.pool.clone(), on_shrink));
+        }
+        let covering = self.pools.covering(address);
+        let covering = covering.map(|pool| (pool.spec.name.clone(), pool.spec.on_shrink));
+        Some(covering.unwrap_or((holding.pool.clone(), on_shrink)))
+    }
+
+    /// Counts an address for the pool that it belongs to, as what its holders name has changed.
+    pub(super) fn move_to_pool(&mut self, address: IpAddr) {
+        if let Some((pool, on_shrink)) = self.attributed(address) {
+            self.set_pool(address, pool, on_shrink);
+        }
+    }
+
+    pub(super) fn set_pool(&mut self, address: IpAddr, pool: Arc<str>, on_shrink: OnShrink) {
+        let Some(holding) = self.held.get_mut(&address) else {
+            return;
+        };
+        holding.on_shrink = on_shrink;
+        if holding.pool == pool {
+            return;
+        }
+        let before = std::mem::replace(&mut holding.pool, pool.clone());
+        let family = Family::of(address).index();
+        if let Some(counts) = self.counts.get_mut(&before) {
+            counts[family] = counts[family].saturating_sub(1);
+        }
+        self.counts.entry(pool.clone()).or_default()[family] += 1;
+        self.forget_stray(&before, address);
+        self.note_stray(address);
+        self.touched.extend([before, pool]);
     }
 
     fn vacate(&mut self, address: IpAddr, former: &ServiceId, now: Duration) {
@@ -83,8 +132,7 @@ impl Allocator {
             counts[family] = counts[family].saturating_sub(1);
         }
         self.forget_stray(&holding.pool, address);
-        let delay = self.pools.get(&holding.pool);
-        let delay = delay.map_or(Duration::ZERO, |pool| pool.spec.reuse_delay);
+        let delay = self.delay_of(&holding.pool);
         if delay.is_zero() {
             self.busy[family].remove(number(address));
         } else {

@@ -18,15 +18,18 @@ impl Allocator {
         let mut faults = Vec::new();
         for address in &request.addresses {
             let holding = self.held.get(address);
-            if holding.is_some_and(|holding| holding.holders.contains(service)) {
-                continue;
-            }
-            if let Some(name) = &request.pool {
+            let own = holding.filter(|holding| holding.holders.contains(service));
+            if let Some(name) = &request.pool
+                && own.is_none_or(|holding| holding.pool != *name)
+            {
                 let pool = self.named(name)?;
                 if !pool.covers(*address) {
                     faults.push(considered(pool, Why::NotInside(*address)));
                     continue;
                 }
+            }
+            if own.is_some() {
+                continue;
             }
             let Some(pool) = self.pools.covering(*address) else {
                 if self.pools.is_empty() {
@@ -86,9 +89,13 @@ impl Allocator {
     ) -> Result<(Vec<IpAddr>, Option<(Family, Vec<Considered>)>), Refusal> {
         let wanted = request.wanted();
         let fits = |address: &IpAddr| {
-            let named = request.pool.as_ref();
-            let pool = self.held.get(address).map(|holding| &holding.pool);
-            named.is_none() || named == pool
+            let Some(named) = &request.pool else {
+                return true;
+            };
+            let holding = self.held.get(address);
+            let covering = self.pools.covering(*address);
+            holding.is_some_and(|holding| holding.pool == *named)
+                || covering.is_some_and(|pool| pool.spec.name == *named)
         };
         let mut plan: Vec<IpAddr> = Vec::new();
         for family in wanted {
@@ -108,10 +115,8 @@ impl Allocator {
             // The second address comes from the pool of the first, or not at all: a Service
             // with addresses of two pools would be announced by two sets of rules.
             let family = missing[0];
-            let pool = self
-                .held
-                .get(kept)
-                .and_then(|held| self.pools.get(&held.pool));
+            let name = self.held.get(kept).map(|holding| &holding.pool);
+            let pool = name.and_then(|name| self.pools.get(name));
             let second = pool.map(|pool| {
                 let closed = request.closed.get(&pool.spec.name);
                 let address = match closed {
@@ -129,7 +134,13 @@ impl Allocator {
                     return Ok((plan, None));
                 }
                 Some(Err(fault)) => vec![fault],
-                None => Vec::new(),
+                None => name
+                    .map(|name| Considered {
+                        pool: name.clone(),
+                        why: Why::Gone,
+                    })
+                    .into_iter()
+                    .collect(),
             };
             if request.policy != Policy::RequireDual {
                 return Ok((plan, Some((family, faults))));

@@ -66,6 +66,7 @@ impl Allocator {
 
     pub(super) fn find_strays(&mut self) {
         self.strays.clear();
+        self.guests.clear();
         let all: Vec<_> = self.held.keys().copied().collect();
         for address in all {
             self.note_stray(address);
@@ -73,13 +74,20 @@ impl Allocator {
     }
 
     pub(super) fn note_stray(&mut self, address: IpAddr) {
+        let Some(holding) = self.held.get(&address) else {
+            return;
+        };
         let covering = self.pools.covering(address);
-        if covering.is_some_and(|pool| self.withheld(pool, address).is_none()) {
+        let offering = covering.filter(|pool| self.withheld(pool, address).is_none());
+        let offering = offering.map(|pool| pool.spec.name.clone());
+        if offering.as_ref() == Some(&holding.pool) {
             return;
         }
-        if let Some(holding) = self.held.get(&address) {
-            let of_pool = self.strays.entry(holding.pool.clone()).or_default();
-            of_pool.insert(address);
+        let of_pool = self.strays.entry(holding.pool.clone()).or_default();
+        of_pool.insert(address);
+        if let Some(host) = offering {
+            self.touched.insert(host.clone());
+            self.guests.entry(host).or_default().insert(address);
         }
     }
 
@@ -89,6 +97,18 @@ impl Allocator {
             if of_pool.is_empty() {
                 self.strays.remove(pool);
             }
+        }
+        let host = self.pools.covering(address);
+        let Some(host) = host.map(|host| host.spec.name.clone()) else {
+            return;
+        };
+        if let Some(of_host) = self.guests.get_mut(&host)
+            && of_host.remove(&address)
+        {
+            if of_host.is_empty() {
+                self.guests.remove(&host);
+            }
+            self.touched.insert(host);
         }
     }
 }

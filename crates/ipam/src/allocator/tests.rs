@@ -85,6 +85,7 @@ fn adopt(a: &mut Allocator, name: &str, address: &str, recorded: Option<&str>) -
         &service(name),
         ip(address),
         recorded,
+        None,
         &Sharing::default(),
         false,
     )

@@ -148,6 +148,7 @@ fn adoption_settles_clashes_by_who_comes_first() {
             &service(name),
             ip("192.0.2.3"),
             None,
+            None,
             &request.sharing,
             false,
         )
