@@ -16,6 +16,7 @@ pub mod guard;
 pub mod intent;
 pub mod lock;
 pub mod node;
+pub mod pace;
 pub mod report;
 pub mod run;
 pub mod schedule;

@@ -119,9 +119,10 @@ pub async fn run(
                     let _ = udp.try_send_to(&bytes, SocketAddr::new(to, at.port));
                 }
                 Output::Frame(bytes) => {
-                    // As with heartbeats: a frame that does not fit is lost, and repeated.
+                    // Waiting would delay heartbeats.
                     if let Err(error) = packets.try_send(&bytes) {
                         tracing::debug!(%error, "frame not sent");
+                        core.on_unsent(&bytes, now);
                     }
                 }
                 Output::Director(intent) => drop(links.director.send_replace(intent)),

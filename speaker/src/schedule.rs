@@ -7,12 +7,20 @@
 //!
 //! Gratuitous ARP can be lost, and old Linux neighbours ignore a second change within their
 //! `locktime` of 1 s: hence the steps, of which one (1.1 s) lies just past that second.
+//!
+//! Where many are due, [`crate::pace`] limits them and [`Urgency`] orders them: all first words
+//! come before all repeats, and those before refreshes.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// When the announcements of a burst are sent, counted from taking the VIP.
+use crate::pace::{Kind, Pace};
+
+#[cfg(test)]
+mod tests;
+
+/// When the announcements of a burst are sent, counted from the first one.
 const BURST: [Duration; 6] = [
     Duration::ZERO,
     Duration::from_millis(100),
@@ -25,49 +33,98 @@ const BURST: [Duration; 6] = [
 /// The mean time between refreshes.
 const REFRESH: Duration = Duration::from_secs(60);
 
-/// At most this many VIPs are announced per [`PACE`]: 1,000 VIPs go out within 0.8 s, and a
-/// switch whose CPU has to see each broadcast is asked for at most 2,500 frames a second.
-const BATCH: usize = 25;
+/// How soon something that could not be sent is tried again.
+pub const RETRY: Duration = Duration::from_millis(50);
 
-/// The time between two batches.
-const PACE: Duration = Duration::from_millis(20);
+/// How bad it is that the LAN does not know yet where a VIP is, worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// What is sent to where it was is lost.
+    Lost,
+    /// Where it was, it is still answered and forwarded.
+    Moved,
+    /// Nobody knows it. Who asks is answered, announced or not.
+    New,
+}
 
 #[derive(Debug)]
 struct Entry {
-    taken: Duration,
+    urgency: Urgency,
+    /// When the first step was sent.
+    first: Duration,
     step: usize,
     due: Duration,
+    /// When it is to be said once more, apart from the steps.
+    again: Option<Duration>,
+}
+
+impl Entry {
+    fn at_step(urgency: Urgency, step: usize, due: Duration) -> Self {
+        Entry {
+            urgency,
+            first: due,
+            step,
+            due,
+            again: None,
+        }
+    }
+
+    /// When something of a kind is due.
+    fn due(&self, kind: Kind) -> Option<Duration> {
+        let step = match self.step {
+            0 => Kind::First,
+            step if step < BURST.len() => Kind::Repeat,
+            _ => Kind::Refresh,
+        };
+        let regular = (step == kind).then_some(self.due);
+        let again = self.again.filter(|_| kind == Kind::First);
+        regular.into_iter().chain(again).min()
+    }
+
+    /// It is announced now.
+    fn said(&mut self, vip: IpAddr, now: Duration) {
+        self.again = None;
+        if self.due > now {
+            return;
+        }
+        if self.step == 0 {
+            self.first = now;
+        }
+        // Steps that have passed meanwhile are not made up for.
+        let mut later = BURST.iter().enumerate().skip(self.step + 1);
+        let next = later.find(|(_, offset)| self.first + **offset > now);
+        (self.step, self.due) = match next {
+            Some((step, offset)) => (step, self.first + *offset),
+            None => (BURST.len(), now + refresh_after(vip)),
+        };
+    }
 }
 
 /// The announcements that are due.
 #[derive(Debug, Default)]
 pub struct Schedule {
     entries: BTreeMap<IpAddr, Entry>,
-    next_batch: Duration,
 }
 
 impl Schedule {
     /// Starts (or starts again) the burst of a VIP that was just taken.
-    pub fn burst(&mut self, vip: IpAddr, now: Duration) {
-        self.entries.insert(
-            vip,
-            Entry {
-                taken: now,
-                step: 0,
-                due: now,
-            },
-        );
+    pub fn burst(&mut self, vip: IpAddr, urgency: Urgency, now: Duration) {
+        self.entries.insert(vip, Entry::at_step(urgency, 0, now));
+    }
+
+    /// Has a VIP that is announced already said once more at `at`; its steps go on as they were.
+    pub fn once(&mut self, vip: IpAddr, at: Duration) {
+        if let Some(entry) = self.entries.get_mut(&vip) {
+            entry.again = Some(at);
+        }
     }
 
     /// Enters a VIP that was owned before a restart: clients know it, so it is only
     /// refreshed, soon.
     pub fn resume(&mut self, vip: IpAddr, now: Duration) {
         let due = now + Duration::from_secs(1);
-        self.entries.entry(vip).or_insert(Entry {
-            taken: now,
-            step: BURST.len(),
-            due,
-        });
+        let entry = Entry::at_step(Urgency::Moved, BURST.len(), due);
+        self.entries.entry(vip).or_insert(entry);
     }
 
     /// Stops announcing a VIP.
@@ -75,42 +132,45 @@ impl Schedule {
         self.entries.remove(&vip);
     }
 
-    /// Takes the VIPs to announce now, youngest burst first.
-    pub fn due(&mut self, now: Duration) -> Vec<IpAddr> {
-        if now < self.next_batch {
-            return Vec::new();
+    /// Takes the VIPs to announce now of a kind, most urgent first, as far as there is room.
+    pub fn due(&mut self, kind: Kind, pace: &mut Pace, now: Duration) -> Vec<IpAddr> {
+        let entries = self.entries.iter();
+        let due = entries.filter_map(|(vip, e)| {
+            let due = e.due(kind).filter(|due| *due <= now)?;
+            Some((e.urgency, e.step, due, *vip))
+        });
+        let mut due: Vec<_> = due.collect();
+        if kind == Kind::Refresh {
+            due.sort_by_key(|(_, _, due, vip)| (*due, *vip));
+        } else {
+            due.sort();
         }
-        let mut due: Vec<_> = self
-            .entries
-            .iter()
-            .filter(|(_, e)| e.due <= now)
-            .map(|(vip, e)| (e.step, e.due, *vip))
+        let vips = due.into_iter().map(|(_, _, _, vip)| vip);
+        let vips: Vec<IpAddr> = vips
+            .take_while(|vip| pace.take(kind, frames(*vip), now))
             .collect();
-        if due.is_empty() {
-            return Vec::new();
-        }
-        due.sort();
-        due.truncate(BATCH);
-        self.next_batch = now + PACE;
-        let vips: Vec<IpAddr> = due.into_iter().map(|(_, _, vip)| vip).collect();
         for vip in &vips {
             if let Some(entry) = self.entries.get_mut(vip) {
-                entry.step += 1;
-                // A step that is late by more than the gap to the next one is not made up for.
-                entry.due = match BURST.get(entry.step) {
-                    Some(offset) => (entry.taken + *offset).max(now + PACE),
-                    None => now + refresh_after(*vip),
-                };
+                entry.said(*vip, now);
             }
         }
         vips
     }
 
     /// When [`Schedule::due`] has to be asked again.
-    pub fn next_deadline(&self) -> Option<Duration> {
-        let due = self.entries.values().map(|e| e.due).min();
-        due.map(|due| due.max(self.next_batch))
+    pub fn next_deadline(&self, pace: &Pace) -> Option<Duration> {
+        let kinds = [Kind::First, Kind::Repeat, Kind::Refresh];
+        let next = kinds.into_iter().filter_map(|kind| {
+            let due = self.entries.values().filter_map(|e| e.due(kind)).min()?;
+            Some(due.max(pace.opens(kind)))
+        });
+        next.min()
     }
+}
+
+/// How many frames announce a VIP: gratuitous ARP has two forms.
+fn frames(vip: IpAddr) -> usize {
+    if vip.is_ipv4() { 2 } else { 1 }
 }
 
 /// The refresh interval of one VIP: 60 s +-10 %, spread by the address so that VIPs taken
@@ -122,70 +182,4 @@ fn refresh_after(vip: IpAddr) -> Duration {
     };
     let spread = u32::from(last.wrapping_mul(83)) * 12_000 / 255;
     REFRESH - Duration::from_secs(6) + Duration::from_millis(spread.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ip(last: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, last])
-    }
-
-    fn ms(n: u64) -> Duration {
-        Duration::from_millis(n)
-    }
-
-    /// Runs the schedule as the shell does and returns the times at which `vip` went out.
-    fn times(schedule: &mut Schedule, vip: IpAddr, until: Duration) -> Vec<Duration> {
-        let mut times = Vec::new();
-        while let Some(at) = schedule.next_deadline().filter(|at| *at <= until) {
-            if schedule.due(at).contains(&vip) {
-                times.push(at);
-            }
-        }
-        times
-    }
-
-    #[test]
-    fn a_burst_follows_the_documented_steps_then_refreshes_each_minute() {
-        let mut schedule = Schedule::default();
-        schedule.burst(ip(1), ms(1_000));
-        let times = times(&mut schedule, ip(1), ms(200_000));
-        let burst: Vec<_> = times[..6].iter().map(|t| *t - ms(1_000)).collect();
-        assert_eq!(burst, BURST);
-        for pair in times[5..].windows(2) {
-            let gap = pair[1] - pair[0];
-            assert!((ms(54_000)..=ms(66_000)).contains(&gap), "{gap:?}");
-        }
-        assert!(times.len() >= 8);
-    }
-
-    #[test]
-    fn a_thousand_vips_are_all_announced_within_a_second() {
-        let mut schedule = Schedule::default();
-        let numbers = 0..1_000u16;
-        let vips: Vec<_> = numbers
-            .map(|n| IpAddr::from([198, 51, (n >> 8) as u8, n as u8]))
-            .collect();
-        for vip in &vips {
-            schedule.burst(*vip, Duration::ZERO);
-        }
-        let mut seen = std::collections::BTreeSet::new();
-        while let Some(at) = schedule.next_deadline().filter(|at| *at <= ms(1_000)) {
-            let batch = schedule.due(at);
-            assert!(batch.len() <= BATCH);
-            seen.extend(batch);
-        }
-        assert_eq!(seen.len(), 1_000);
-    }
-
-    #[test]
-    fn a_resumed_vip_is_not_burst_and_a_stopped_one_is_silent() {
-        let mut schedule = Schedule::default();
-        schedule.resume(ip(1), Duration::ZERO);
-        assert_eq!(times(&mut schedule, ip(1), ms(30_000)), [ms(1_000)]);
-        schedule.stop(ip(1));
-        assert_eq!(schedule.next_deadline(), None);
-    }
 }

@@ -6,7 +6,10 @@
 //! once, so the wait is some tens of milliseconds, enough for a machine that is awake on the same
 //! LAN. If one answers, the VIP is not announced, and it is asked again every 10 s.
 //!
-//! Later, who claims a VIP that this node announces is answered by announcing it anew, at most
+//! Where many addresses are new at once the probes are paced ([`crate::pace`]). The wait begins with
+//! the first one that was really sent, and is over when the last one was sent and had its time.
+//!
+//! Later, who claims a VIP that this node announces is answered by announcing it once more, at most
 //! once per 10 s (`DEFEND_INTERVAL`, RFC 5227 section 2.4 (c)), and is named in the status.
 //! A VIP that was taken over is not probed: its last owner may still answer, and it is known
 //! that it is ours.
@@ -16,6 +19,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use lightship_frames::Mac;
+
+use crate::pace::{Kind, Pace};
+use crate::schedule::RETRY;
 
 /// `DEFEND_INTERVAL` of RFC 5227 section 1.1, and the pause before a VIP in use elsewhere is probed
 /// again.
@@ -29,8 +35,9 @@ const PROBES: u32 = 2;
 
 #[derive(Debug)]
 struct Probing {
-    until: Duration,
-    /// When the next probe is due.
+    /// Probes of this round that were sent.
+    sent: u32,
+    /// When the next probe is due, or the wait is over if all were sent.
     next: Duration,
     /// Somebody has claimed the VIP since this round began.
     answered: bool,
@@ -44,12 +51,16 @@ struct Foreign {
 }
 
 impl Probing {
-    fn round(wait: Duration, now: Duration) -> Self {
+    fn round(now: Duration) -> Self {
         Probing {
-            until: now + wait,
+            sent: 0,
             next: now,
             answered: false,
         }
+    }
+
+    fn over(&self, now: Duration) -> bool {
+        self.sent == PROBES && self.next <= now
     }
 }
 
@@ -72,9 +83,17 @@ pub(super) enum Verdict {
 }
 
 impl Conflicts {
-    /// Begins to probe for a VIP, for `wait`.
-    pub(super) fn probe(&mut self, vip: IpAddr, wait: Duration, now: Duration) {
-        self.probing.insert(vip, Probing::round(wait, now));
+    /// Begins to probe for a VIP.
+    pub(super) fn probe(&mut self, vip: IpAddr, now: Duration) {
+        self.probing.insert(vip, Probing::round(now));
+    }
+
+    /// The last probe for a VIP could not be sent: it does not count.
+    pub(super) fn unsent(&mut self, vip: IpAddr, now: Duration) {
+        if let Some(probing) = self.probing.get_mut(&vip) {
+            probing.sent = probing.sent.saturating_sub(1);
+            probing.next = now + RETRY;
+        }
     }
 
     /// The VIP is no longer owned.
@@ -88,7 +107,7 @@ impl Conflicts {
         let Some(probing) = self.probing.get(&vip) else {
             return true;
         };
-        if now < probing.until {
+        if !probing.over(now) {
             return false;
         }
         let clear = !probing.answered;
@@ -99,16 +118,25 @@ impl Conflicts {
     }
 
     /// The VIPs for which a probe is to be sent now, those included that were in use when they were
-    /// probed last and are due again.
-    pub(super) fn due(&mut self, wait: Duration, now: Duration) -> Vec<IpAddr> {
+    /// probed last and are due again. Of more than there is room for, those whose round has begun
+    /// come first, then those that have waited longest.
+    pub(super) fn due(&mut self, wait: Duration, pace: &mut Pace, now: Duration) -> Vec<IpAddr> {
         let mut due = Vec::new();
         for (vip, probing) in &mut self.probing {
-            if probing.answered && now >= probing.until + INTERVAL {
-                *probing = Probing::round(wait, now);
+            if probing.answered && now >= probing.next + INTERVAL {
+                *probing = Probing::round(now);
             }
-            if probing.next <= now && now < probing.until {
+            if probing.sent < PROBES && probing.next <= now {
+                due.push((std::cmp::Reverse(probing.sent), probing.next, *vip));
+            }
+        }
+        due.sort();
+        let due = due.into_iter().map(|(_, _, vip)| vip);
+        let due: Vec<IpAddr> = due.take_while(|_| pace.take(Kind::First, 1, now)).collect();
+        for vip in &due {
+            if let Some(probing) = self.probing.get_mut(vip) {
+                probing.sent += 1;
                 probing.next = now + wait / PROBES;
-                due.push(*vip);
             }
         }
         due
@@ -159,9 +187,12 @@ impl Conflicts {
     }
 
     /// When there is something to do.
-    pub(super) fn next_deadline(&self, now: Duration) -> Option<Duration> {
-        let probes = self.probing.values();
-        let probes = probes.flat_map(|p| [p.next, p.until, p.until + INTERVAL]);
+    pub(super) fn next_deadline(&self, pace: &Pace, now: Duration) -> Option<Duration> {
+        let probes = self.probing.values().map(|p| match p.sent {
+            PROBES if p.answered => p.next + INTERVAL,
+            PROBES => p.next,
+            _ => p.next.max(pace.opens(Kind::First)),
+        });
         let foreign = self.foreign.values().map(|foreign| foreign.heard + NAMED);
         probes.chain(foreign).filter(|at| *at > now).min()
     }
@@ -181,30 +212,92 @@ mod tests {
 
     #[test]
     fn a_quiet_lan_clears_an_address_after_the_wait() {
-        let mut conflicts = Conflicts::default();
-        conflicts.probe(vip(), WAIT, MS);
-        assert_eq!(conflicts.due(WAIT, MS), [vip()]);
-        assert!(conflicts.due(WAIT, 2 * MS).is_empty());
-        assert_eq!(conflicts.next_deadline(2 * MS), Some(21 * MS));
-        assert_eq!(conflicts.due(WAIT, 21 * MS), [vip()]);
+        let (mut conflicts, mut pace) = (Conflicts::default(), Pace::default());
+        conflicts.probe(vip(), MS);
+        assert_eq!(conflicts.due(WAIT, &mut pace, MS), [vip()]);
+        assert!(conflicts.due(WAIT, &mut pace, 2 * MS).is_empty());
+        assert_eq!(conflicts.next_deadline(&pace, 2 * MS), Some(21 * MS));
+        assert_eq!(conflicts.due(WAIT, &mut pace, 21 * MS), [vip()]);
+        assert_eq!(conflicts.next_deadline(&pace, 21 * MS), Some(41 * MS));
         assert!(!conflicts.clear(vip(), 40 * MS));
         assert!(conflicts.clear(vip(), 41 * MS));
-        assert_eq!(conflicts.next_deadline(41 * MS), None);
+        assert_eq!(conflicts.next_deadline(&pace, 41 * MS), None);
+    }
+
+    #[test]
+    fn a_thousand_new_addresses_are_probed_at_the_documented_rate_each_twice_in_full() {
+        let (mut conflicts, mut pace) = (Conflicts::default(), Pace::default());
+        let start = 500 * MS;
+        let numbers = 0..1_000u16;
+        let vips = numbers.map(|n| IpAddr::from([198, 51, (n >> 8) as u8, n as u8]));
+        let mut waiting: Vec<IpAddr> = vips.collect();
+        for vip in &waiting {
+            conflicts.probe(*vip, start);
+        }
+        let mut probes: BTreeMap<IpAddr, Vec<Duration>> = BTreeMap::new();
+        let (mut now, mut cleared) = (start, Vec::new());
+        while !waiting.is_empty() {
+            for vip in conflicts.due(WAIT, &mut pace, now) {
+                probes.entry(vip).or_default().push(now);
+            }
+            waiting.retain(|vip| {
+                let clear = conflicts.clear(*vip, now);
+                cleared.extend(clear.then_some((*vip, now)));
+                !clear
+            });
+            let next = conflicts.next_deadline(&pace, now);
+            assert_eq!(next.is_none(), waiting.is_empty());
+            now = next.unwrap_or(now);
+        }
+        let all: Vec<Duration> = probes.values().flatten().copied().collect();
+        assert_eq!(all.len(), 2_000);
+        let soon_after = |from| move |at: &&Duration| (from..from + 20 * MS).contains(*at);
+        let crowd = |from: &Duration| all.iter().filter(soon_after(*from)).count();
+        assert!(all.iter().all(|at| crowd(at) <= 50));
+        for (vip, at) in &cleared {
+            let [first, second] = probes[vip][..] else {
+                panic!("{vip}")
+            };
+            assert!(second >= first + WAIT / 2 && *at >= second + WAIT / 2);
+        }
+        assert!(now - start <= 900 * MS, "{:?}", now - start);
+        // The first ones need not wait until all have been asked for.
+        assert!(cleared[0].1 - start <= 2 * WAIT);
+    }
+
+    #[test]
+    fn a_probe_that_could_not_be_sent_is_no_probe() {
+        let (mut conflicts, mut pace) = (Conflicts::default(), Pace::default());
+        conflicts.probe(vip(), MS);
+        let mut now = MS;
+        for _ in 0..100 {
+            assert_eq!(conflicts.due(WAIT, &mut pace, now), [vip()]);
+            conflicts.unsent(vip(), now);
+            assert!(!conflicts.clear(vip(), now + WAIT));
+            now = conflicts.next_deadline(&pace, now).unwrap();
+        }
+        // From here on they are, so the wait begins here.
+        let began = now;
+        while !conflicts.clear(vip(), now) {
+            conflicts.due(WAIT, &mut pace, now);
+            now = conflicts.next_deadline(&pace, now).unwrap();
+        }
+        assert_eq!(now - began, WAIT);
     }
 
     #[test]
     fn an_address_in_use_is_asked_for_again_until_it_is_free() {
-        let mut conflicts = Conflicts::default();
-        conflicts.probe(vip(), WAIT, Duration::ZERO);
-        conflicts.due(WAIT, Duration::ZERO);
+        let (mut conflicts, mut pace) = (Conflicts::default(), Pace::default());
+        conflicts.probe(vip(), Duration::ZERO);
+        conflicts.due(WAIT, &mut pace, Duration::ZERO);
         let verdict = conflicts.heard(vip(), STRANGER, false, 5 * MS);
         assert_eq!(verdict, Verdict::New);
         let mut now = 5 * MS;
         for _ in 0..5 {
             // It answers every probe.
-            while conflicts.due(WAIT, now).is_empty() {
+            while conflicts.due(WAIT, &mut pace, now).is_empty() {
                 assert!(!conflicts.clear(vip(), now));
-                now = conflicts.next_deadline(now).unwrap();
+                now = conflicts.next_deadline(&pace, now).unwrap();
             }
             conflicts.heard(vip(), STRANGER, false, now + MS);
             assert_eq!(conflicts.foreign(vip()), Some(STRANGER));
@@ -213,8 +306,8 @@ mod tests {
         // It is switched off.
         let gone = now;
         while !conflicts.clear(vip(), now) {
-            conflicts.due(WAIT, now);
-            now = conflicts.next_deadline(now).unwrap();
+            conflicts.due(WAIT, &mut pace, now);
+            now = conflicts.next_deadline(&pace, now).unwrap();
         }
         assert!(now <= gone + INTERVAL + 4 * WAIT, "{:?}", now - gone);
         assert_eq!(conflicts.foreign(vip()), None);

@@ -13,6 +13,7 @@ use lightship_frames::Mac;
 use super::conflicts::Verdict;
 use super::{Core, Output, neighbours};
 use crate::cache::SavedPeer;
+use crate::schedule::{RETRY, Urgency};
 use crate::world::NodeName;
 
 /// How long after a defence the next one of the same VIP may follow: the steps of the first
@@ -51,6 +52,17 @@ impl Core {
         self.stale |=
             std::mem::replace(&mut peer.can_own, beat.flags.can_own) != beat.flags.can_own;
         peer.holds_us = beat.flags.hold;
+        if std::mem::replace(&mut peer.run, beat.boot_id) == beat.boot_id
+            && matches!(
+                self.detector.state(&beat.sender),
+                PeerState::Dead | PeerState::SpeakerLost
+            )
+        {
+            // It lived and heard us no more than we it, so it announced what it held, or all. What
+            // is owned here when the claims have been compared has to be said again, also if
+            // the peer yields before its claims are heard.
+            self.say_again = Some(now + self.setup.interval * 2);
+        }
         self.unreported |=
             std::mem::replace(&mut peer.digest, beat.table_digest) != beat.table_digest;
         // Once per heartbeat, not once per page of it.
@@ -145,8 +157,8 @@ impl Core {
         }
         self.unreported = true;
         if verdict == Verdict::Defend {
-            tracing::warn!(%vip, %mac, "another machine claims the VIP too; announced anew");
-            self.schedule.burst(vip, now);
+            tracing::warn!(%vip, %mac, "another machine claims the VIP too; announced once more");
+            self.schedule.once(vip, now);
         } else {
             tracing::warn!(%vip, %mac, "another machine uses the VIP: it is not announced");
         }
@@ -154,7 +166,8 @@ impl Core {
 
     /// Asks the LAN who uses the VIPs that are to be announced for the first time.
     pub(super) fn probe_vips(&mut self, now: Duration) {
-        for vip in self.conflicts.due(self.setup.conflict_wait, now) {
+        let wait = self.setup.conflict_wait;
+        for vip in self.conflicts.due(wait, &mut self.pace, now) {
             let nobody = match vip {
                 IpAddr::V4(_) => IpAddr::from(std::net::Ipv4Addr::UNSPECIFIED),
                 IpAddr::V6(_) => IpAddr::from(std::net::Ipv6Addr::UNSPECIFIED),
@@ -162,6 +175,21 @@ impl Core {
             // In the uplink's own name: an answer to the director's MAC might not come by here.
             let frame = neighbours::question((nobody, self.setup.uplink_mac), vip);
             self.out.extend(frame.map(Output::Frame));
+        }
+    }
+
+    /// Takes back that a frame of [`Output::Frame`] was sent: the socket refused it. A probe or an
+    /// announcement is tried again; an answer is not, since who asked asks again.
+    pub fn on_unsent(&mut self, frame: &[u8], now: Duration) {
+        let to_all = frame.first().is_some_and(|octet| octet & 1 == 1);
+        match neighbours::read(frame) {
+            Ok(neighbours::Heard::Question { target, asker, .. }) if asker.is_unspecified() => {
+                self.conflicts.unsent(target, now);
+            }
+            Ok(neighbours::Heard::Claim { address, .. }) if to_all => {
+                self.schedule.once(address, now + RETRY);
+            }
+            _ => {}
         }
     }
 
@@ -233,7 +261,7 @@ impl Core {
             if lower && since.is_none_or(|since| since >= DEFENCE) {
                 tracing::info!(vip = %claim.vip, by = %beat.sender, "claimed by another node too; announced anew");
                 self.defended.insert(claim.vip, now);
-                self.schedule.burst(claim.vip, now);
+                self.schedule.burst(claim.vip, Urgency::Lost, now);
             }
         }
     }

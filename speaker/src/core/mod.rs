@@ -32,7 +32,8 @@ use crate::cache::{Saved, SavedPeer};
 use crate::eligibility::Policy;
 use crate::grace::Grace;
 use crate::intent::{Intent, Memo, NodeHealth, PortKey, Virtual};
-use crate::schedule::Schedule;
+use crate::pace::{Kind, Pace};
+use crate::schedule::{Schedule, Urgency};
 use crate::world::{NodeName, World};
 
 use conflicts::Conflicts;
@@ -158,6 +159,8 @@ struct Peer {
     can_own: bool,
     /// It says that this node has come and gone lately.
     holds_us: bool,
+    /// The start of its speaker that the last heartbeat was of; 0 before the first.
+    run: u64,
     /// It was dead and its speaker has not been heard since: a kernel that boots answers ARP
     /// long before its kube-proxy has rules.
     buried: bool,
@@ -173,6 +176,8 @@ struct Owned {
     announced: bool,
     /// Taken over from before a restart: the LAN knows it.
     resumed: bool,
+    /// How soon the LAN has to hear of it.
+    urgency: Urgency,
 }
 
 /// How long an announcement waits for the director to hold the latest intent.
@@ -196,6 +201,7 @@ pub struct Core {
     grace: Grace<PortKey>,
     detours: detour::Detours,
     schedule: Schedule,
+    pace: Pace,
     owned: BTreeMap<IpAddr, Owned>,
     moves: BTreeMap<IpAddr, Move>,
     director: DirectorReport,
@@ -266,6 +272,7 @@ impl Core {
             grace: Grace::default(),
             detours: detour::Detours::default(),
             schedule: Schedule::default(),
+            pace: Pace::default(),
             owned: BTreeMap::new(),
             moves: BTreeMap::new(),
             director,
@@ -334,6 +341,7 @@ impl Core {
             && let Some(owned) = self.owned.get_mut(&vip)
         {
             (owned.announced, owned.resumed) = (false, false);
+            owned.urgency = Urgency::Lost;
             self.schedule.stop(vip);
         }
     }
@@ -399,14 +407,17 @@ impl Core {
         self.hold_off(now);
         self.step_election(now);
         self.unreported |= self.conflicts.tidy(now);
-        self.probe_vips(now);
         if self.say_again.is_some_and(|at| at <= now) {
             self.say_again = None;
             for (vip, _) in self.owned.iter().filter(|(_, o)| o.announced) {
-                self.schedule.burst(*vip, now);
+                self.schedule.burst(*vip, Urgency::Lost, now);
             }
         }
         self.announce(now);
+        self.speak(Kind::First, now);
+        self.probe_vips(now);
+        self.speak(Kind::Repeat, now);
+        self.speak(Kind::Refresh, now);
         self.unreported |= self.unowned_due().is_some_and(|at| at <= now);
         if now >= self.next_beat {
             self.send_heartbeats(now);
@@ -423,12 +434,12 @@ impl Core {
         let more = [
             self.grace.next_deadline(),
             self.detours.next_deadline(),
-            self.schedule.next_deadline(),
+            self.schedule.next_deadline(&self.pace),
             self.election.next_deadline(now),
             self.say_again,
             self.unowned_due(),
             self.director_wait_over(now),
-            self.conflicts.next_deadline(now),
+            self.conflicts.next_deadline(&self.pace, now),
             self.flaps.next_end(now),
         ];
         more.into_iter().flatten().fold(at, Duration::min)

@@ -9,6 +9,8 @@ use lightship_election::{Action, Away, Candidates, Claim, MoveReason};
 use lightship_membership::PeerState;
 
 use super::{Core, DIRECTOR_WAIT, DirectorIntent, Listen, Move, Output, Owned, neighbours};
+use crate::pace::Kind;
+use crate::schedule::Urgency;
 use crate::world::{Node, NodeName};
 
 impl Core {
@@ -186,13 +188,14 @@ impl Core {
                             since: now,
                             announced: false,
                             resumed,
+                            urgency: urgency(reason),
                         },
                     );
                     if resumed {
                         continue;
                     }
-                    if reason == MoveReason::FirstOwner {
-                        self.conflicts.probe(vip, self.setup.conflict_wait, now);
+                    if reason == MoveReason::FirstOwner && !self.setup.conflict_wait.is_zero() {
+                        self.conflicts.probe(vip, now);
                     }
                     let moved = Move {
                         epoch,
@@ -228,7 +231,7 @@ impl Core {
         ends.filter(|at| *at > now).min()
     }
 
-    /// Announces what is owned and in place, and repeats what is due.
+    /// Has announced what is owned and in place.
     pub(super) fn announce(&mut self, now: Duration) {
         let silent: Vec<IpAddr> = self
             .owned
@@ -263,12 +266,33 @@ impl Core {
                 self.schedule.resume(vip, now);
             } else {
                 tracing::info!(%vip, "VIP announced");
-                self.schedule.burst(vip, now);
+                self.schedule.burst(vip, owned.urgency, now);
             }
         }
-        for vip in self.schedule.due(now) {
+    }
+
+    /// Says what is due of a kind.
+    pub(super) fn speak(&mut self, kind: Kind, now: Duration) {
+        for vip in self.schedule.due(kind, &mut self.pace, now) {
             let frames = neighbours::announcement(vip, self.announced_mac(vip));
             self.out.extend(frames.into_iter().map(Output::Frame));
         }
+    }
+}
+
+/// How bad it is that the LAN has not heard of a move yet.
+fn urgency(reason: MoveReason) -> Urgency {
+    match reason {
+        MoveReason::OwnerDied | MoveReason::OwnerNotEligible | MoveReason::HigherEpoch => {
+            Urgency::Lost
+        }
+        MoveReason::OwnerLeft
+        | MoveReason::PolicyExcluded
+        | MoveReason::VipRemoved
+        | MoveReason::Resumed
+        | MoveReason::Rebalanced
+        | MoveReason::Requested
+        | MoveReason::Drained => Urgency::Moved,
+        MoveReason::FirstOwner => Urgency::New,
     }
 }

@@ -7,6 +7,7 @@ mod conflict;
 mod large;
 mod lost;
 mod placing;
+mod saying;
 use crate::world::{Node, Port, Protocol, Service, ServiceRef, Slice, Vip};
 
 const MS: Duration = Duration::from_millis(1);
