@@ -7,6 +7,7 @@ pub mod args;
 pub mod cache;
 pub mod cleanup;
 pub mod core;
+mod datagrams;
 pub mod director;
 pub mod eligibility;
 pub mod events;

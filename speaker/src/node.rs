@@ -6,7 +6,7 @@
 //! what it says. Nothing here waits for the network or the kernel but in that one `select`.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,11 +14,11 @@ use anyhow::{Context, bail};
 use ipnet::IpNet;
 use lightship_membership::Keys;
 use lightship_netio::{Filter, PacketSocket, Watched};
-use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 
 use crate::cache::Saved;
 use crate::core::{Core, DirectorIntent, DirectorReport, Listen, Output, Ownership, UplinkState};
+use crate::datagrams::Datagrams;
 use crate::world::World;
 
 /// How long a leaving speaker waits for others to take its VIPs.
@@ -57,7 +57,7 @@ pub struct Links {
 /// Where the core's sockets are.
 #[derive(Clone, Copy, Debug)]
 pub struct Sockets {
-    /// The own address that heartbeats are sent from.
+    /// The address that the uplink was found by.
     pub address: IpAddr,
     /// The UDP port of heartbeats.
     pub port: u16,
@@ -93,30 +93,24 @@ pub async fn run(
     at: Sockets,
     mut links: Links,
 ) -> anyhow::Result<()> {
-    let udp = UdpSocket::bind(SocketAddr::new(at.address, at.port))
-        .await
-        .with_context(|| {
-            format!(
-                "cannot use UDP {} port {} for heartbeats",
-                at.address, at.port
-            )
-        })?;
-    // A socket that the runtime has not seen yet refuses `try_send_to` without a word.
-    udp.writable().await?;
+    let mut udp = Datagrams::new(at.port);
+    let bound = udp.follow(&core.own_addresses(), origin.elapsed()).await;
+    bound.context("cannot receive heartbeats")?;
     let packets = PacketSocket::open(at.uplink, Filter::ArpAndNdp)?;
     let mut datagram = vec![0; 2048];
     let mut frame = vec![0; 2048];
     let mut leaving: Option<Duration> = None;
     loop {
         let now = origin.elapsed();
+        if udp.retry_at().is_some_and(|at| at <= now) {
+            let _ = udp.follow(&core.own_addresses(), now).await;
+        }
         core.tick(now);
         let mut save = false;
         for output in core.outputs() {
             match output {
                 Output::Heartbeat(to, bytes) => {
-                    // A full buffer or a missing route is a lost datagram: the next one
-                    // follows in an interval, and waiting would delay the other peers'.
-                    let _ = udp.try_send_to(&bytes, SocketAddr::new(to, at.port));
+                    udp.send(to, &bytes, now);
                 }
                 Output::Frame(bytes) => {
                     // Waiting would delay heartbeats.
@@ -145,12 +139,12 @@ pub async fn run(
         }
         let deadline = origin + core.next_deadline(now);
         tokio::select! {
-            received = udp.recv_from(&mut datagram) => {
-                let mut next = received.ok();
+            received = udp.recv(&mut datagram) => {
+                let mut next = received;
                 for _ in 0..BURST {
                     let Some((length, from)) = next else { break };
-                    core.on_datagram(from.ip(), &datagram[..length], origin.elapsed());
-                    next = udp.try_recv_from(&mut datagram).ok();
+                    core.on_datagram(from, &datagram[..length], origin.elapsed());
+                    next = udp.try_recv(&mut datagram);
                 }
             }
             received = packets.recv(&mut frame) => match received {
@@ -177,9 +171,11 @@ pub async fn run(
                 if let Some(world) = world {
                     links.saved.send_modify(|saved| saved.world = world.clone());
                     core.on_world(world, origin.elapsed());
-                    if core.own_address().is_some_and(|now| now != at.address) {
+                    let own = core.own_addresses();
+                    if own.first().is_some_and(|now| *now != at.address) {
                         bail!("the node's InternalIP changed; starting anew with it");
                     }
+                    let _ = udp.follow(&own, origin.elapsed()).await;
                 }
             }
             Ok(()) = links.secrets.changed() => {

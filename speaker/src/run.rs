@@ -159,7 +159,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     ));
     tokio::spawn(status::run(client, identity, ownership, world.clone()));
     let keeper = tokio::spawn(keep(args.state_file.clone(), saved_rx));
-    let Some(address) = own.heartbeat_address() else {
+    let Some(address) = own.main_address() else {
         bail!("the node has no InternalIP")
     };
     let sockets = node::Sockets {

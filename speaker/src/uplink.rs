@@ -33,7 +33,7 @@ pub struct Uplink {
 /// When there is no such interface or it has no MAC.
 pub async fn find(name: Option<&str>, node: &Node) -> anyhow::Result<Uplink> {
     let rtnl = Rtnl::open()?;
-    let link = match (name, node.heartbeat_address()) {
+    let link = match (name, node.main_address()) {
         (Some(name), _) => rtnl
             .require_link(name)
             .await

@@ -118,9 +118,15 @@ impl Node {
         v4.into_iter().chain(self.v6.map(IpAddr::V6))
     }
 
-    /// The address that heartbeats go to: IPv4 if there is one.
-    pub fn heartbeat_address(&self) -> Option<IpAddr> {
-        self.v4.map(IpAddr::V4).or(self.v6.map(IpAddr::V6))
+    /// The address that the uplink is found by: IPv4 if there is one.
+    pub fn main_address(&self) -> Option<IpAddr> {
+        self.addresses().next()
+    }
+
+    /// Where this node's heartbeats to `other` go: to its address of a family that both have, IPv4
+    /// if both have that; nowhere if they have none in common.
+    pub fn way_to(&self, other: &Node) -> Option<IpAddr> {
+        self.addresses().find_map(|own| other.address_like(own))
     }
 }
 
@@ -315,6 +321,33 @@ fn glob(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn heartbeats_go_by_a_family_that_both_nodes_have() {
+        let node = |v4: Option<&str>, v6: Option<&str>| Node {
+            v4: v4.map(|ip| ip.parse().unwrap()),
+            v6: v6.map(|ip| ip.parse().unwrap()),
+            ..Node::default()
+        };
+        let dual = node(Some("192.0.2.11"), Some("2001:db8:2::11"));
+        let other = node(Some("192.0.2.12"), Some("2001:db8:2::12"));
+        let (v4, v6) = (
+            node(Some("192.0.2.13"), None),
+            node(None, Some("2001:db8:2::13")),
+        );
+        for (from, to, way) in [
+            (&dual, &other, Some("192.0.2.12")),
+            (&dual, &v4, Some("192.0.2.13")),
+            (&v4, &dual, Some("192.0.2.11")),
+            (&dual, &v6, Some("2001:db8:2::13")),
+            (&v6, &dual, Some("2001:db8:2::11")),
+            (&v4, &v6, None),
+            (&v6, &v4, None),
+        ] {
+            let way: Option<IpAddr> = way.map(|ip| ip.parse().unwrap());
+            assert_eq!(from.way_to(to), way, "{from:?} {to:?}");
+        }
+    }
 
     #[test]
     fn globs_match_interfaces() {

@@ -280,7 +280,7 @@ fn link_address(ifindex: u32) -> io::Result<SockAddr> {
 }
 
 /// Sets the receive buffer, past `net.core.rmem_max` if CAP_NET_ADMIN allows it.
-fn set_receive_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
+pub(crate) fn set_receive_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
     let value = i32::try_from(bytes).unwrap_or(i32::MAX);
     set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, value)
         .or_else(|_| socket.set_recv_buffer_size(bytes))

@@ -14,7 +14,7 @@ use super::conflicts::Verdict;
 use super::{Core, Output, neighbours};
 use crate::cache::SavedPeer;
 use crate::schedule::{RETRY, Urgency};
-use crate::world::NodeName;
+use crate::world::{Node, NodeName};
 
 /// How long after a defence the next one of the same VIP may follow: the steps of the first
 /// one cover that time.
@@ -281,7 +281,7 @@ impl Core {
         ) else {
             return;
         };
-        let Some(address) = them.heartbeat_address() else {
+        let Some(address) = us.way_to(them) else {
             return;
         };
         let Some(own) = us.address_like(address) else {
@@ -313,7 +313,7 @@ impl Core {
         for (name, node) in &self.world.nodes {
             if *name != self.setup.me
                 && let Some(share) = self.rota.share(name)
-                && let Some(address) = node.heartbeat_address()
+                && let Some(address) = self.way_to(node)
             {
                 let all = if held.contains(name) {
                     &told
@@ -336,10 +336,19 @@ impl Core {
 
     fn send_heartbeat_to(&mut self, name: &NodeName, solicit: bool, now: Duration) {
         let node = self.world.nodes.get(name);
-        if let Some(address) = node.and_then(|n| n.heartbeat_address()) {
+        if let Some(address) = node.and_then(|node| self.way_to(node)) {
             let datagrams = self.heartbeat(solicit, self.flaps.holds(name, now));
             self.out
                 .extend(datagrams.into_iter().map(|d| Output::Heartbeat(address, d)));
+        }
+    }
+
+    /// Where heartbeats to a node go.
+    fn way_to(&self, node: &Node) -> Option<IpAddr> {
+        match self.world.nodes.get(&self.setup.me) {
+            Some(own) => own.way_to(node),
+            // The own Node object was deleted; the sockets are still there.
+            None => node.main_address(),
         }
     }
 

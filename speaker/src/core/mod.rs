@@ -34,7 +34,7 @@ use crate::grace::Grace;
 use crate::intent::{Intent, Memo, NodeHealth, PortKey, Virtual};
 use crate::pace::{Kind, Pace};
 use crate::schedule::{Schedule, Urgency};
-use crate::world::{NodeName, World};
+use crate::world::{Node, NodeName, World};
 
 use conflicts::Conflicts;
 use flaps::Flaps;
@@ -195,6 +195,8 @@ pub struct Core {
     /// Whether this node could own VIPs, and was leaving, as the last heartbeat said.
     said: (bool, bool),
     peers: BTreeMap<NodeName, Peer>,
+    /// Nodes with which this one has no address family in common.
+    unreachable: BTreeSet<NodeName>,
     intent: Intent,
     memo: Memo,
     nominated: nominated::Nominated,
@@ -266,6 +268,7 @@ impl Core {
             rota: Rota::new(setup.me.clone()),
             said: (false, false),
             peers: BTreeMap::new(),
+            unreachable: BTreeSet::new(),
             intent: Intent::default(),
             memo: Memo::default(),
             nominated: nominated::Nominated::default(),
@@ -472,9 +475,10 @@ impl Core {
         (peers.collect(), claims.collect())
     }
 
-    /// The own node's address for heartbeats, as the API server has it now.
-    pub fn own_address(&self) -> Option<IpAddr> {
-        self.world.nodes.get(&self.setup.me)?.heartbeat_address()
+    /// The own node's addresses for heartbeats, as the API server has them now.
+    pub fn own_addresses(&self) -> Vec<IpAddr> {
+        let own = self.world.nodes.get(&self.setup.me);
+        own.into_iter().flat_map(Node::addresses).collect()
     }
 
     /// Datagrams refused since the start, by reason.
@@ -491,9 +495,25 @@ impl Core {
             .cloned()
             .collect();
         self.peers.retain(|name, _| names.contains(name));
+        self.tell_unreachable();
         self.flaps.tidy(|name| names.contains(name), now);
         self.rota.set_nodes(&names);
         self.detector.set_peers(&names, now);
+    }
+
+    /// Says once of each node that no heartbeat can ever reach it.
+    fn tell_unreachable(&mut self) {
+        let Some(own) = self.world.nodes.get(&self.setup.me) else {
+            return;
+        };
+        let apart = |node: &Node| node.main_address().is_some() && own.way_to(node).is_none();
+        let nodes = self.world.nodes.iter().filter(|(_, node)| apart(node));
+        let unreachable: BTreeSet<NodeName> = nodes.map(|(name, _)| name.clone()).collect();
+        for node in unreachable.difference(&self.unreachable) {
+            tracing::warn!(%node, "its InternalIPs are of another address family than this node's: \
+                no heartbeat reaches it; give both nodes an InternalIP of one family");
+        }
+        self.unreachable = unreachable;
     }
 
     fn everyone_heard(&self) -> bool {

@@ -151,7 +151,8 @@ impl Lan {
         for output in outputs {
             match output {
                 Output::Heartbeat(to, datagram) => {
-                    let to = self.cores.iter_mut().find(|(n, _)| address(**n) == to);
+                    let has = |core: &Core| core.own_addresses().contains(&to);
+                    let to = self.cores.iter_mut().find(|(_, core)| has(core));
                     if let Some((n, to)) = to
                         && (self.cut == Some(*n)) == (self.cut == Some(from))
                     {
@@ -251,6 +252,39 @@ fn each_vip_gets_one_owner_and_the_vips_are_spread() {
     assert_eq!(lan.weights(1), [1, 1, 1]);
     let report = &lan.reports[&lan.owner(vip(1))];
     assert_eq!((report.directors_agreeing, report.directors), (3, 3));
+}
+
+#[test]
+fn nodes_of_mixed_address_families_hear_each_other() {
+    let v6 = |n: u8| -> std::net::Ipv6Addr { format!("2001:db8:2::1{n}").parse().unwrap() };
+    let mut mixed = World::clone(&world(1));
+    // One of both families, one of IPv6 alone, one of both; then one of IPv4 alone.
+    for n in 1..=3 {
+        mixed.nodes.get_mut(&name(n)).unwrap().v6 = Some(v6(n));
+    }
+    mixed.nodes.get_mut(&name(2)).unwrap().v4 = None;
+    let mut lan = Lan::default();
+    for n in 1..=3 {
+        let core = core(n, Arc::new(mixed.clone()), &Saved::default(), lan.now);
+        lan.cores.insert(n, core);
+    }
+    lan.run(1_000 * MS);
+    let sees = |lan: &Lan, n: u8, other: u8| lan.cores[&n].detector.state(&name(other));
+    for (n, other) in [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)] {
+        assert_eq!(sees(&lan, n, other), PeerState::Alive, "{n} of {other}");
+    }
+    mixed.nodes.get_mut(&name(3)).unwrap().v6 = None;
+    for core in lan.cores.values_mut() {
+        core.on_world(Arc::new(mixed.clone()), lan.now);
+    }
+    lan.run(1_000 * MS);
+    assert_eq!(sees(&lan, 1, 3), PeerState::Alive);
+    assert_eq!(sees(&lan, 3, 1), PeerState::Alive);
+    // These two have no family in common, and it is said.
+    assert_eq!(sees(&lan, 2, 3), PeerState::Dead);
+    let core = &lan.cores[&2];
+    assert_eq!(core.unreachable.iter().collect::<Vec<_>>(), [&name(3)]);
+    assert!(lan.cores[&1].unreachable.is_empty());
 }
 
 #[test]

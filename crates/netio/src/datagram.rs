@@ -1,0 +1,46 @@
+//! UDP sockets that outlive their address.
+
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::net::UdpSocket;
+
+use crate::packet::set_receive_buffer;
+use crate::{Error, Result};
+
+/// What 500 peers send while the receiver is away for some seconds must fit, with the kernel's
+/// bookkeeping (about 800 octets for a short datagram).
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// Opens a UDP socket at this address and port of the calling thread's namespace. Within a
+/// tokio runtime.
+///
+/// The address need not be there yet and may come and go (`IP_FREEBIND`): while it is away nothing
+/// is received and sending fails, and when it is back the same socket works again. An IPv6 socket
+/// takes no IPv4. The receive buffer has 4 MiB, past `net.core.rmem_max` if CAP_NET_ADMIN allows it.
+///
+/// # Errors
+/// Another socket has the port; the kernel does not know the family
+/// ([`Error::is_not_supported`]).
+pub async fn bind_datagram(at: SocketAddr) -> Result<UdpSocket> {
+    let open = || -> io::Result<UdpSocket> {
+        let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(true)?;
+        match at {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+            SocketAddr::V6(_) => {
+                socket.set_only_v6(true)?;
+                socket.set_freebind_v6(true)?;
+            }
+        }
+        set_receive_buffer(&socket, RECEIVE_BUFFER)?;
+        socket.bind(&SockAddr::from(at))?;
+        UdpSocket::from_std(socket.into())
+    };
+    let failed = |e| Error::os(format!("open UDP socket at {at}"), e);
+    let socket = open().map_err(failed)?;
+    // A socket that the runtime has not seen yet refuses `try_send_to` without a word.
+    socket.writable().await.map_err(failed)?;
+    Ok(socket)
+}
