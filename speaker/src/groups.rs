@@ -12,18 +12,24 @@ use lightship_frames::ndp::solicited_node;
 use lightship_netio::MulticastGroups;
 use tokio::sync::watch;
 
+use crate::uplink::Current;
+
 /// How long after a failure it is tried again, doubled up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
-/// Keeps the memberships on `uplink` until the sender of `vips` is gone.
-pub async fn run(uplink: u32, mut vips: watch::Receiver<BTreeSet<Ipv6Addr>>) {
+/// Keeps the memberships on the uplink until the sender of `vips` is gone.
+pub async fn run(
+    mut uplink: watch::Receiver<Current>,
+    mut vips: watch::Receiver<BTreeSet<Ipv6Addr>>,
+) {
     let mut groups: Option<MulticastGroups> = None;
     let mut pause = RETRY.0;
     loop {
+        let index = uplink.borrow_and_update().link.index;
         let wanted: BTreeSet<_> = vips
             .borrow_and_update()
             .iter()
-            .map(|vip| (uplink, solicited_node(*vip)))
+            .map(|vip| (index, solicited_node(*vip)))
             .collect();
         let opened = match groups.take() {
             Some(open) => Ok(open),
@@ -56,6 +62,7 @@ pub async fn run(uplink: u32, mut vips: watch::Receiver<BTreeSet<Ipv6Addr>>) {
         };
         tokio::select! {
             changed = vips.changed() => if changed.is_err() { return },
+            Ok(_) = uplink.wait_for(|now| now.link.index != index) => {}
             () = retry => {}
         }
     }

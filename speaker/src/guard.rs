@@ -27,7 +27,7 @@ use lightship_netio::{Family, Monitor, Notice, PROTOCOL, Result, Route, Rtnl, Ru
 use tokio::sync::watch;
 
 use crate::director::VETH_HOST;
-use crate::uplink::Uplink;
+use crate::uplink::Current;
 use crate::world::World;
 use linger::Linger;
 
@@ -48,31 +48,33 @@ const CHECK: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the kernel gives no notices of changes.
 pub async fn run(
-    uplink: Uplink,
+    mut uplink: watch::Receiver<Current>,
     director: bool,
     mut world: watch::Receiver<Option<Arc<World>>>,
 ) -> Result<()> {
     let mut monitor = Monitor::open()?;
     let mut failing = false;
-    let mut last: Option<BTreeSet<IpAddr>> = None;
+    let mut last: Option<(String, BTreeSet<IpAddr>)> = None;
     let mut linger = Linger::adopt(found().await.unwrap_or_default(), Instant::now());
     loop {
         let looked = Instant::now();
+        let name = uplink.borrow_and_update().link.name.clone();
         if let Some(world) = &*world.borrow_and_update() {
             linger.update(world.vips.keys().copied().collect(), looked);
         }
         let guarded = linger.guarded(looked);
-        match apply(&uplink.name, director, &guarded).await {
+        match apply(&name, director, &guarded).await {
             Ok(changes) => {
                 failing = false;
                 // A rule goes with `ls-host`, which is mended elsewhere.
-                if changes > 0 && last.as_ref() == Some(&guarded) {
+                let same =
+                    last.replace((name.clone(), guarded.clone())) == Some((name.clone(), guarded));
+                if changes > 0 && same {
                     tracing::warn!(
                         changes,
                         "the loop guard was changed by somebody else; put back"
                     );
                 }
-                last = Some(guarded);
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
@@ -90,6 +92,7 @@ pub async fn run(
                     Ok(()) => break,
                     Err(_) => return Ok(()),
                 },
+                Ok(_) = uplink.wait_for(|now| now.link.name != name) => break,
                 notice = monitor.next() => {
                     if matches!(notice?, Notice::Route { .. } | Notice::Rule { .. } | Notice::Lost) {
                         while monitor.next().now_or_never().is_some() {}

@@ -6,7 +6,7 @@
 //! what it says. Nothing here waits for the network or the kernel but in that one `select`.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,9 @@ use lightship_netio::{Filter, PacketSocket, Watched};
 use tokio::sync::{mpsc, watch};
 
 use crate::cache::Saved;
-use crate::core::{Core, DirectorIntent, DirectorReport, Listen, Output, Ownership, UplinkState};
+use crate::core::{Core, DirectorIntent, DirectorReport, Listen, Output, Ownership};
 use crate::datagrams::Datagrams;
+use crate::uplink::Current;
 use crate::world::World;
 
 /// How long a leaving speaker waits for others to take its VIPs.
@@ -34,8 +35,8 @@ pub struct Links {
     pub world: watch::Receiver<Option<Arc<World>>>,
     /// The heartbeat secrets, newest first.
     pub secrets: watch::Receiver<Vec<Vec<u8>>>,
-    /// Whether the uplink can be used.
-    pub uplink: watch::Receiver<UplinkState>,
+    /// The uplink.
+    pub uplink: watch::Receiver<Current>,
     /// The networks whose hosts are neighbours on the uplink.
     pub networks: watch::Receiver<Arc<[IpNet]>>,
     /// The IPv6 VIPs to listen for.
@@ -57,12 +58,8 @@ pub struct Links {
 /// Where the core's sockets are.
 #[derive(Clone, Copy, Debug)]
 pub struct Sockets {
-    /// The address that the uplink was found by.
-    pub address: IpAddr,
     /// The UDP port of heartbeats.
     pub port: u16,
-    /// The uplink's index.
-    pub uplink: u32,
 }
 
 /// The heartbeat keys from the secrets, or `None` while there is no secret.
@@ -73,13 +70,23 @@ pub fn keys(secrets: &[Vec<u8>]) -> Option<Keys> {
 
 /// Has the kernel keep out what is about other machines: on a busy LAN each of them would wake this
 /// thread.
-fn listen(packets: &PacketSocket, to: Listen) {
+fn listen(packets: &PacketSocket, to: &Listen) {
     let watched = Watched {
         asked: to.vips.clone(),
-        claimed: to.vips.into_iter().chain(to.nodes).collect(),
+        claimed: to.vips.iter().chain(&to.nodes).copied().collect(),
     };
     if let Err(error) = packets.watch(&watched) {
         tracing::warn!(%error, "all ARP and NDP frames are looked at, which only costs time");
+    }
+}
+
+/// A packet socket on an interface that has just become the uplink; none if it is gone again, of
+/// which there will be news.
+fn open(index: u32) -> anyhow::Result<Option<PacketSocket>> {
+    match PacketSocket::open(index, Filter::ArpAndNdp) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error).context("cannot listen on the uplink"),
     }
 }
 
@@ -96,7 +103,9 @@ pub async fn run(
     let mut udp = Datagrams::new(at.port);
     let bound = udp.follow(&core.own_addresses(), origin.elapsed()).await;
     bound.context("cannot receive heartbeats")?;
-    let packets = PacketSocket::open(at.uplink, Filter::ArpAndNdp)?;
+    let mut uplink = links.uplink.borrow_and_update().clone();
+    let mut packets = PacketSocket::open(uplink.link.index, Filter::ArpAndNdp)?;
+    let mut listening: Option<Listen> = None;
     let mut datagram = vec![0; 2048];
     let mut frame = vec![0; 2048];
     let mut leaving: Option<Duration> = None;
@@ -122,7 +131,10 @@ pub async fn run(
                 Output::Director(intent) => drop(links.director.send_replace(intent)),
                 Output::Report(report) => drop(links.ownership.send_replace(report)),
                 Output::Groups(vips) => drop(links.groups.send_replace(vips)),
-                Output::Listen(to) => listen(&packets, to),
+                Output::Listen(to) => {
+                    listen(&packets, &to);
+                    listening = Some(to);
+                }
                 Output::Save => save = true,
             }
         }
@@ -171,11 +183,7 @@ pub async fn run(
                 if let Some(world) = world {
                     links.saved.send_modify(|saved| saved.world = world.clone());
                     core.on_world(world, origin.elapsed());
-                    let own = core.own_addresses();
-                    if own.first().is_some_and(|now| *now != at.address) {
-                        bail!("the node's InternalIP changed; starting anew with it");
-                    }
-                    let _ = udp.follow(&own, origin.elapsed()).await;
+                    let _ = udp.follow(&core.own_addresses(), origin.elapsed()).await;
                 }
             }
             Ok(()) = links.secrets.changed() => {
@@ -186,11 +194,21 @@ pub async fn run(
                 }
             }
             Ok(()) = links.uplink.changed() => {
-                let state = *links.uplink.borrow_and_update();
-                if !state.same {
-                    bail!("the uplink is gone or has another MAC; starting anew");
+                let before = std::mem::replace(&mut uplink, links.uplink.borrow_and_update().clone());
+                let (index, now) = (uplink.link.index, origin.elapsed());
+                let moved = index != before.link.index;
+                if moved && let Some(opened) = open(index)? {
+                    packets = opened;
+                    if let Some(to) = &listening {
+                        listen(&packets, to);
+                    }
                 }
-                core.on_uplink(state, origin.elapsed());
+                core.on_link(uplink.link.name.as_str().into(), uplink.link.mac, now);
+                if moved || uplink.reroutes != before.reroutes {
+                    core.say_anew(now);
+                }
+                // Last: what was cut off compares claims before it says anything.
+                core.on_uplink(uplink.state, now);
             }
             Ok(()) = links.networks.changed() => {
                 let networks = links.networks.borrow_and_update().clone();

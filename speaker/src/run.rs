@@ -22,18 +22,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use lightship_crds::VipMode;
-use lightship_frames::Mac;
+use lightship_netio::Monitor;
 use tokio::sync::{mpsc, watch};
 
 use crate::args::{Args, Cordon, Mode};
 use crate::cache::{self, LoadError, Saved};
-use crate::core::{Core, DirectorReport, Ownership, Setup, UplinkState};
+use crate::core::{Core, DirectorReport, Ownership, Setup};
 use crate::eligibility::Policy;
 use crate::report::{Facts, Trouble};
-use crate::uplink::{self, Uplink};
-use crate::world::{Node, NodeName, World};
+use crate::uplink::{self, Choice, Current, Uplink};
+use crate::world::{NodeName, World};
 use crate::{director, events, guard, lock, node, report, status};
 
 /// How long the process waits, when all else has ended, for the word that it stops.
@@ -68,18 +68,18 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     };
     let reporter = tokio::spawn(report::run(client.clone(), me.clone(), inputs));
 
-    let found = first_world(&args, &me, &mut world, &facts, stop.clone()).await;
-    let Some((first, own, link)) = found else {
+    let found = first_world(&args, &me, &mut world, &facts, stop.clone()).await?;
+    let Some((first, link)) = found else {
         return Ok(());
     };
     facts.send_modify(|facts| facts.uplink = Some(link.clone()));
     let Some(keys) = first_keys(&args, &mut secrets, &facts, stop.clone()).await else {
         return Ok(());
     };
-    // The uplink's MAC is unique on the LAN, so what is derived from it is too.
-    let director_mac = Mac::derive_director_mac(&link.mac.to_string());
+    let director_mac = director::mac(&link).await?;
+    let (uplink_tx, uplink) = watch::channel(Current::new(link.clone()));
     let plan = director::Plan {
-        uplink: link.clone(),
+        uplink: uplink.clone(),
         mac: director_mac,
     };
     let (reports_tx, reports) = mpsc::unbounded_channel();
@@ -93,7 +93,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         VipMode::Announce
     };
     facts.send_modify(|facts| facts.mode = Some((mode, reason)));
-    let guard = guard::run(link.clone(), found.is_some(), world.clone());
+    let guard = guard::run(uplink.clone(), found.is_some(), world.clone());
     tokio::spawn(async move {
         if let Err(error) = guard.await {
             tracing::error!(%error, "the loop guard is not kept up any more");
@@ -144,6 +144,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     });
     // The state file should hold what this start was made from, whatever comes next.
     saved_tx.send_modify(|_| ());
+    let status_node = me.clone();
     let identity = status::Identity {
         node: me,
         interface: link.name.clone(),
@@ -157,25 +158,29 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         ownership.clone(),
         world.clone(),
     ));
-    tokio::spawn(status::run(client, identity, ownership, world.clone()));
+    tokio::spawn(status::run(
+        client,
+        identity,
+        uplink.clone(),
+        ownership,
+        world.clone(),
+    ));
     let keeper = tokio::spawn(keep(args.state_file.clone(), saved_rx));
-    let Some(address) = own.main_address() else {
-        bail!("the node has no InternalIP")
-    };
     let sockets = node::Sockets {
-        address,
         port: args.heartbeat_port,
-        uplink: link.index,
     };
-    let (uplink_tx, uplink_rx) = watch::channel(UplinkState::FINE);
-    // An uplink that was named need not carry the node's address.
-    let carried = args.uplink.is_none().then_some(address);
     let (networks_tx, networks_rx) = watch::channel(Arc::from([]));
-    tokio::spawn(uplink::watch(link.clone(), carried, uplink_tx, networks_tx));
+    let choice = Choice {
+        name: args.uplink.clone(),
+        node: status_node,
+    };
+    let watching = uplink::watch(choice, world.clone(), uplink_tx, networks_tx);
+    tokio::spawn(watching);
+    tokio::spawn(follow_facts(uplink.clone(), facts));
     let (groups_tx, groups_rx) = watch::channel(Default::default());
-    tokio::spawn(crate::groups::run(link.index, groups_rx));
+    tokio::spawn(crate::groups::run(uplink.clone(), groups_rx));
     let links = node::Links {
-        uplink: uplink_rx,
+        uplink,
         networks: networks_rx,
         groups: groups_tx,
         world,
@@ -242,7 +247,9 @@ async fn first_world(
     world: &mut watch::Receiver<Option<Arc<World>>>,
     facts: &watch::Sender<Facts>,
     mut stop: watch::Receiver<bool>,
-) -> Option<(Arc<World>, Node, Uplink)> {
+) -> anyhow::Result<Option<(Arc<World>, Uplink)>> {
+    // Opened before the first look, so that no change falls between.
+    let mut monitor = Monitor::open()?;
     let mut said = String::new();
     loop {
         let latest = world.borrow_and_update().clone();
@@ -251,7 +258,7 @@ async fn first_world(
             (Some(world), Some(own)) => match uplink::find(args.uplink.as_deref(), &own).await {
                 Ok(link) => {
                     facts.send_modify(|facts| facts.trouble = None);
-                    return Some((world, own, link));
+                    return Ok(Some((world, link)));
                 }
                 Err(error) => format!("{error:#}"),
             },
@@ -265,10 +272,24 @@ async fn first_world(
             said = trouble;
         }
         tokio::select! {
-            changed = world.changed() => changed.ok()?,
-            // An interface may come up without any news from the API server.
-            () = tokio::time::sleep(Duration::from_secs(2)) => {}
-            _ = stop.changed() => return None,
+            changed = world.changed() => if changed.is_err() { return Ok(None) },
+            // An interface may come without any news from the API server.
+            notice = monitor.next() => drop(notice?),
+            _ = stop.changed() => return Ok(None),
+        }
+    }
+}
+
+/// Lets the Speaker object tell of the uplink as it is.
+async fn follow_facts(mut uplink: watch::Receiver<Current>, facts: watch::Sender<Facts>) {
+    loop {
+        let link = uplink.borrow_and_update().link.clone();
+        facts.send_if_modified(|facts| {
+            let link = Some(link.clone());
+            std::mem::replace(&mut facts.uplink, link.clone()) != link
+        });
+        if uplink.changed().await.is_err() {
+            return;
         }
     }
 }
@@ -315,7 +336,7 @@ async fn start_director(
         let reason = "the speaker was started with --mode announce";
         return Ok((None, reason.to_owned()));
     }
-    let uplink = plan.uplink.name.clone();
+    let uplink = plan.uplink.borrow().link.name.clone();
     match director::start(plan, intent, reports, health).await {
         Ok(found) => {
             let reason = format!("the kernel has IPVS, and {uplink} carries a director");

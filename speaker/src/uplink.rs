@@ -1,20 +1,24 @@
 //! The uplink: the interface on the LAN of the VIPs.
+//!
+//! [`watch`] follows it by the kernel's notices while the speaker runs: it may go, come back as
+//! another interface, and change its name, MAC or MTU; the node's address may change, or move to a
+//! bridge. Everybody who needs the uplink holds a receiver of [`Current`].
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use ipnet::IpNet;
 use lightship_frames::Mac;
 use lightship_membership::heartbeat::MAX_NETWORKS;
-use lightship_netio::{Family, Monitor, Notice, RouteKind, Rtnl, TABLE_MAIN};
+use lightship_netio::{Address, Family, Link, Monitor, Notice, RouteKind, Rtnl, TABLE_MAIN};
 use tokio::sync::watch;
 
 use crate::core::UplinkState;
-use crate::world::Node;
+use crate::world::{Node, NodeName, World};
 
-/// The uplink, as found at the start.
+/// An uplink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uplink {
     /// Its name.
@@ -25,6 +29,59 @@ pub struct Uplink {
     pub mac: Mac,
     /// Its MTU in octets, which the director's links take over.
     pub mtu: u32,
+}
+
+impl Uplink {
+    /// None of an interface that is no Ethernet.
+    fn of(link: &Link) -> Option<Uplink> {
+        Some(Uplink {
+            name: link.name.clone(),
+            index: link.index,
+            mac: link.mac?,
+            mtu: link.mtu,
+        })
+    }
+}
+
+/// The uplink as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Current {
+    /// As it is, or was last if it is gone.
+    pub link: Uplink,
+    /// Whether it can be used.
+    pub state: UplinkState,
+    /// Grows whenever frames take another way than before, although the link is the same.
+    pub reroutes: u64,
+}
+
+impl Current {
+    /// One that was just found.
+    pub fn new(link: Uplink) -> Self {
+        Current {
+            link,
+            state: UplinkState::FINE,
+            reroutes: 0,
+        }
+    }
+}
+
+/// Which interface is the uplink.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// The one of this name, whatever addresses it has; else the one with the node's InternalIP.
+    pub name: Option<String>,
+    /// The own node.
+    pub node: NodeName,
+}
+
+impl Choice {
+    /// The address that it should carry.
+    fn address(&self, world: Option<&World>) -> Option<IpAddr> {
+        match self.name {
+            Some(_) => None,
+            None => world?.nodes.get(&self.node)?.main_address(),
+        }
+    }
 }
 
 /// Finds the uplink: the named one, else the one that carries the node's InternalIP.
@@ -56,57 +113,76 @@ pub async fn find(name: Option<&str>, node: &Node) -> anyhow::Result<Uplink> {
         }
         (None, None) => bail!("the Node object has no InternalIP; name the interface by --uplink"),
     };
-    let Some(mac) = link.mac else {
-        bail!(
+    Uplink::of(&link).with_context(|| {
+        format!(
             "{} is no Ethernet interface; name one that is by --uplink",
             link.name
-        );
-    };
-    Ok(Uplink {
-        name: link.name,
-        index: link.index,
-        mac,
-        mtu: link.mtu,
+        )
     })
 }
 
-/// Follows the uplink by the kernel's notices until the receiver is gone. `address`: what it
-/// should carry.
+/// How soon after a change of routes alone the networks on the uplink are read again at the
+/// earliest: a routing daemon may change thousands. Reading takes at most a twentieth of the time.
+const ROUTES: Duration = Duration::from_millis(50);
+
+/// Follows the uplink by the kernel's notices until no receiver of it is left.
 pub async fn watch(
-    link: Uplink,
-    address: Option<IpAddr>,
-    state: watch::Sender<UplinkState>,
+    choice: Choice,
+    mut world: watch::Receiver<Option<Arc<World>>>,
+    current: watch::Sender<Current>,
     networks: watch::Sender<Arc<[IpNet]>>,
 ) {
     loop {
-        if let Err(error) = follow(&link, address, &state, &networks).await {
+        if let Err(error) = follow(&choice, &mut world, &current, &networks).await {
             tracing::warn!(
                 error = format!("{error:#}"),
                 "cannot watch the uplink; trying on"
             );
         }
-        if state.is_closed() {
+        if current.is_closed() {
             return;
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
+/// What a notice asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// Nothing.
+    None,
+    /// To read the networks again, when there is time.
+    Routes,
+    /// To read everything again now.
+    All,
+}
+
 async fn follow(
-    link: &Uplink,
-    address: Option<IpAddr>,
-    state: &watch::Sender<UplinkState>,
+    choice: &Choice,
+    world: &mut watch::Receiver<Option<Arc<World>>>,
+    current: &watch::Sender<Current>,
     networks: &watch::Sender<Arc<[IpNet]>>,
 ) -> anyhow::Result<()> {
     // Opened before the first look, so that no change falls between.
     let mut monitor = Monitor::open()?;
     let rtnl = Rtnl::open()?;
+    let mut pause = ROUTES;
+    // When the networks are to be read again.
+    let mut due = Some(Instant::now());
     loop {
-        let now = look(&rtnl, link, address).await?;
-        state.send_if_modified(|before| std::mem::replace(before, now) != now);
+        let address = choice.address(world.borrow_and_update().as_deref());
+        let before = current.borrow().clone();
+        let mut now = look(&rtnl, choice, address, &before).await?;
+        if now.link.index != before.link.index {
+            due = Some(Instant::now());
+        }
+        current.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
         // Without a carrier the kernel has no routes there, but the LAN is the same when it is back.
-        if now.carrier {
-            let found: Arc<[IpNet]> = on_link(&rtnl, link.index).await?.into();
+        if now.state.carrier && due.is_some_and(|at| at <= Instant::now()) {
+            due = None;
+            let began = Instant::now();
+            let found: Arc<[IpNet]> = on_link(&rtnl, now.link.index).await?.into();
+            pause = (began.elapsed() * 20).max(ROUTES);
             networks.send_if_modified(|before| {
                 let changed = *before != found;
                 *before = found;
@@ -114,19 +190,75 @@ async fn follow(
             });
         }
         loop {
-            let concerns = |index: u32| index == link.index;
-            match monitor.next().await? {
-                Notice::Link { index, .. } | Notice::Address { index, .. } if concerns(index) => {
+            let later = async {
+                match due.filter(|_| now.state.carrier) {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let look = tokio::select! {
+                notice = monitor.next() => match notice? {
+                    Notice::Rerouted { index } => {
+                        if carries(&rtnl, index, now.link.index).await {
+                            now.reroutes += 1;
+                            tracing::info!(uplink = %now.link.name, "frames take another way");
+                            current.send_replace(now.clone());
+                        }
+                        Look::None
+                    }
+                    notice => concerns(notice, &now),
+                },
+                Ok(()) = world.changed() => {
+                    let wanted = choice.address(world.borrow_and_update().as_deref());
+                    if wanted == address { Look::None } else { Look::All }
+                }
+                () = later => break,
+                () = current.closed() => return Ok(()),
+            };
+            match look {
+                Look::None => {}
+                Look::Routes => due = due.or(Some(Instant::now() + pause)),
+                Look::All => {
+                    due = Some(Instant::now());
                     break;
                 }
-                Notice::Lost => break,
-                _ => {}
             }
         }
-        if state.is_closed() {
-            return Ok(());
+    }
+}
+
+/// What changed, as far as the uplink is concerned.
+fn concerns(notice: Notice, now: &Current) -> Look {
+    // While it is away any interface may turn out to be it.
+    let whole = now.state == UplinkState::FINE;
+    match notice {
+        Notice::Link { index, .. } | Notice::Address { index, .. } => {
+            let concerned = index == now.link.index || !whole;
+            if concerned { Look::All } else { Look::None }
+        }
+        Notice::Lost => Look::All,
+        Notice::Route { .. } => Look::Routes,
+        Notice::Rule { .. } | Notice::Rerouted { .. } => Look::None,
+    }
+}
+
+/// Whether frames of the interface `upper` go by `lower`: it is that, or a port of it.
+async fn carries(rtnl: &Rtnl, lower: u32, upper: u32) -> bool {
+    let mut at = lower;
+    // A bond in a bridge is as deep as it gets; links cannot form a circle.
+    for _ in 0..4 {
+        if at == upper {
+            return true;
+        }
+        match rtnl.link(at).await {
+            Ok(Some(Link {
+                master: Some(master),
+                ..
+            })) => at = master,
+            _ => return false,
         }
     }
+    false
 }
 
 /// The networks whose hosts are neighbours on an interface: those of its addresses, and those that
@@ -167,27 +299,57 @@ fn networks(all: impl IntoIterator<Item = (IpAddr, u8)>) -> Vec<IpNet> {
     networks
 }
 
-async fn look(rtnl: &Rtnl, link: &Uplink, address: Option<IpAddr>) -> anyhow::Result<UplinkState> {
-    let Some(found) = rtnl.link(link.index).await? else {
-        return Ok(UplinkState {
-            same: false,
-            carrier: false,
-            address: false,
-        });
-    };
-    let carried = match address {
-        None => true,
-        Some(address) => {
-            let all = rtnl.addresses().await?;
-            all.iter()
-                .any(|a| a.index == link.index && a.addr == address)
+async fn look(
+    rtnl: &Rtnl,
+    choice: &Choice,
+    address: Option<IpAddr>,
+    before: &Current,
+) -> anyhow::Result<Current> {
+    let mut carried = true;
+    let link = match &choice.name {
+        Some(name) => rtnl.link_by_name(name).await?,
+        None => {
+            let last = rtnl.link(before.link.index).await?;
+            let addresses = match address {
+                Some(_) => rtnl.addresses().await?,
+                None => Vec::new(),
+            };
+            let home = home(&addresses, address, before.link.index);
+            carried = home.is_some() || address.is_none();
+            match home {
+                Some(index) if index != before.link.index => rtnl.link(index).await?.or(last),
+                _ => last,
+            }
         }
     };
-    Ok(UplinkState {
-        same: found.mac == Some(link.mac),
-        carrier: found.lower_up,
-        address: carried,
+    let found = link
+        .as_ref()
+        .and_then(|link| Some((link, Uplink::of(link)?)));
+    let Some((link, uplink)) = found else {
+        return Ok(Current {
+            state: UplinkState {
+                carrier: false,
+                address: carried,
+            },
+            ..before.clone()
+        });
+    };
+    Ok(Current {
+        link: uplink,
+        state: UplinkState {
+            carrier: link.has_carrier(),
+            address: carried,
+        },
+        reroutes: before.reroutes,
     })
+}
+
+/// The interface that carries the address: the one of before if it still does.
+fn home(addresses: &[Address], address: Option<IpAddr>, before: u32) -> Option<u32> {
+    let mut carriers = addresses.iter().filter(|a| Some(a.addr) == address);
+    let first = carriers.clone().next()?.index;
+    let same = carriers.any(|a| a.index == before);
+    Some(if same { before } else { first })
 }
 
 #[cfg(test)]

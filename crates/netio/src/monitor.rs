@@ -41,6 +41,12 @@ pub enum Notice {
         /// The family.
         family: Family,
     },
+    /// What goes through a link takes another way now: a bond switched to another port, or the
+    /// machine moved to another host. Who has been told of addresses on it should be told again.
+    Rerouted {
+        /// Its index.
+        index: u32,
+    },
     /// A policy rule of this family came or went.
     Rule {
         /// The family.
@@ -158,7 +164,9 @@ fn parse(mut bytes: &[u8], notices: &mut VecDeque<Notice>) {
         let Some(body) = bytes.get(HEADER..len) else {
             return;
         };
-        if let Some(notice) = notice(u16::from_ne_bytes([t0, t1]), body) {
+        let kind = u16::from_ne_bytes([t0, t1]);
+        let found = [notice(kind, body), rerouted(kind, body)];
+        for notice in found.into_iter().flatten() {
             // A change often comes as several messages; one look will do.
             if notices.back() != Some(&notice) {
                 notices.push_back(notice);
@@ -189,4 +197,39 @@ fn notice(kind: u16, body: &[u8]) -> Option<Notice> {
         libc::RTM_NEWRULE | libc::RTM_DELRULE => Some(Notice::Rule { family: family()? }),
         _ => None,
     }
+}
+
+/// Octets of `struct ifinfomsg`, and of `struct nlattr`.
+const LINK_HEADER: usize = 16;
+const ATTRIBUTE_HEADER: usize = 4;
+
+/// `IFLA_EVENT` (`include/uapi/linux/if_link.h`): why the kernel sends the message, if it is not a
+/// change of the link itself.
+const IFLA_EVENT: u16 = 44;
+
+/// Its values `IFLA_EVENT_BONDING_FAILOVER`, `IFLA_EVENT_NOTIFY_PEERS` and
+/// `IFLA_EVENT_IGMP_RESEND`. A bond sends all three when it switches; the last is the only one
+/// that a bridge passes on from a port (`br_device_event`), the second is that of a virtual machine
+/// that was moved (virtio, Hyper-V, Xen) and of a team.
+const REROUTED: [u32; 3] = [3, 4, 5];
+
+fn rerouted(kind: u16, body: &[u8]) -> Option<Notice> {
+    if kind != libc::RTM_NEWLINK {
+        return None;
+    }
+    let index = u32::from_ne_bytes(*body.get(4..)?.first_chunk()?);
+    let mut rest = body.get(LINK_HEADER..)?;
+    while let Some([l0, l1, t0, t1]) = rest.first_chunk::<ATTRIBUTE_HEADER>() {
+        let len = usize::from(u16::from_ne_bytes([*l0, *l1]));
+        let value = rest.get(ATTRIBUTE_HEADER..len)?;
+        if u16::from_ne_bytes([*t0, *t1]) == IFLA_EVENT {
+            let event = u32::from_ne_bytes(*value.first_chunk()?);
+            return REROUTED
+                .contains(&event)
+                .then_some(Notice::Rerouted { index });
+        }
+        // Attributes start at multiples of 4 (NLA_ALIGN).
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    None
 }

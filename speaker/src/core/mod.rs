@@ -73,9 +73,7 @@ pub struct Setup {
 /// Whether the uplink can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UplinkState {
-    /// It is there and has the MAC it had. Else the speaker has to start anew.
-    pub same: bool,
-    /// It is up and has a carrier.
+    /// It is there, up and has a carrier.
     pub carrier: bool,
     /// It carries the node's own address, if it is the one that should.
     pub address: bool,
@@ -84,7 +82,6 @@ pub struct UplinkState {
 impl UplinkState {
     /// All is well.
     pub const FINE: UplinkState = UplinkState {
-        same: true,
         carrier: true,
         address: true,
     };
@@ -328,6 +325,10 @@ impl Core {
     /// Takes what the director says of itself.
     pub fn on_director(&mut self, report: DirectorReport) {
         self.stale |= report.healthy != self.director.healthy;
+        if report.healthy && !self.director.healthy {
+            // It may have been made anew, so that switches have to learn where it is.
+            self.say_anew(Duration::ZERO);
+        }
         self.unreported |= report != self.director;
         let owned: Vec<IpAddr> = self.owned.keys().copied().collect();
         let before: Vec<bool> = owned.iter().map(|vip| self.directed(*vip)).collect();
@@ -376,6 +377,37 @@ impl Core {
             self.election.listen_until(now + timeout);
             self.say_again = Some(now + self.setup.interval * 2);
         }
+    }
+
+    /// Takes the uplink's name and MAC. Where they changed, peers hear of it at once, so that their
+    /// directors send this node's share there, and the LAN is told anew where the VIPs are: those
+    /// that are announced with the uplink's own MAC are at another one, and the way to the director's
+    /// may have changed too.
+    pub fn on_link(&mut self, interface: Arc<str>, mac: Mac, now: Duration) {
+        if self.setup.interface == interface && self.setup.uplink_mac == mac {
+            return;
+        }
+        tracing::info!(%interface, %mac, "the uplink is another one, or has another MAC");
+        self.setup.interface = interface;
+        self.setup.uplink_mac = mac;
+        self.stale = true;
+        self.unreported = true;
+        self.next_beat = now;
+        self.rota.tell_all();
+        self.say_anew(now);
+        // The kernel tells nobody of its own addresses' new MAC (arp_notify is off by default), and
+        // peers would go on sending heartbeats to the old one.
+        let networks = self.networks.clone();
+        let on_link = |ip: &IpAddr| networks.iter().any(|network| network.contains(ip));
+        for own in self.own_addresses().into_iter().filter(on_link) {
+            let frames = neighbours::announcement(own, mac);
+            self.out.extend(frames.into_iter().map(Output::Frame));
+        }
+    }
+
+    /// Has what this node owns announced anew at once: the way to it may be another one.
+    pub fn say_anew(&mut self, now: Duration) {
+        self.say_again = Some(now);
     }
 
     /// Takes the networks whose hosts are neighbours on the uplink.

@@ -288,6 +288,40 @@ fn nodes_of_mixed_address_families_hear_each_other() {
 }
 
 #[test]
+fn a_changed_uplink_is_told_to_peers_and_clients_at_once() {
+    let mut lan = Lan::with(1);
+    // Past the announcements of a take-over.
+    lan.run(8_000 * MS);
+    let owner = lan.owner(vip(1));
+    let (since, mac) = (lan.now, Mac([2, 0xaa, 0, 0, 0, 9]));
+    let network = "192.0.2.0/24".parse().unwrap();
+    let core = lan.cores.get_mut(&owner).unwrap();
+    core.on_networks(Arc::from([network]), since);
+    core.on_link("br0".into(), mac, since);
+    lan.run(10 * MS);
+    assert_eq!(lan.announced(owner, since), 2, "the VIP, in both forms");
+    let own = lan.frames.iter().filter(|(n, at, frame)| {
+        let claim = neighbours::Heard::Claim {
+            address: address(owner),
+            mac,
+        };
+        *n == owner && *at >= since && neighbours::read(frame) == Ok(claim)
+    });
+    assert_eq!(own.count(), 2, "the node's own address");
+    let others: Vec<u8> = (1..=3).filter(|n| *n != owner).collect();
+    for n in &others {
+        assert_eq!(lan.directors[n].peers[&address(owner)], mac);
+    }
+    // Frames take another way, and nothing else changed: as a bond does it.
+    lan.run(8_000 * MS);
+    let since = lan.now;
+    lan.cores.get_mut(&owner).unwrap().say_anew(since);
+    lan.run(10 * MS);
+    assert_eq!(lan.announced(owner, since), 2);
+    assert_eq!(lan.owner(vip(1)), owner);
+}
+
+#[test]
 fn a_takeover_waits_for_the_director_to_know_who_is_dead_but_not_for_ever() {
     let mut lan = Lan::with(1);
     lan.run(1_000 * MS);

@@ -6,7 +6,10 @@ use std::net::IpAddr;
 use lightship_frames::Mac;
 use lightship_netio::{Family, Link, Macvlan, Monitor, Netns, Route, Rtnl, Scope, Veth, run_in};
 
+use tokio::sync::watch;
+
 use super::{Error, Plan, settings};
+use crate::uplink::{Current, Uplink};
 
 /// The name of the director's network namespace.
 pub(crate) const NETNS: &str = "lightship";
@@ -41,6 +44,8 @@ pub(super) struct Links {
 /// The two namespaces, and a handle on each that works from any thread.
 pub(super) struct Ground {
     plan: Plan,
+    /// The routes to clients as last read, until the host's change, with the links they are of.
+    answers: Option<(u32, u32, BTreeSet<Route>)>,
     pub(super) netns: Netns,
     host_ns: Netns,
     host: Rtnl,
@@ -53,6 +58,7 @@ impl Ground {
         let netns = Netns::create(NETNS)?;
         Ok(Ground {
             plan,
+            answers: None,
             host_ns: Netns::current()?,
             host: Rtnl::open()?,
             inside: Rtnl::open_in(&netns)?,
@@ -65,17 +71,27 @@ impl Ground {
         Ok(Monitor::open_in(&self.host_ns)?)
     }
 
+    /// The uplink, to hear of its changes.
+    pub(super) fn uplink(&self) -> watch::Receiver<Current> {
+        self.plan.uplink.clone()
+    }
+
+    /// Something changed on the host that the routes to clients may depend on.
+    pub(super) fn distrust(&mut self) {
+        self.answers = None;
+    }
+
     /// Makes what is missing or wrong, and says what that was.
-    pub(super) async fn links(&self, made: &mut Vec<String>) -> Result<Links, Error> {
+    pub(super) async fn links(&mut self, made: &mut Vec<String>) -> Result<Links, Error> {
         if Netns::restore(NETNS, &self.netns)? {
             made.push(format!("the name {NETNS} of the namespace"));
         }
-        let uplink = &self.plan.uplink;
-        // It follows the uplink's MTU over time; an uplink that is gone ends the speaker.
-        let parent = self.host.link(uplink.index).await?;
-        let mtu = parent.map_or(uplink.mtu, |link| link.mtu);
-        let macvlan = self.macvlan(made).await?;
-        let (outer, inner) = self.veth(mtu, made).await?;
+        let uplink = self.plan.uplink.borrow_and_update().link.clone();
+        // The MTU may be newer than the uplink's last news.
+        let parent = self.host.require_link_of(uplink.index).await?;
+        let mtu = parent.mtu;
+        let macvlan = self.macvlan(uplink.index, made).await?;
+        let (outer, inner) = self.veth(&uplink, mtu, made).await?;
         for (rtnl, link) in [
             (&self.inside, &macvlan),
             (&self.inside, &inner),
@@ -92,17 +108,22 @@ impl Ground {
         {
             made.push(format!("{address} on {VETH_HOST}"));
         }
-        let (host_mac, _) = self.veth_macs();
+        let (host_mac, _) = veth_macs(uplink.mac);
+        let answers = match self.answers.take() {
+            Some((of, on, answers)) if (of, on) == (uplink.index, macvlan.index) => answers,
+            _ => self.answers(uplink.index, macvlan.index).await?,
+        };
+        self.answers = Some((uplink.index, macvlan.index, answers.clone()));
         Ok(Links {
             macvlan: macvlan.index,
             veth: inner.index,
-            host_mac,
-            answers: self.answers(macvlan.index).await?,
+            host_mac: outer.mac.unwrap_or(host_mac),
+            answers,
         })
     }
 
-    async fn macvlan(&self, made: &mut Vec<String>) -> Result<Link, Error> {
-        let (mac, parent) = (self.plan.mac, self.plan.uplink.index);
+    async fn macvlan(&self, parent: u32, made: &mut Vec<String>) -> Result<Link, Error> {
+        let mac = self.plan.mac;
         if let Some(link) = self.inside.link_by_name(MACVLAN).await? {
             if link.mac == Some(mac) && link.link == Some(parent) {
                 return Ok(link);
@@ -119,19 +140,19 @@ impl Ground {
         Ok(self.inside.require_link(MACVLAN).await?)
     }
 
-    fn veth_macs(&self) -> (Mac, Mac) {
-        let mac = self.plan.uplink.mac;
-        let derive = |end| Mac::derive_director_mac(&format!("{mac} {end}"));
-        (derive("host"), derive("self"))
-    }
-
     /// Both ends of the veth pair, the host's first.
-    async fn veth(&self, mtu: u32, made: &mut Vec<String>) -> Result<(Link, Link), Error> {
-        let (host_mac, self_mac) = self.veth_macs();
+    async fn veth(
+        &self,
+        uplink: &Uplink,
+        mtu: u32,
+        made: &mut Vec<String>,
+    ) -> Result<(Link, Link), Error> {
+        let (host_mac, self_mac) = veth_macs(uplink.mac);
         let outer = self.host.link_by_name(VETH_HOST).await?;
         let inner = self.inside.link_by_name(VETH_DIRECTOR).await?;
         match (outer, inner) {
-            (Some(outer), Some(inner)) if outer.mac == Some(host_mac) => return Ok((outer, inner)),
+            // Nobody else sees their MACs, so a pair stays when the uplink has another one.
+            (Some(outer), Some(inner)) if pair(&outer, &inner) => return Ok((outer, inner)),
             (Some(outer), _) => drop(self.host.delete_link(outer.index).await?),
             (None, Some(inner)) => drop(self.inside.delete_link(inner.index).await?),
             (None, None) => {}
@@ -151,8 +172,7 @@ impl Ground {
 
     /// The routes by which the director's own packets reach clients. The kernel resolves these
     /// by ARP with no sender address and by NDP with a link-local one, so no VIP is ever named.
-    async fn answers(&self, macvlan: u32) -> Result<BTreeSet<Route>, Error> {
-        let uplink = self.plan.uplink.index;
+    async fn answers(&self, uplink: u32, macvlan: u32) -> Result<BTreeSet<Route>, Error> {
         let addresses = self.host.addresses().await?;
         let networks = addresses.iter().filter(|a| {
             let link_local = matches!(a.addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
@@ -172,6 +192,29 @@ impl Ground {
         }
         Ok(routes)
     }
+}
+
+/// The MAC of the macvlan that is there on this uplink.
+pub(super) async fn present_mac(uplink: &Uplink) -> Result<Option<Mac>, Error> {
+    if !Netns::exists(NETNS) {
+        return Ok(None);
+    }
+    let inside = Rtnl::open_in(&Netns::open(NETNS)?)?;
+    let link = inside.link_by_name(MACVLAN).await?;
+    let link = link.filter(|link| link.link == Some(uplink.index));
+    Ok(link.and_then(|link| link.mac).filter(Mac::is_local_admin))
+}
+
+/// The MACs of the veth pair's ends, the host's first.
+fn veth_macs(uplink: Mac) -> (Mac, Mac) {
+    let derive = |end| Mac::derive_director_mac(&format!("{uplink} {end}"));
+    (derive("host"), derive("self"))
+}
+
+/// Whether these are the two ends of a veth pair.
+fn pair(outer: &Link, inner: &Link) -> bool {
+    let veth = |link: &Link| link.kind.as_deref() == Some("veth") && link.mac.is_some();
+    veth(outer) && veth(inner) && outer.link == Some(inner.index) && inner.link == Some(outer.index)
 }
 
 /// Brings a link up with the uplink's MTU, if it is not so already.

@@ -38,7 +38,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::{DirectorIntent, DirectorReport};
 use crate::intent::PortKey;
-use crate::uplink::Uplink;
+use crate::uplink::{Current, Uplink};
 
 pub use error::Error;
 pub use links::VETH_HOST;
@@ -47,8 +47,8 @@ pub(crate) use links::{LINKS, NETNS};
 /// What a director is put upon.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The uplink.
-    pub uplink: Uplink,
+    /// The uplink, which it follows.
+    pub uplink: watch::Receiver<Current>,
     /// The MAC of the director.
     pub mac: Mac,
 }
@@ -69,6 +69,19 @@ pub struct Health {
     pub error: Option<String>,
     /// The VIPs that the kernel does not hold as wanted, and why.
     pub failing: BTreeMap<IpAddr, String>,
+}
+
+/// The MAC of the director on this uplink: that of the one that is there, else it is derived from the
+/// uplink's own, which is unique on the LAN.
+///
+/// An uplink may change its MAC (a bridge takes that of another port), and a bond its port. The
+/// director keeps its own then, also over a restart, so that clients need not learn another one.
+///
+/// # Errors
+/// The namespace cannot be read.
+pub async fn mac(uplink: &Uplink) -> Result<Mac, Error> {
+    let present = links::present_mac(uplink).await?;
+    Ok(present.unwrap_or_else(|| Mac::derive_director_mac(&uplink.mac.to_string())))
 }
 
 /// Sets the director up and starts its thread, which then follows `intent` until its sender is

@@ -16,6 +16,7 @@ use super::network::Network;
 use super::rota::Rota;
 use super::{Error, Found, Health, settings, table};
 use crate::core::{DirectorIntent, DirectorReport};
+use crate::uplink::Current;
 
 /// How often it is seen whether somebody else changed something of which the kernel gives no
 /// notice: IPVS, sysctls, neighbours.
@@ -47,6 +48,8 @@ pub(super) struct Worker {
     /// Changes within the namespace, and on the host.
     inside: Monitor,
     host: Monitor,
+    /// Changes of the uplink, which cannot wait for the rest of a flock.
+    uplink: watch::Receiver<Current>,
     /// The IPVS table as last read or written; none when it has to be read again.
     known: Option<Known>,
     failing: Failing,
@@ -71,7 +74,7 @@ enum Cause {
 
 impl Worker {
     /// Within the namespace.
-    pub(super) async fn open(ground: Ground) -> Result<(Self, Found), Error> {
+    pub(super) async fn open(mut ground: Ground) -> Result<(Self, Found), Error> {
         // Before anything is read, so that no change is missed.
         let (inside, host) = (Monitor::open()?, ground.host_monitor()?);
         // Some settings are named after links, and links need the addresses of others.
@@ -87,6 +90,7 @@ impl Worker {
             destinations: table::destinations(&known),
         };
         let worker = Worker {
+            uplink: ground.uplink(),
             ground,
             ipvs,
             network,
@@ -173,13 +177,27 @@ impl Worker {
                     self.network.distrust();
                 }
             }
-            notice = self.host.next() => drop(notice.ok()),
+            notice = self.host.next() => {
+                if !matches!(notice, Ok(Notice::Rule { .. })) {
+                    self.ground.distrust();
+                }
+            }
+            Ok(()) = self.uplink.changed() => {
+                self.ground.distrust();
+                return Cause::Check;
+            }
             () = tokio::time::sleep_until(until.into()) => {
                 return if retry.is_some_and(|at| at <= until) { Cause::Wanted } else { Cause::Check };
             }
         }
         let next = (Instant::now() + SETTLE).max(self.checked + PACE);
-        tokio::time::sleep_until(next.into()).await;
+        let changed = tokio::select! {
+            () = tokio::time::sleep_until(next.into()) => false,
+            changed = self.uplink.changed() => changed.is_ok(),
+        };
+        if changed {
+            self.ground.distrust();
+        }
         self.drain().await;
         Cause::Check
     }
@@ -190,7 +208,9 @@ impl Worker {
         while self.inside.next().now_or_never().is_some() {
             self.network.distrust();
         }
-        while self.host.next().now_or_never().is_some() {}
+        while self.host.next().now_or_never().is_some() {
+            self.ground.distrust();
+        }
     }
 
     /// Makes the namespace hold what is wanted.

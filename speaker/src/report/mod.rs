@@ -140,7 +140,7 @@ fn concerns(notice: Notice, uplink: Option<&Uplink>) -> bool {
         Notice::Address { index, .. } => uplink.is_some_and(|uplink| uplink.index == index),
         // kube-proxy's own may come.
         Notice::Link { .. } | Notice::Route { .. } | Notice::Lost => true,
-        Notice::Rule { .. } => false,
+        Notice::Rule { .. } | Notice::Rerouted { .. } => false,
     }
 }
 

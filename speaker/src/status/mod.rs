@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::core::Ownership;
+use crate::uplink::Current;
 use crate::world::{NodeName, World};
 
 /// At most this many writes are on their way at once.
@@ -68,7 +69,8 @@ struct Failure {
 /// Writes until either sender is gone.
 pub async fn run(
     client: Client,
-    identity: Identity,
+    mut identity: Identity,
+    mut uplink: watch::Receiver<Current>,
     mut ownership: watch::Receiver<Arc<Ownership>>,
     mut world: watch::Receiver<Option<Arc<World>>>,
 ) {
@@ -76,6 +78,9 @@ pub async fn run(
     let mut written: BTreeMap<IpAddr, Written> = BTreeMap::new();
     let mut failed: BTreeMap<IpAddr, Failure> = BTreeMap::new();
     loop {
+        let link = uplink.borrow_and_update().link.clone();
+        identity.interface.clone_from(&link.name);
+        identity.uplink_mac = link.mac.to_string();
         let owned = ownership.borrow_and_update().clone();
         let known = world.borrow_and_update().clone().unwrap_or_default();
         let due = |vip: &IpAddr| owned.vips.contains_key(vip) || owned.unowned.contains_key(vip);
@@ -176,6 +181,7 @@ pub async fn run(
             () = retry => {}
             changed = ownership.changed() => if changed.is_err() { return },
             changed = world.changed() => if changed.is_err() { return },
+            Ok(_) = uplink.wait_for(|now| now.link != link) => {}
         }
     }
 }

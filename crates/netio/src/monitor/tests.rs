@@ -59,6 +59,41 @@ fn several_messages_in_a_datagram() {
     );
 }
 
+/// An attribute, padded to 4.
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(4 + value.len()).unwrap();
+    let mut bytes = length.to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+#[test]
+fn a_switch_of_a_bond_is_told_from_other_changes() {
+    let changed = Notice::Link {
+        index: 7,
+        gone: false,
+    };
+    // IFLA_IFNAME with an odd length before it, IFLA_MTU after it.
+    let with = |event: &[u8]| {
+        let mut body = link(0);
+        body.extend(attribute(3, b"bond0\0\0"));
+        body.extend(attribute(44, event));
+        body.extend(attribute(4, &1500_u32.to_ne_bytes()));
+        read(&message(libc::RTM_NEWLINK, &body))
+    };
+    for event in 0..=6_u32 {
+        let notices = with(&event.to_ne_bytes());
+        if [3, 4, 5].contains(&event) {
+            assert_eq!(notices, [changed, Notice::Rerouted { index: 7 }], "{event}");
+        } else {
+            assert_eq!(notices, [changed], "{event}");
+        }
+    }
+    assert_eq!(with(&[]), [changed]);
+}
+
 #[test]
 fn repeats_are_one_notice() {
     let bytes = message(libc::RTM_NEWLINK, &link(0)).repeat(5);

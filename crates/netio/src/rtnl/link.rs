@@ -254,6 +254,16 @@ impl Rtnl {
         )
     }
 
+    /// The interface of this index.
+    ///
+    /// # Errors
+    /// [`Error::is_not_found`] if there is none.
+    pub async fn require_link_of(&self, index: u32) -> Result<Link> {
+        self.link(index).await?.ok_or_else(|| Error::Missing {
+            what: format!("link of index {index}"),
+        })
+    }
+
     /// The interface of this name.
     ///
     /// # Errors

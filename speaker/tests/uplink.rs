@@ -1,0 +1,214 @@
+//! The uplink is followed by the kernel's notices, in a namespace of its own. Needs root.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use lightship_netio::{Netns, NetnsThread, spawn_thread_in};
+use lightship_speaker::core::UplinkState;
+use lightship_speaker::uplink::{self, Choice, Current};
+use lightship_speaker::world::{Node, NodeName, World};
+use tokio::sync::watch;
+
+/// Far more than it should take (some milliseconds), since tests run beside others; far less than
+/// any polling would.
+const SOON: Duration = Duration::from_secs(2);
+
+struct Lan {
+    name: String,
+    world: watch::Sender<Option<Arc<World>>>,
+    current: watch::Receiver<Current>,
+    networks: watch::Receiver<Arc<[IpNet]>>,
+    watching: Option<NetnsThread<()>>,
+}
+
+fn world(address: &str) -> Arc<World> {
+    let node = Node {
+        v4: Some(address.parse().unwrap()),
+        ..Node::default()
+    };
+    let mut world = World::default();
+    world.nodes.insert(NodeName::from("node1"), node);
+    Arc::new(world)
+}
+
+fn ip(namespace: &str, args: &str) {
+    let mut command = Command::new("ip");
+    command
+        .args(["-n", namespace])
+        .args(args.split_whitespace());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {args}: {said}");
+}
+
+impl Lan {
+    /// A namespace with `eth0`, which has 192.0.2.11/24, and its watcher.
+    fn new(role: &str, uplink: Option<&str>) -> Self {
+        let name = format!("lst-{}-{role}", std::process::id());
+        let netns = Netns::create(&name).expect("a namespace, for which this test needs root");
+        make_eth0(&name);
+        let (world_tx, world_rx) = watch::channel(Some(world("192.0.2.11")));
+        let (ready, started) = mpsc::channel();
+        let wish = uplink.map(str::to_owned);
+        let watching = spawn_thread_in(&netns, "uplink", move || async move {
+            let node = world_rx.borrow().as_ref().unwrap().nodes["node1"].clone();
+            let link = uplink::find(wish.as_deref(), &node).await.unwrap();
+            let (current_tx, current) = watch::channel(Current::new(link));
+            let (networks_tx, networks) = watch::channel(Arc::from([]));
+            ready.send((current, networks)).unwrap();
+            let choice = Choice {
+                name: wish,
+                node: "node1".into(),
+            };
+            uplink::watch(choice, world_rx, current_tx, networks_tx).await;
+        })
+        .unwrap();
+        let (current, networks) = started.recv().unwrap();
+        let lan = Lan {
+            name,
+            world: world_tx,
+            current,
+            networks,
+            watching: Some(watching),
+        };
+        lan.sees("the first look", |_, networks| !networks.is_empty());
+        lan
+    }
+
+    fn ip(&self, args: &str) {
+        ip(&self.name, args);
+    }
+
+    /// Waits until what is followed is so.
+    fn sees(&self, what: &str, wanted: impl Fn(&Current, &[IpNet]) -> bool) {
+        let began = Instant::now();
+        while !wanted(&self.current.borrow(), &self.networks.borrow()) {
+            let (now, networks) = (
+                self.current.borrow().clone(),
+                self.networks.borrow().clone(),
+            );
+            assert!(began.elapsed() < SOON, "{what}: {now:?} {networks:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        eprintln!("{what}: {:?}", began.elapsed());
+    }
+}
+
+impl Drop for Lan {
+    fn drop(&mut self) {
+        // Its last receiver ends the watcher.
+        let (_, gone) = watch::channel(self.current.borrow().clone());
+        self.current = gone;
+        if let Some(watching) = self.watching.take()
+            && !std::thread::panicking()
+        {
+            watching.join().unwrap();
+        }
+        Netns::delete(&self.name).unwrap();
+    }
+}
+
+fn make_eth0(namespace: &str) {
+    ip(
+        namespace,
+        "link add eth0 address 02:00:00:00:00:0a type veth peer name far",
+    );
+    ip(namespace, "addr add 192.0.2.11/24 dev eth0");
+    for link in ["lo", "far", "eth0"] {
+        ip(namespace, &format!("link set {link} up"));
+    }
+}
+
+fn whole(now: &Current) -> bool {
+    now.state == UplinkState::FINE
+}
+
+#[test]
+fn what_changes_on_the_uplink_is_seen_at_once() {
+    let lan = Lan::new("changes", None);
+    lan.ip("link set eth0 mtu 1400");
+    lan.sees("another MTU", |now, _| now.link.mtu == 1400);
+    lan.ip("link set eth0 address 02:00:00:00:00:0c");
+    lan.sees("another MAC", |now, _| {
+        now.link.mac.0[5] == 0x0c && whole(now)
+    });
+    lan.ip("link set far down");
+    lan.sees("no carrier", |now, _| !now.state.carrier);
+    lan.ip("link set far up");
+    lan.sees("a carrier", |now, _| whole(now));
+    lan.ip("link set eth0 down");
+    lan.ip("link set eth0 name lan0");
+    lan.ip("link set lan0 up");
+    lan.sees("another name", |now, _| {
+        now.link.name == "lan0" && whole(now)
+    });
+    lan.ip("route add 198.51.100.0/24 dev lan0");
+    let routed: IpNet = "198.51.100.0/24".parse().unwrap();
+    lan.sees("a network by a route alone", |_, n| n.contains(&routed));
+    lan.ip("route del 198.51.100.0/24 dev lan0");
+    lan.sees("no such network", |_, n| !n.contains(&routed));
+    lan.ip("addr del 192.0.2.11/24 dev lan0");
+    lan.sees("no address", |now, _| {
+        !now.state.address && now.state.carrier
+    });
+    lan.ip("addr add 192.0.2.11/24 dev lan0");
+    lan.sees("the address", |now, _| whole(now));
+    lan.world.send_replace(Some(world("192.0.2.12")));
+    lan.sees("another InternalIP", |now, _| !now.state.address);
+    lan.ip("addr add 192.0.2.12/24 dev lan0");
+    lan.sees("its address", |now, _| whole(now));
+}
+
+#[test]
+fn an_uplink_that_comes_back_is_found_again() {
+    let lan = Lan::new("returns", None);
+    let first = lan.current.borrow().link.index;
+    lan.ip("link del eth0");
+    lan.sees("nothing", |now, _| !now.state.carrier && !now.state.address);
+    make_eth0(&lan.name);
+    lan.sees("another interface", |now, _| {
+        now.link.index != first && whole(now)
+    });
+
+    // The host is given a bridge, and the address moves there.
+    lan.ip("link add br0 type bridge");
+    lan.ip("link set br0 up");
+    lan.ip("link set eth0 master br0");
+    lan.ip("addr del 192.0.2.11/24 dev eth0");
+    lan.ip("addr add 192.0.2.11/24 dev br0");
+    lan.sees("the bridge", |now, _| now.link.name == "br0" && whole(now));
+    // A bridge takes the lowest MAC of its ports, with none set by hand.
+    lan.ip("link add port address 02:00:00:00:00:01 type veth peer name other");
+    lan.ip("link set port master br0");
+    lan.sees("the bridge's MAC", |now, _| {
+        now.link.mac.0[5] == 1 && whole(now)
+    });
+    lan.ip("link del port");
+    lan.sees("its MAC again", |now, _| {
+        now.link.mac.0[5] == 0x0a && whole(now)
+    });
+}
+
+#[test]
+fn a_named_uplink_is_the_one_of_that_name() {
+    let lan = Lan::new("named", Some("eth0"));
+    let mac = lan.current.borrow().link.mac;
+    lan.ip("link set eth0 down");
+    lan.ip("link set eth0 name other");
+    lan.ip("link set other up");
+    lan.sees("none of the name", |now, _| !now.state.carrier);
+    assert_eq!(
+        lan.current.borrow().link.mac,
+        mac,
+        "the last one stays known"
+    );
+    lan.ip("link set other down");
+    lan.ip("link set other name eth0");
+    lan.ip("link set eth0 up");
+    lan.sees("one of the name", |now, _| whole(now));
+}
