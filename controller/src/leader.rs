@@ -12,7 +12,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watch_object;
 use kube::{Client, Error};
 use lightship_crds::MANAGER_CONTROLLER;
-use lightship_kit::{pause, watch_pauses};
+use lightship_kit::{pause, watch_pauses, while_busy};
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -186,13 +186,15 @@ impl Candidate {
             return;
         }
         let released = async {
-            let Some(lease) = self.api.get_opt(LEASE).await?.map(sighting) else {
+            let lease = while_busy(LONGEST, || self.api.get_opt(LEASE)).await?;
+            let Some(lease) = lease.map(sighting) else {
                 return Ok(false);
             };
-            match self.elector.release(&lease) {
-                Some(put) => write(&self.api, &put, self.timing).await.map(|_| true),
-                None => Ok(false),
-            }
+            let Some(put) = self.elector.release(&lease) else {
+                return Ok(false);
+            };
+            let write = while_busy(LONGEST, || write(&self.api, &put, self.timing));
+            write.await.map(|_| true)
         };
         match released.await {
             Ok(true) => tracing::info!(lease = LEASE, "Lease given back"),

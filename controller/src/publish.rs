@@ -14,6 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, PostParams};
 use kube::{Client, Resource};
 use lightship_crds::{AddressPool, MANAGER_CONTROLLER};
+use lightship_kit::while_busy;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -29,8 +30,10 @@ const CONCURRENT: usize = 8;
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// The API server refuses longer notes.
 const LONGEST_NOTE: usize = 1024;
-/// A request without an answer by then is given up.
+/// How long one event may take, all attempts included; it is given up then.
 const ATTEMPT: Duration = Duration::from_secs(10);
+/// Longest pause between attempts while the API server is busy.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Sends events from a task of its own, which ends when this and its clones are dropped and the events are sent,
 /// or when this replica does not lead any more.
@@ -89,7 +92,9 @@ async fn publish(client: Client, instance: String, notice: Notice) {
     let event = event(&notice, &instance, Timestamp::now());
     let namespace = event.metadata.namespace.clone().unwrap_or_default();
     let api: Api<Event> = Api::namespaced(client, &namespace);
-    let sent = timeout(ATTEMPT, api.create(&PostParams::default(), &event)).await;
+    let params = PostParams::default();
+    let create = while_busy(LONGEST_PAUSE, || api.create(&params, &event));
+    let sent = timeout(ATTEMPT, create).await;
     match sent {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::warn!(%error, note = notice.note, "event not sent"),

@@ -6,15 +6,19 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions
 use kube::core::PartialObjectMeta;
 use kube::{Client, Error, Resource};
 use lightship_crds::{AddressPool, CONDITION_ASSIGNED, MANAGER_CONTROLLER, VirtualIP};
+use lightship_kit::asked_pause;
 use serde_json::{Value, json};
 
 use crate::leader::Authority;
 use crate::model::{Revision, Told, Write};
-use crate::writer::{Outcome, Sink};
+use crate::writer::{Failure, Outcome, Sink};
 
 /// Bad Request, Forbidden (by RBAC, a quota or an admission policy), Content Too Large and
 /// Unprocessable Content: the same again gets the same answer until somebody changes something.
 const REFUSED: [u16; 4] = [400, 403, 413, 422];
+
+/// Too Many Requests, Service Unavailable, Gateway Timeout.
+const BUSY: [u16; 3] = [429, 503, 504];
 
 /// The API server.
 pub struct ApiServer {
@@ -147,7 +151,7 @@ fn ours() -> PatchParams {
 }
 
 impl Sink for ApiServer {
-    async fn write(&self, write: &Write) -> Result<Outcome, String> {
+    async fn write(&self, write: &Write) -> Result<Outcome, Failure> {
         if !self.authority.holds() {
             return Ok(Outcome::Void);
         }
@@ -164,7 +168,15 @@ impl Sink for ApiServer {
             Err(Error::Api(status)) if REFUSED.contains(&status.code) => {
                 Ok(Outcome::Refused(status.message.clone()))
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(Failure {
+                asked: asked_pause(&error),
+                busy: match &error {
+                    Error::Api(status) => BUSY.contains(&status.code),
+                    // No answer: the connection broke, or did not come about.
+                    _ => true,
+                },
+                reason: error.to_string(),
+            }),
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Gets objects into the state they should be in: at most one request per object at a time, the
 //! latest wanted state wins, failures are retried with jittered back-off, and no object waits
-//! for another but for its turn at the rate that all requests share. (Answers with status 429 are
-//! repeated by the client library, after the pause that the API server asks for.)
+//! for another but for its turn at the rate that all requests share. A pause that the API server
+//! asks for (`Retry-After`) is kept, and if it takes no request at all any more, all wait together
+//! ([`gate`]).
 //!
 //! A write whose object has changed meanwhile is not repeated but dropped: what the watchers say of
 //! that object leads to a new decision. Should they stay silent, [`Writer::step`] asks for one.
+
+mod gate;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use self::gate::Gate;
 use crate::model::{Key, Revision, Write};
 use crate::throttle::{Rate, Throttle};
 
@@ -22,7 +26,28 @@ use crate::throttle::{Rate, Throttle};
 pub trait Sink: Send + Sync + 'static {
     /// Brings one object into the wanted state, if it still is as it was seen; an error is
     /// worth another attempt.
-    fn write(&self, write: &Write) -> impl Future<Output = Result<Outcome, String>> + Send;
+    fn write(&self, write: &Write) -> impl Future<Output = Result<Outcome, Failure>> + Send;
+}
+
+/// A request that is worth another attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What went wrong.
+    pub reason: String,
+    /// How long the API server asks to be left alone.
+    pub asked: Option<Duration>,
+    /// Whether the cause is the API server's state and not the object's: that passes, perhaps soon.
+    pub busy: bool,
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self {
+            reason,
+            asked: None,
+            busy: false,
+        }
+    }
 }
 
 /// How a request ended that needs no other attempt.
@@ -57,6 +82,9 @@ const CONCURRENT: usize = 64;
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// Longest pause between attempts.
 const LONGEST: Duration = Duration::from_secs(30);
+/// Longest pause while the API server is busy or away, unless it asks for more: soon after an outage
+/// all must be as it should. The gate keeps it from being asked too often.
+const LONGEST_BUSY: Duration = Duration::from_secs(3);
 
 /// Restoring an object to the same state more often than [`FREE`] times within [`CALM`] of each
 /// other means that somebody else keeps changing it. Then pauses grow: two controllers that
@@ -92,6 +120,8 @@ enum Slot {
         write: Write,
         attempt: Attempt,
         wake: u64,
+        /// Whether another state has to wait as well: the API server asked for the pause.
+        firm: bool,
     },
     /// The object had changed: a new decision is due, at the latest after a pause.
     Conflicted { conflicts: u32, wake: u64 },
@@ -111,7 +141,7 @@ enum Report {
     Done {
         write: Box<Write>,
         attempt: Attempt,
-        result: Result<Outcome, String>,
+        result: Result<Outcome, Failure>,
         took: Duration,
     },
     Wake {
@@ -133,6 +163,7 @@ pub struct Writer<S> {
     permits: Arc<Semaphore>,
     /// Requests under way or waiting for their turn.
     running: usize,
+    gate: Arc<Gate>,
     throttle: Throttle,
     /// What the throttle's time counts from.
     origin: Instant,
@@ -153,6 +184,7 @@ impl<S: Sink> Writer<S> {
             slots: HashMap::new(),
             permits: Arc::new(Semaphore::new(CONCURRENT)),
             running: 0,
+            gate: Arc::default(),
             throttle: Throttle::new(rate),
             origin: Instant::now(),
             reports,
@@ -182,12 +214,13 @@ impl<S: Sink> Writer<S> {
                 write: running,
                 next,
             }) => *next = (*running != write).then_some(write),
-            // What waits for its pace is replaced and goes on waiting.
+            // What waits for its pace, or as asked, is replaced and goes on waiting.
             Some(Slot::Pausing {
                 write: paused,
                 attempt,
+                firm,
                 ..
-            }) if attempt.number == 0 && matches!(key, Key::Pool(_)) => *paused = write,
+            }) if *firm || attempt.number == 0 && matches!(key, Key::Pool(_)) => *paused = write,
             // The same again is no reason to end the pause.
             Some(Slot::Pausing { write: paused, .. }) if *paused == write => {}
             // The same state upon a newer revision neither: the failure was another one.
@@ -226,7 +259,7 @@ impl<S: Sink> Writer<S> {
             conflicts,
         };
         if let Some(early) = self.early(&key) {
-            self.hold(key, write, attempt, early);
+            self.hold(key, write, attempt, early, false);
         } else if excess == 0 {
             self.start(key, write, attempt);
         } else {
@@ -309,20 +342,21 @@ impl<S: Sink> Writer<S> {
         self.running += 1;
         let sink = self.sink.clone();
         let permits = self.permits.clone();
-        let reporter = self.reporter.clone();
+        let (gate, reporter) = (self.gate.clone(), self.reporter.clone());
         let turn = self.origin + self.throttle.take(self.origin.elapsed());
         self.spawn(async move {
             if turn > Instant::now() {
                 sleep_until(turn).await;
             }
             let _permit = permits.acquire().await;
+            gate.open().await;
             let started = Instant::now();
             // Of the thousands that may wait for their turn, none has to hold the room that a request
             // under way takes.
             let request = Box::pin(sink.write(&write));
             let result = match timeout(ATTEMPT, request).await {
                 Ok(result) => result,
-                Err(_) => Err(format!("no answer within {} s", ATTEMPT.as_secs())),
+                Err(_) => Err(format!("no answer within {} s", ATTEMPT.as_secs()).into()),
             };
             let took = started.elapsed();
             let _ = reporter.send(Report::Done {
@@ -362,7 +396,7 @@ impl<S: Sink> Writer<S> {
         &mut self,
         write: Write,
         attempt: Attempt,
-        result: Result<Outcome, String>,
+        result: Result<Outcome, Failure>,
         took: Duration,
     ) -> Option<News> {
         self.running = self.running.saturating_sub(1);
@@ -373,6 +407,8 @@ impl<S: Sink> Writer<S> {
         };
         let millis = took.as_millis();
         let mut conflicts = 0;
+        self.gate
+            .heard(matches!(&result, Err(failure) if failure.busy));
         match result {
             Ok(Outcome::Written(revision)) => {
                 tracing::debug!(%key, millis, attempt = attempt.number, "written");
@@ -411,11 +447,24 @@ impl<S: Sink> Writer<S> {
                     return Some(News::Refused(key, reason));
                 }
             }
-            Err(error) => {
+            Err(Failure {
+                reason: error,
+                asked,
+                busy,
+            }) => {
                 let number = attempt.number;
-                tracing::warn!(%key, millis, attempt = number, error, "write failed, will be tried again");
+                let longest = if busy { LONGEST_BUSY } else { LONGEST };
+                tracing::warn!(%key, millis, attempt = number, error, ?asked, "write failed, will be tried again");
+                if let Some(asked) = asked {
+                    // Whatever is wanted by now waits: the API server has too much to do. A little
+                    // longer by chance, so that what failed together does not come back together.
+                    let asked = asked.min(LONGEST).mul_f64(rand::random_range(1.0..1.5));
+                    let delay = asked.max(pause(number, longest));
+                    self.hold(key, next.unwrap_or(write), attempt, delay, true);
+                    return None;
+                }
                 if next.is_none() {
-                    self.pause(key, write, attempt, number);
+                    self.hold(key, write, attempt, pause(number, longest), false);
                     return None;
                 }
             }
@@ -428,16 +477,17 @@ impl<S: Sink> Writer<S> {
 
     /// Waits before the next attempt, as long as befits `failures` failures.
     fn pause(&mut self, key: Key, write: Write, attempt: Attempt, failures: u32) {
-        self.hold(key, write, attempt, pause(failures, LONGEST));
+        self.hold(key, write, attempt, pause(failures, LONGEST), false);
     }
 
-    /// Waits before the next attempt.
-    fn hold(&mut self, key: Key, write: Write, attempt: Attempt, delay: Duration) {
+    /// Waits before the next attempt; if `firm`, whatever state is wanted until then.
+    fn hold(&mut self, key: Key, write: Write, attempt: Attempt, delay: Duration, firm: bool) {
         let wake = self.wake(&key, delay);
         let slot = Slot::Pausing {
             write,
             attempt,
             wake,
+            firm,
         };
         self.slots.insert(key, slot);
     }
@@ -461,6 +511,7 @@ impl<S: Sink> Writer<S> {
                 mut write,
                 attempt,
                 wake,
+                ..
             }) if wake == woken => {
                 self.rebase(&key, &mut write);
                 self.start(key, write, attempt);

@@ -16,14 +16,18 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client, Resource};
 use lightship_crds::{MANAGER_SPEAKER, VirtualIP};
+use lightship_kit::while_busy;
 use tokio::sync::watch;
 
 use crate::core::Ownership;
 use crate::world::{NodeName, World};
 use ledger::{Conflict, Ledger};
 
-/// A request without an answer by then is given up.
+/// How long one event may take, all attempts included; it is given up then.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Longest pause between attempts while the API server is busy.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Sends events until the sender is gone.
 pub async fn run(
@@ -73,11 +77,14 @@ async fn send(
     now: Option<Conflict>,
 ) -> kube::Result<()> {
     // `kubectl describe` finds events by the object's uid.
-    let object = Api::<VirtualIP>::all(client.clone()).get(object).await?;
+    let vips = Api::<VirtualIP>::all(client.clone());
+    let object = while_busy(LONGEST_PAUSE, || vips.get(object)).await?;
     // Events about objects without a namespace go where `kubectl describe` looks for them.
     let api: Api<Event> = Api::namespaced(client.clone(), "default");
     let event = event(&object, node, vip, now, Timestamp::now());
-    api.create(&PostParams::default(), &event).await.map(drop)
+    let params = PostParams::default();
+    let create = while_busy(LONGEST_PAUSE, || api.create(&params, &event));
+    create.await.map(drop)
 }
 
 fn event(

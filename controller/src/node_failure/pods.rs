@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, Error};
 use lightship_crds::MANAGER_CONTROLLER;
+use lightship_kit::while_busy;
 use serde_json::{Value, json};
 
 use super::judge::Mark;
@@ -21,6 +22,9 @@ const CONCURRENT: usize = 16;
 
 /// How long all of a node's pods may take; then it is looked at anew whether the node is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Longest pause between attempts while the API server is busy.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The API server's pods.
 #[derive(Clone)]
@@ -69,7 +73,7 @@ impl Pods {
         let params = ListParams::default()
             .fields(&format!("spec.nodeName={node}"))
             .match_any();
-        let pods = all.list(&params).await?;
+        let pods = while_busy(LONGEST_PAUSE, || all.list(&params)).await?;
         let due: Vec<_> = pods
             .items
             .iter()
@@ -89,7 +93,8 @@ impl Pods {
                 ..PatchParams::default()
             };
             let patch = Patch::Strategic(patch);
-            match api.patch_status(&name, &params, &patch).await {
+            let write = while_busy(LONGEST_PAUSE, || api.patch_status(&name, &params, &patch));
+            match write.await {
                 Ok(_) => Ok(1),
                 Err(Error::Api(status)) if status.code == 404 => Ok(0),
                 Err(error) => Err(error),

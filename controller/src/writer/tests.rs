@@ -10,12 +10,14 @@ struct Scripted {
     arrived: Mutex<Vec<(String, Instant)>>,
     slow: HashMap<String, Duration>,
     refuse: Mutex<HashMap<String, u32>>,
+    /// The pause asked for with it.
+    asked: Option<Duration>,
     /// How the next request of an object ends.
     changed: Mutex<HashMap<String, Outcome>>,
 }
 
 impl Sink for Arc<Scripted> {
-    async fn write(&self, write: &Write) -> Result<Outcome, String> {
+    async fn write(&self, write: &Write) -> Result<Outcome, Failure> {
         let name = match write {
             Write::DropVip { name, .. } => name.clone(),
             Write::ServiceStatus {
@@ -34,7 +36,11 @@ impl Sink for Arc<Scripted> {
         match self.refuse.lock().unwrap().get_mut(&object) {
             Some(left) if *left > 0 => {
                 *left -= 1;
-                Err("refused".into())
+                Err(Failure {
+                    reason: "refused".into(),
+                    asked: self.asked,
+                    busy: false,
+                })
             }
             _ => {
                 let changed = self.changed.lock().unwrap().remove(&object);
@@ -172,6 +178,79 @@ async fn a_new_state_does_not_wait_for_the_pause() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pause_that_the_api_server_asks_for_holds_for_every_state_and_has_an_end() {
+    for (asked, bounds) in [(4, 4..7), (3600, 30..46)] {
+        let sink = Arc::new(Scripted {
+            refuse: Mutex::new([("n/s".to_owned(), 1)].into()),
+            asked: Some(Duration::from_secs(asked)),
+            ..Scripted::default()
+        });
+        let mut writer = Writer::new(sink.clone(), Rate::default());
+        let start = Instant::now();
+        writer.submit(ingress(1));
+        // While it is under way, and while it pauses.
+        writer.submit(ingress(2));
+        assert_eq!(writer.step().await, None);
+        writer.submit(ingress(3));
+        writer.submit(drop_vip("other"));
+        settle(&mut writer).await;
+        let arrived = sink.arrived.lock().unwrap();
+        let (names, moments): (Vec<_>, Vec<_>) = arrived.iter().cloned().unzip();
+        assert_eq!(names, ["n/s=[192.0.2.1]", "other", "n/s=[192.0.2.3]"]);
+        assert!(moments[1] - start < Duration::from_millis(1));
+        assert!(
+            bounds.contains(&(moments[2] - start).as_secs()),
+            "{moments:?}"
+        );
+    }
+}
+
+/// Too busy for anything until a moment.
+struct Outage {
+    until: Instant,
+    attempts: Mutex<u32>,
+}
+
+impl Sink for Arc<Outage> {
+    async fn write(&self, _: &Write) -> Result<Outcome, Failure> {
+        *self.attempts.lock().unwrap() += 1;
+        sleep(Duration::from_millis(2)).await;
+        if Instant::now() >= self.until {
+            return Ok(Outcome::Written(None));
+        }
+        Err(Failure {
+            reason: "busy".into(),
+            asked: None,
+            busy: true,
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_waited_for_by_all_together_and_over_within_seconds() {
+    let over = Instant::now() + Duration::from_secs(120);
+    let sink = Arc::new(Outage {
+        until: over,
+        attempts: Mutex::default(),
+    });
+    let mut writer = Writer::new(sink.clone(), Rate::default());
+    for n in 0..3000 {
+        writer.submit(drop_vip(&n.to_string()));
+    }
+    while Instant::now() < over {
+        writer.step().await;
+    }
+    let attempts = *sink.attempts.lock().unwrap();
+    // At most 64 each time that the gate opens, and each of 3000 objects would have asked 40 times.
+    assert!((64..10_000).contains(&attempts), "{attempts} attempts");
+    while !writer.idle() {
+        writer.step().await;
+    }
+    let late = over.elapsed();
+    assert!(late < Duration::from_secs(7), "{late:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_without_an_answer_is_given_up() {
     let sink = Arc::new(Scripted {
         slow: [("a".to_owned(), Duration::from_secs(3600))].into(),
@@ -268,7 +347,7 @@ async fn what_our_own_write_changed_is_no_reason_to_fail() {
     #[derive(Default)]
     struct Server(Mutex<Vec<Option<Revision>>>);
     impl Sink for Arc<Server> {
-        async fn write(&self, write: &Write) -> Result<Outcome, String> {
+        async fn write(&self, write: &Write) -> Result<Outcome, Failure> {
             let mut seen = self.0.lock().unwrap();
             seen.push(write.seen().cloned());
             let version = 100 + u32::try_from(seen.len()).unwrap();

@@ -6,6 +6,6 @@ mod logging;
 mod shutdown;
 
 pub use backoff::{pause, watch, watch_pauses};
-pub use client::connect;
+pub use client::{asked_pause, connect, while_busy};
 pub use logging::{LogFormat, UnknownLogFormat, init_logging};
 pub use shutdown::shutdown_signal;

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use lightship_crds::{MANAGER_SPEAKER, Speaker, SpeakerStatus};
@@ -70,7 +69,7 @@ pub async fn run(client: Client, me: NodeName, mut inputs: Inputs) -> anyhow::Re
         .fields(&format!("metadata.name={me}"))
         // A server that vanished without a word is noticed after this many seconds.
         .timeout(60);
-    let mut events = std::pin::pin!(watcher::watcher(api.clone(), config).default_backoff());
+    let mut events = std::pin::pin!(lightship_kit::watch(api.clone(), config));
     let mut monitor = Monitor::open()?;
     let mut writer = Writer::new(api, me.clone());
     let mut apart = Apart::default();
