@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::net::AddressBlock;
-use crate::selector::list_schema;
+use crate::selector::{list_schema, namespaces_schema};
 
 /// Addresses that Services of type LoadBalancer may get, and which Services may have them.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -170,7 +170,7 @@ pub struct ServiceAllocation {
 
     /// Namespaces by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(length(min = 1, max = 63)))]
+    #[schemars(schema_with = "namespaces_schema")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub namespaces: Vec<String>,
 

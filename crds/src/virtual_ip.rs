@@ -66,6 +66,7 @@ pub struct VirtualIPSpec {
     #[schemars(length(min = 2, max = 45))]
     #[x_kube(
         validation = Rule::new("isIP(self)").message("spec.address: must be an IP address such as 192.0.2.10 or 2001:db8::10"),
+        validation = Rule::new("!isIP(self) || ip.isCanonical(self)").message("spec.address: must be in canonical form; write 2001:db8::10 with lowercase letters, no leading zeros and :: for the longest run of zeros"),
         validation = Rule::new("self == oldSelf").message("spec.address: cannot be changed; delete this object and create another")
     )]
     pub address: String,

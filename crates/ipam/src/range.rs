@@ -1,10 +1,10 @@
 //! Ranges of addresses, and what users write for them.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::family::{Family, number};
 
@@ -58,6 +58,41 @@ pub enum RangeError {
     /// An IPv4 address dressed up as IPv6 (RFC 4291 section 2.5.5.2).
     #[error("\"{0}\" is an IPv4-mapped IPv6 address, which no LAN carries; write it as IPv4")]
     Mapped(String),
+    /// Addresses that no host has.
+    #[error(
+        "\"{text}\" contains {network}, {what}, which no host on a LAN has; write addresses of the LAN"
+    )]
+    NoHosts {
+        /// As written.
+        text: String,
+        /// The network it has addresses of.
+        network: IpNet,
+        /// What that is for.
+        what: &'static str,
+    },
+}
+
+/// Networks without hosts, and what they are for (IANA's special-purpose address registries,
+/// RFC 6890; link-local addresses exist on every link anew, so none of them can be a Service's).
+const NO_HOSTS: [(IpNet, &str); 8] = [
+    (v4([0, 0, 0, 0], 8), "\"this network\""),
+    (v4([127, 0, 0, 0], 8), "loopback"),
+    (v4([169, 254, 0, 0], 16), "link-local addresses"),
+    (v4([224, 0, 0, 0], 4), "multicast"),
+    (v4([255, 255, 255, 255], 32), "broadcast"),
+    (v6(0, 96), "loopback and IPv4-compatible addresses"),
+    (v6(0xfe80, 10), "link-local addresses"),
+    (v6(0xff00, 8), "multicast"),
+];
+
+const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix))
+}
+
+/// By the first 16 bits.
+const fn v6(first: u16, prefix: u8) -> IpNet {
+    let address = Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0);
+    IpNet::V6(Ipv6Net::new_assert(address, prefix))
 }
 
 impl AddrRange {
@@ -131,6 +166,20 @@ impl AddrRange {
         self.family == other.family && self.first <= other.last && other.first <= self.last
     }
 
+    /// Itself, if each of its addresses may be a host's.
+    fn of_hosts(self, text: &str) -> Result<Self, RangeError> {
+        for (network, what) in NO_HOSTS {
+            if self.overlaps(&Self::new(network.network(), network.broadcast())?) {
+                return Err(RangeError::NoHosts {
+                    text: text.to_owned(),
+                    network,
+                    what,
+                });
+            }
+        }
+        Ok(self)
+    }
+
     pub(crate) fn bounds(&self) -> (u128, u128) {
         (self.first, self.last)
     }
@@ -145,7 +194,7 @@ impl FromStr for AddrRange {
         if let Some((first, last)) = text.split_once('-') {
             let first = first.trim().parse().map_err(|_| malformed())?;
             let last = last.trim().parse().map_err(|_| malformed())?;
-            return Self::new(first, last);
+            return Self::new(first, last)?.of_hosts(text);
         }
         if let Ok(address) = text.parse::<IpAddr>() {
             return Err(RangeError::SingleAddress {
@@ -161,7 +210,7 @@ impl FromStr for AddrRange {
                 single: IpNet::from(net.addr()),
             });
         }
-        Self::new(net.network(), net.broadcast())
+        Self::new(net.network(), net.broadcast())?.of_hosts(text)
     }
 }
 

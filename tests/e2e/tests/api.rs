@@ -12,6 +12,8 @@ mod bench;
 mod choice;
 #[path = "api/cluster.rs"]
 mod cluster;
+#[path = "api/crashes.rs"]
+mod crashes;
 #[path = "api/docs.rs"]
 mod docs;
 #[path = "api/faults.rs"]
@@ -62,7 +64,10 @@ const TESTS: &[(&str, Test)] = &[
         "malformed_objects_are_refused_with_the_fix",
         pools::refusals,
     ),
-    ("a_reversed_range_becomes_a_condition", pools::reversed),
+    (
+        "addresses_that_no_host_has_become_a_condition",
+        pools::no_hosts,
+    ),
     (
         "an_overlapping_pool_is_flagged_and_disturbs_nobody",
         pools::overlap,
@@ -72,7 +77,14 @@ const TESTS: &[(&str, Test)] = &[
         pools::restricted,
     ),
     ("pools_that_shrink_or_go_keep_their_holders", pools::shrink),
-    ("kubectl_shows_usage_and_users", pools::columns),
+    (
+        "pools_have_their_defaults_and_kubectl_shows_usage_and_users",
+        pools::columns,
+    ),
+    (
+        "old_equipments_addresses_are_avoided_even_if_asked_for",
+        pools::avoid_buggy,
+    ),
     (
         "a_speaker_reports_its_node_and_kubectl_shows_it",
         install::speaker_object,
@@ -121,6 +133,10 @@ const TESTS: &[(&str, Test)] = &[
     ),
     ("services_share_an_address", sharing::shared),
     ("who_may_not_share_is_told_why", sharing::refused),
+    (
+        "local_services_share_if_they_have_the_same_backends",
+        sharing::local,
+    ),
     (
         "sharing_across_namespaces_if_the_pool_says_so",
         sharing::across_namespaces,
@@ -182,6 +198,10 @@ const TESTS: &[(&str, Test)] = &[
         leadership::crashes,
     ),
     (
+        "a_crash_after_each_single_write_is_made_good_by_the_next_leader",
+        crashes::after_each_write,
+    ),
+    (
         "replicas_outlive_an_api_server_that_stands_still",
         leadership::outage,
     ),
@@ -202,6 +222,10 @@ const TESTS: &[(&str, Test)] = &[
         faults::broken_watches,
     ),
     ("a_storm_is_written_at_the_rate_allowed", faults::rate),
+    (
+        "after_half_a_minute_of_503_and_429_all_is_served_within_seconds",
+        faults::outage,
+    ),
     ("the_roles_were_enough", install::nothing_forbidden),
     // After the last one, which looks for refusals: here one is wanted.
     (

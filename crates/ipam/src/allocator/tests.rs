@@ -383,7 +383,10 @@ fn adoption_keeps_and_the_first_one_wins() {
 
 #[test]
 fn the_whole_ipv6_space_is_no_burden() {
-    let mut a = allocator(vec![pool("p", &["2001:db8::/32", "::-::5"])]);
+    let mut a = allocator(vec![pool(
+        "p",
+        &["2001:db8::/32", "2001:db7::-2001:db7::5"],
+    )]);
     let v6 = want(&[Family::V6], Policy::Single);
     for n in 0..10_000 {
         a.assign(&service(&n.to_string()), &v6, T0).unwrap();

@@ -130,6 +130,25 @@ pub(crate) fn explicit(cluster: &mut Cluster) -> Result<()> {
         "six",
         &["2001:db8::1 is asked for, but the Service is not IPv6"],
     )?;
+    // The annotation and the field must not contradict each other.
+    let mut both = annotated("both", ADDRESSES, "192.0.2.80");
+    both["spec"]["loadBalancerIP"] = json!("192.0.2.81");
+    kubectl.apply(&both)?;
+    let parts = ["spec.loadBalancerIP ask for different addresses; remove one of them"];
+    kubectl.assigned("both", "False", "AllocationFailed", &parts)?;
+    both["spec"]["loadBalancerIP"] = json!("192.0.2.80");
+    kubectl.apply(&both)?;
+    kubectl.has("both", &["192.0.2.80"])?;
+    kubectl.run(&["delete", "service", "both"])?;
+    // Two addresses of two pools would be announced by two sets of rules.
+    kubectl.apply(&pool("six", &["2001:db8::/120"]))?;
+    let mut split = dual("split", ["IPv4", "IPv6"], "RequireDualStack");
+    split["metadata"]["annotations"] = json!({ ADDRESSES: "192.0.2.90,2001:db8::90" });
+    kubectl.apply(&split)?;
+    let parts = [
+        "192.0.2.90 is of pool \"lan\", but 2001:db8::90 of pool \"six\"; ask for addresses of one pool",
+    ];
+    kubectl.assigned("split", "False", "AllocationFailed", &parts)?;
     // A change moves the Service, and gives the old address back.
     kubectl.apply(&annotated("noted", ADDRESSES, "192.0.2.78"))?;
     kubectl.has("noted", &["192.0.2.78"])?;
@@ -225,6 +244,18 @@ pub(crate) fn classes(cluster: &mut Cluster) -> Result<()> {
         Ok(kubectl.ingress("foreign")?.len() == 1)
     })?;
     cluster.kubectl.has("none", &[])?;
+    // Given twice, once empty: a class and Services without one, but not our own.
+    cluster.kill_controller();
+    let flags = [
+        "--load-balancer-class=example.com/other",
+        "--load-balancer-class=",
+    ];
+    cluster.start_controller_with(&flags)?;
+    cluster.kubectl.wait("none is served again", |kubectl| {
+        Ok(kubectl.ingress("none")?.len() == 1)
+    })?;
+    ensure!(cluster.kubectl.ingress("foreign")?.len() == 1);
+    cluster.kubectl.has("own", &[])?;
     cluster.kill_controller();
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Which pool a Service gets its addresses from, and what it keeps when its wishes change.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
@@ -101,5 +101,26 @@ pub(crate) fn families_change(cluster: &mut Cluster) -> Result<()> {
     web["spec"]["ipFamilies"] = json!(["IPv4", "IPv6"]);
     web["spec"]["ipFamilyPolicy"] = json!("PreferDualStack");
     kubectl.apply(&web)?;
-    kubectl.has("web", &["192.0.2.1", "2001:db8::"])
+    kubectl.has("web", &["192.0.2.1", "2001:db8::"])?;
+    // One address while its pool has but one; the second comes later, and from the same pool.
+    kubectl.apply(&pool("z-half", &["198.51.100.0/30"]))?;
+    let mut half = annotated("half", "lightship.dev/pool", "z-half");
+    half["spec"]["ipFamilies"] = json!(["IPv6", "IPv4"]);
+    half["spec"]["ipFamilyPolicy"] = json!("PreferDualStack");
+    kubectl.apply(&half)?;
+    kubectl.has("half", &["198.51.100.0"])?;
+    let Some(metadata) = half["metadata"].as_object_mut() else {
+        bail!("no metadata");
+    };
+    // Any pool would do now, and the first by name has both families.
+    metadata.remove("annotations");
+    kubectl.apply(&half)?;
+    kubectl.apply(&service("marker"))?;
+    kubectl.has("marker", &["192.0.2.0"])?;
+    kubectl.has("half", &["198.51.100.0"])?;
+    kubectl.apply(&pool("z-half", &["198.51.100.0/30", "2001:db8:b::/126"]))?;
+    kubectl.has("half", &["2001:db8:b::", "198.51.100.0"])?;
+    let vip = kubectl.json(&["get", "virtualip", "2001-db8-b--0"])?;
+    ensure!(vip["spec"]["pool"] == "z-half", "{vip}");
+    Ok(())
 }

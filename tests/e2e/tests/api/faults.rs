@@ -16,7 +16,7 @@ use crate::replica::Replica;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A controller that reaches the API server through a proxy.
-fn behind_proxy(cluster: &mut Cluster, flags: &[&str]) -> Result<(Proxy, Replica)> {
+pub(crate) fn behind_proxy(cluster: &mut Cluster, flags: &[&str]) -> Result<(Proxy, Replica)> {
     cluster.stop_controller()?;
     let proxy = Proxy::start(&cluster.server())?;
     let replica = Replica::start_at(
@@ -29,7 +29,7 @@ fn behind_proxy(cluster: &mut Cluster, flags: &[&str]) -> Result<(Proxy, Replica
     Ok((proxy, replica))
 }
 
-fn services(kubectl: &Kubectl, names: impl Iterator<Item = String>) -> Result<()> {
+pub(crate) fn services(kubectl: &Kubectl, names: impl Iterator<Item = String>) -> Result<()> {
     let items: Vec<_> = names.map(|name| service(&name)).collect();
     kubectl.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": items }))
 }
@@ -184,6 +184,74 @@ pub(crate) fn broken_watches(cluster: &mut Cluster) -> Result<()> {
         "written beside the pool's count and the label: {changed:?}"
     );
     Ok(())
+}
+
+/// Nothing but the Lease comes about for half a minute: pauses grow, and are short all the same
+/// when it is over. Watches, writes and events are asked for again, but none of them all the time.
+pub(crate) fn outage(cluster: &mut Cluster) -> Result<()> {
+    const OUTAGE: Duration = Duration::from_secs(30);
+    let (proxy, _replica) = behind_proxy(cluster, &[])?;
+    let kubectl = &cluster.kubectl;
+    kubectl.apply(&pool("lan", &["192.0.2.0/26"]))?;
+    services(kubectl, (0..5).map(|n| format!("s{n}")))?;
+    settles(kubectl, LIMIT)?;
+    proxy.forget();
+    // Writes are answered as by an API server with too much to do, which asks for a second.
+    proxy.rule(|asked| match (asked.leases(), asked.method.as_str()) {
+        (true, _) => Fate::Pass,
+        (_, "GET") => Fate::Status(503),
+        _ => Fate::Status(429),
+    });
+    // These are seen, but cannot be written.
+    services(kubectl, (5..10).map(|n| format!("s{n}")))?;
+    kubectl.wait("writes are refused", |_| {
+        let log = proxy.log();
+        Ok(log
+            .iter()
+            .any(|(asked, fate)| asked.writes() && *fate == Fate::Status(429)))
+    })?;
+    // These are not even seen.
+    proxy.cut();
+    services(kubectl, (10..15).map(|n| format!("s{n}")))?;
+    std::thread::sleep(OUTAGE);
+    ensure!(
+        kubectl.ingress("s5")?.is_empty() && kubectl.ingress("s10")?.is_empty(),
+        "the proxy was gone round"
+    );
+    let log = proxy.log();
+    let mut asked: BTreeMap<(String, String, bool), usize> = BTreeMap::new();
+    for (request, _) in log.iter().filter(|(request, _)| !request.leases()) {
+        let key = (request.method.clone(), request.path.clone(), request.watch);
+        *asked.entry(key).or_default() += 1;
+    }
+    let services =
+        |(method, path, _): &(String, String, bool)| method == "GET" && path == "/api/v1/services";
+    let tries: usize = asked
+        .iter()
+        .filter(|(key, _)| services(key))
+        .map(|(_, n)| n)
+        .sum();
+    ensure!(tries >= 8, "Services were asked for only {tries} times");
+    // For each of the five VirtualIPs that are created by one path, and a few at the beginning.
+    let most = asked.iter().filter(|(key, _)| !key.1.ends_with("/events"));
+    let most = most.max_by_key(|(_, count)| **count);
+    ensure!(most.is_some_and(|(_, count)| *count < 150), "{most:?}");
+
+    proxy.heal();
+    let start = Instant::now();
+    kubectl.wait("all are served", |kubectl| {
+        let items = kubectl.items(&["get", "services"])?;
+        let served = items
+            .iter()
+            .filter(|item| item["status"]["loadBalancer"]["ingress"][0]["ip"].is_string());
+        Ok(served.count() == 15)
+    })?;
+    eprintln!(
+        "    all served {} ms after the outage",
+        start.elapsed().as_millis()
+    );
+    settles(kubectl, LIMIT)?;
+    kubectl.told("s10", &["IPAllocated"])
 }
 
 /// The versions of all objects, once they do not change any more.

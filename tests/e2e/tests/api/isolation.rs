@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::kube::{Kubectl, pool, service};
 
-/// Reversed and overlapping ranges, within a pool and between pools, and a new controller.
+/// Ranges with addresses that no host has, overlapping ones, within a pool and between pools, and a new controller.
 pub(crate) fn bad_pools(cluster: &mut Cluster) -> Result<()> {
     cluster
         .kubectl
@@ -19,7 +19,7 @@ pub(crate) fn bad_pools(cluster: &mut Cluster) -> Result<()> {
     std::thread::sleep(Duration::from_millis(1100));
     for (name, addresses) in [
         ("overlaps", &["192.0.2.0/24"][..]),
-        ("reversed", &["203.0.113.9-203.0.113.1"]),
+        ("no-hosts", &["126.0.0.0-128.0.0.0"]),
         ("itself", &["203.0.113.128/30", "203.0.113.130/31"]),
     ] {
         cluster.kubectl.apply(&pool(name, addresses))?;
@@ -28,7 +28,7 @@ pub(crate) fn bad_pools(cluster: &mut Cluster) -> Result<()> {
                of this same pool";
     let verdicts = |kubectl: &Kubectl| -> Result<()> {
         kubectl.ready("overlaps", "False", &["pool \"a-good\""])?;
-        kubectl.ready("reversed", "False", &["ends before it starts"])?;
+        kubectl.ready("no-hosts", "False", &["contains 127.0.0.0/8, loopback"])?;
         kubectl.ready("itself", "False", &[own])?;
         kubectl.ready("a-good", "True", &[])
     };
@@ -137,6 +137,16 @@ pub(crate) fn ownership(cluster: &mut Cluster) -> Result<()> {
         .map(|entry| entry["manager"].clone())
         .collect();
     ensure!(of_spec == ["lightship-controller"], "{of_spec:?}");
+    kubectl.wait("the pool's status is applied", |kubectl| {
+        let pool = kubectl.json(&["get", "addresspool", "lan", "--show-managed-fields"])?;
+        let entries = pool["metadata"]["managedFields"].as_array().cloned();
+        let mut entries = entries.unwrap_or_default().into_iter();
+        Ok(entries.any(|entry| {
+            entry["manager"] == "lightship-controller"
+                && entry["operation"] == "Apply"
+                && entry["subresource"] == "status"
+        }))
+    })?;
     for object in [
         vip,
         kubectl.json(&["get", "service", "web"])?,

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use crate::cluster::Cluster;
-use crate::kube::{pool, service};
+use crate::kube::{annotated, pool, service};
 
 /// Each with a message that names the field and the way out.
 pub(crate) fn refusals(cluster: &mut Cluster) -> Result<()> {
@@ -40,6 +40,54 @@ pub(crate) fn refusals(cluster: &mut Cluster) -> Result<()> {
             vec!["198.51.100.0/24", "lan"],
             ["spec.addresses[1]", "neither a CIDR nor a range"],
         ),
+        (
+            vec!["192.0.2.20-192.0.2.10"],
+            ["ends before it starts", "write 192.0.2.10-192.0.2.20"],
+        ),
+        (
+            vec!["203.0.113.0-192.0.2.255"],
+            ["ends before it starts", "write 192.0.2.255-203.0.113.0"],
+        ),
+        (
+            vec!["2001:db8::b - 2001:db8::a"],
+            ["ends before it starts", "write 2001:db8::a-2001:db8::b"],
+        ),
+        (
+            vec!["2001:db8:1::-2001:db8::ffff"],
+            ["ends before it starts", "write 2001:db8::ffff-2001:db8:1::"],
+        ),
+        (
+            vec!["0.1.2.3-0.1.2.9"],
+            ["no host has (0.0.0.0/8", "write addresses of your LAN"],
+        ),
+        (
+            vec!["127.0.0.1/32"],
+            ["no host has", "write addresses of your LAN"],
+        ),
+        (
+            vec!["169.254.10.0/24"],
+            ["no host has", "write addresses of your LAN"],
+        ),
+        (
+            vec!["192.0.2.1-224.0.0.9"],
+            ["no host has", "write addresses of your LAN"],
+        ),
+        (
+            vec!["255.255.255.254-255.255.255.255"],
+            ["no host has", "write addresses of your LAN"],
+        ),
+        (
+            vec!["::1/128"],
+            ["no host has", "write addresses of your LAN"],
+        ),
+        (
+            vec!["fe80::/64"],
+            ["no host has", "write addresses of your LAN"],
+        ),
+        (
+            vec!["ff02::1-ff02::9"],
+            ["no host has", "write addresses of your LAN"],
+        ),
     ] {
         let text = kubectl.refusal(&pool("bad", &addresses))?;
         ensure!(
@@ -55,6 +103,26 @@ pub(crate) fn refusals(cluster: &mut Cluster) -> Result<()> {
         ),
         (json!({ "priority": -1 }), "greater than or equal to 0"),
         (json!({ "namespaces": ["a", "a"] }), "uplicate"),
+        (
+            json!({ "namespaces": ["Gold"] }),
+            "namespaces[0]: Invalid value: \"Gold\": \"Gold\": a namespace has a name of lowercase letters",
+        ),
+        (
+            json!({ "serviceSelectors": [{ "matchLabels": { "tier": "go ld" } }] }),
+            "\"go ld\": a label value is made of letters, digits",
+        ),
+        (
+            json!({ "serviceSelectors": [{ "matchLabels": { "ti er": "gold" } }] }),
+            "serviceSelectors[0].matchLabels: Invalid value: matchLabels: a label key is a name such as tier",
+        ),
+        (
+            json!({ "namespaceSelectors": [{ "matchExpressions": [{ "key": "Example.com/a", "operator": "Exists" }] }] }),
+            "\"Example.com/a\": a label key is a name such as tier, or a domain and a name",
+        ),
+        (
+            json!({ "namespaceSelectors": [{ "matchExpressions": [{ "key": "a", "operator": "In", "values": ["b", "c-"] }] }] }),
+            "values[1]: Invalid value: \"c-\": \"c-\": a label value",
+        ),
     ] {
         let mut object = pool("bad", &["192.0.2.0/24"]);
         object["spec"]["serviceAllocation"] = allocation;
@@ -70,28 +138,53 @@ pub(crate) fn refusals(cluster: &mut Cluster) -> Result<()> {
         text.contains("Tunnel") && text.contains("less than or equal to 100"),
         "{text}"
     );
-    let good = pool(
+    for (address, part) in [
+        ("192.0.2.400", "spec.address: must be an IP address"),
+        (
+            "2001:DB8::1",
+            "spec.address: must be in canonical form; write 2001:db8::10",
+        ),
+        ("2001:db8:0::1", "spec.address: must be in canonical form"),
+    ] {
+        let vip = json!({
+            "apiVersion": "lightship.dev/v1beta1", "kind": "VirtualIP", "metadata": { "name": "bad" },
+            "spec": { "address": address, "pool": "lan", "services": [{ "namespace": "a", "name": "b" }] },
+        });
+        let text = kubectl.refusal(&vip)?;
+        ensure!(text.contains(part), "{address}: {text}");
+    }
+    let mut good = pool(
         "good",
         &[
             "192.0.2.10 - 192.0.2.20",
             "198.51.100.0/24",
+            "203.0.113.7-203.0.113.7",
             "2001:db8::/64",
+            "2001:db8:1::-2001:db8:2::",
         ],
     );
+    good["spec"]["serviceAllocation"] = json!({
+        "namespaces": ["default", "team-1"],
+        "namespaceSelectors": [{ "matchExpressions": [
+            { "key": "kubernetes.io/metadata.name", "operator": "In", "values": ["a", "b.C_d-1", ""] },
+        ] }],
+        "serviceSelectors": [{ "matchLabels": { "example.com/Tier_1": "", "tier": "Gold" } }],
+    });
     kubectl.apply(&good)?;
     kubectl.ready("good", "True", &["every range is given out from"])
 }
 
-/// CEL cannot order addresses; the rest of the pool is in use.
-pub(crate) fn reversed(cluster: &mut Cluster) -> Result<()> {
+/// Link-local addresses in the middle of a block, which the API server does not look into; the
+/// rest of the pool is in use.
+pub(crate) fn no_hosts(cluster: &mut Cluster) -> Result<()> {
     let kubectl = &cluster.kubectl;
-    kubectl.apply(&pool("lan", &["192.0.2.20-192.0.2.10", "192.0.2.1/32"]))?;
-    kubectl.ready(
-        "lan",
-        "False",
-        &["ends before it starts; write 192.0.2.10-192.0.2.20"],
-    )?;
-    kubectl.told("lan", &["Warning RangeRefused", "ends before it starts"])?;
+    kubectl.apply(&pool("lan", &["169.0.0.0/8", "192.0.2.1/32"]))?;
+    let parts = [
+        "\"169.0.0.0/8\" contains 169.254.0.0/16",
+        "write addresses of the LAN",
+    ];
+    kubectl.ready("lan", "False", &parts)?;
+    kubectl.told("lan", &["Warning RangeRefused", parts[0]])?;
     kubectl.apply(&service("web"))?;
     kubectl.has("web", &["192.0.2.1"])
 }
@@ -149,8 +242,27 @@ pub(crate) fn restricted(cluster: &mut Cluster) -> Result<()> {
     })?;
     kubectl.run(&["label", "namespace", "gold", "tier=gold"])?;
     kubectl.has_vips(&["192.0.2.1"])?;
-    kubectl.run(&["delete", "service", "web", "-n", "gold"])?;
+    // Closed again, it lets its holders keep what they have, and says so.
     kubectl.run(&["label", "namespace", "gold", "tier-"])?;
+    let condition = ["get", "service", "web", "-n", "gold"];
+    kubectl.wait("gold/web is kept outside of its pool", |kubectl| {
+        let object = kubectl.json(&condition)?;
+        let conditions = object["status"]["conditions"].as_array().cloned();
+        let mut conditions = conditions.unwrap_or_default().into_iter();
+        let said = conditions.find(|c| c["type"] == "lightship.dev/AddressAssigned");
+        let said = said.unwrap_or_default();
+        let message = said["message"].as_str().unwrap_or_default();
+        Ok(said["status"] == "True"
+            && said["reason"] == "KeptOutsidePool"
+            && message.contains("does not include namespace gold"))
+    })?;
+    let object = kubectl.json(&condition)?;
+    ensure!(
+        object["status"]["loadBalancer"]["ingress"][0]["ip"] == "192.0.2.1",
+        "{object}"
+    );
+    kubectl.has_vips(&["192.0.2.1"])?;
+    kubectl.run(&["delete", "service", "web", "-n", "gold"])?;
     Ok(())
 }
 
@@ -173,7 +285,13 @@ pub(crate) fn shrink(cluster: &mut Cluster) -> Result<()> {
 /// The columns answer: how full is it, and who has what.
 pub(crate) fn columns(cluster: &mut Cluster) -> Result<()> {
     let kubectl = &cluster.kubectl;
-    kubectl.apply(&pool("lan", &["192.0.2.0/28", "2001:db8::/64"]))?;
+    let mut lan = pool("lan", &["192.0.2.0/28", "2001:db8::/64"]);
+    if let Some(spec) = lan["spec"].as_object_mut() {
+        spec.remove("reuseDelaySeconds");
+    }
+    kubectl.apply(&lan)?;
+    let stored = kubectl.json(&["get", "addresspool", "lan"])?;
+    ensure!(stored["spec"]["reuseDelaySeconds"] == 60, "{stored}");
     kubectl.apply(&service("web"))?;
     kubectl.has("web", &["192.0.2.0"])?;
     kubectl.wait("the pool counts its addresses", |kubectl| {
@@ -188,4 +306,29 @@ pub(crate) fn columns(cluster: &mut Cluster) -> Result<()> {
         "{text}"
     );
     Ok(())
+}
+
+/// Those that end in .0 or .255.
+pub(crate) fn avoid_buggy(cluster: &mut Cluster) -> Result<()> {
+    let kubectl = &cluster.kubectl;
+    let mut lan = pool("lan", &["198.51.100.254-198.51.101.1"]);
+    lan["spec"]["avoidBuggyIPs"] = json!(true);
+    kubectl.apply(&lan)?;
+    for (name, address) in [("high", "198.51.100.255"), ("low", "198.51.101.0")] {
+        kubectl.apply(&annotated(name, "lightship.dev/addresses", address))?;
+        let parts = [address, "avoidBuggyIPs"];
+        kubectl.assigned(name, "False", "AllocationFailed", &parts)?;
+    }
+    for (name, address) in [("one", "198.51.100.254"), ("two", "198.51.101.1")] {
+        kubectl.apply(&service(name))?;
+        kubectl.has(name, &[address])?;
+    }
+    kubectl.wait("the pool counts two in all", |kubectl| {
+        let status = kubectl.json(&["get", "addresspool", "lan"])?["status"].clone();
+        Ok(status["ipv4"]["total"] == 2 && status["ipv4"]["available"] == 0)
+    })?;
+    lan["spec"]["avoidBuggyIPs"] = json!(false);
+    kubectl.apply(&lan)?;
+    kubectl.has("high", &["198.51.100.255"])?;
+    kubectl.has("low", &["198.51.101.0"])
 }

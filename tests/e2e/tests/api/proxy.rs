@@ -80,6 +80,7 @@ impl Proxy {
         let mut config = Config::new(server.parse()?);
         config.accept_invalid_certs = true;
         // The requests bring their own tokens, and none is to be repeated here.
+        config.default_retry = false;
         let client = {
             let _inside = runtime.enter();
             Client::try_from(config)?
@@ -196,14 +197,16 @@ async fn answer(
     Ok(response)
 }
 
-/// As the API server refuses: with a Status.
+/// As the API server refuses: with a Status, but with plain text if it has too much to do.
 fn refusal(code: u16) -> Result<Response<Body>> {
-    let mut response = json_response(StatusCode::from_u16(code)?, status(code).to_string())?;
     if code == 429 {
-        let after = header::HeaderValue::from_static("1");
-        response.headers_mut().insert(header::RETRY_AFTER, after);
+        let text = "Too many requests, please try again later.\n";
+        let response = Response::builder().status(code);
+        let response = response.header(header::CONTENT_TYPE, "text/plain; charset=utf-8");
+        let response = response.header(header::RETRY_AFTER, "1");
+        return Ok(response.body(Body::from(text.as_bytes().to_vec()))?);
     }
-    Ok(response)
+    json_response(StatusCode::from_u16(code)?, status(code).to_string())
 }
 
 fn json_response(code: StatusCode, body: String) -> Result<Response<Body>> {
@@ -216,10 +219,6 @@ fn status(code: u16) -> Value {
     let (reason, message) = match code {
         409 => ("Conflict", "the object has been modified"),
         410 => ("Expired", "too old resource version"),
-        429 => (
-            "TooManyRequests",
-            "the server has received too many requests",
-        ),
         503 => ("ServiceUnavailable", "the server is currently unable"),
         _ => ("InternalError", "an error on the server"),
     };

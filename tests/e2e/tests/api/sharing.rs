@@ -74,6 +74,33 @@ pub(crate) fn refused(cluster: &mut Cluster) -> Result<()> {
     kubectl.has("first", &["192.0.2.7"])
 }
 
+/// Under Local all nodes of an address must be able to serve all its Services: the same
+/// namespace and the same selector.
+pub(crate) fn local(cluster: &mut Cluster) -> Result<()> {
+    let kubectl = &cluster.kubectl;
+    kubectl.apply(&pool("lan", &["192.0.2.0/28"]))?;
+    let local = |name: &str, port: u16, app: &str| {
+        let mut object = sharing(name, "k", port);
+        object["spec"]["externalTrafficPolicy"] = json!("Local");
+        object["spec"]["selector"] = json!({ "app": app });
+        object
+    };
+    for (name, port, app, address) in [
+        ("web", 80, "shop", "192.0.2.0"),
+        ("tls", 443, "shop", "192.0.2.0"),
+        ("other", 81, "mail", "192.0.2.1"),
+    ] {
+        kubectl.apply(&local(name, port, app))?;
+        kubectl.has(name, &[address])?;
+    }
+    let mut insists = local("insists", 82, "mail");
+    insists["metadata"]["annotations"]["lightship.dev/addresses"] = json!("192.0.2.0");
+    kubectl.apply(&insists)?;
+    let parts = ["192.0.2.0 is held by Service default/"];
+    kubectl.assigned("insists", "False", "AllocationFailed", &parts)?;
+    kubectl.has("web", &["192.0.2.0"])
+}
+
 /// Two Local Services with the same selector text have different Pods in different namespaces.
 pub(crate) fn across_namespaces(cluster: &mut Cluster) -> Result<()> {
     let kubectl = &cluster.kubectl;
@@ -148,6 +175,25 @@ pub(crate) fn external_ips(cluster: &mut Cluster) -> Result<()> {
     ];
     kubectl.assigned("late", "False", "ExternalIPRefused", &parts)?;
     kubectl.told("late", &["Warning ExternalIPRefused"])?;
+    // Of the other types too; one of type LoadBalancer gets an address beside its claim.
+    for (name, kind, claim) in [
+        ("np", "NodePort", "192.0.2.10"),
+        ("both", "LoadBalancer", "192.0.2.11"),
+    ] {
+        let mut object = claiming(name, &[claim]);
+        object["spec"]["type"] = json!(kind);
+        kubectl.apply(&object)?;
+        kubectl.wait(&format!("{name} has {claim}"), |kubectl| {
+            let vip = kubectl.json(&["get", "virtualip", claim]);
+            Ok(vip.is_ok_and(|vip| vip["spec"]["usedBy"] == format!("default/{name}")))
+        })?;
+    }
+    kubectl.assigned("np", "True", "Claimed", &["192.0.2.10 claimed"])?;
+    ensure!(kubectl.ingress("np")?.is_empty());
+    kubectl.has("both", &["192.0.2.2"])?;
+    for name in ["np", "both"] {
+        kubectl.run(&["delete", "service", name])?;
+    }
     kubectl.run(&["delete", "service", "ext"])?;
     kubectl.wait("late has the address", |kubectl| {
         let vip = kubectl.run(&[

@@ -186,8 +186,24 @@ pub(crate) fn withheld(cluster: &mut Cluster) -> Result<()> {
         "AllocationFailed",
         &["192.0.2.1 is kept out of use: the nodes' default gateway"],
     )?;
+    // The other end of the network, in a pool of its own and by automatic choice.
+    kubectl.apply(&pool("end", &["192.0.2.255/32"]))?;
+    let end = ["192.0.2.255: the broadcast address of 192.0.2.0/24"];
+    kubectl.pool_says("end", "AddressesWithheld", Some(&end))?;
+    kubectl.apply(&annotated("last", "lightship.dev/pool", "end"))?;
+    kubectl.assigned("last", "False", "AllocationFailed", &[])?;
+    kubectl.apply(&annotated(
+        "broadcast",
+        "lightship.dev/addresses",
+        "192.0.2.255",
+    ))?;
+    let why = ["192.0.2.255 is kept out of use: the broadcast address of 192.0.2.0/24"];
+    kubectl.assigned("broadcast", "False", "AllocationFailed", &why)?;
+    kubectl.run(&["delete", "service", "broadcast"])?;
     kubectl.run(&["delete", "speaker", "node1"])?;
     kubectl.has("insists", &["192.0.2.1"])?;
+    kubectl.has("last", &["192.0.2.255"])?;
+    kubectl.pool_says("end", "AddressesWithheld", None)?;
     kubectl.run(&["delete", "node", "node1"])?;
     kubectl.pool_says("lan", "AddressesWithheld", None)
 }
