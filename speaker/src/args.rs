@@ -28,6 +28,9 @@ pub enum Command {
         /// The speaker's state file.
         #[arg(long, default_value = STATE_FILE)]
         state_file: PathBuf,
+        /// Waits afterwards until it is told to stop, for a DaemonSet, which has to run something.
+        #[arg(long)]
+        stay: bool,
     },
 }
 

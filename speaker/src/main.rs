@@ -6,9 +6,15 @@ use lightship_speaker::args::{Cli, Command};
 #[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    if let Some(Command::Cleanup { state_file }) = cli.command {
+    if let Some(Command::Cleanup { state_file, stay }) = cli.command {
         let said = |what| println!("removed {what}");
-        return lightship_speaker::cleanup::run(&state_file, said).await;
+        let signal = lightship_kit::shutdown_signal()?;
+        lightship_speaker::cleanup::run(&state_file, said).await?;
+        if stay {
+            println!("this node is clean");
+            signal.await;
+        }
+        return Ok(());
     }
     // Without a command the parser has made sure of it.
     let Some(args) = cli.run else {

@@ -54,6 +54,7 @@ const TESTS: &[(&str, Test)] = &[
         "deploy_installs_and_roles_grant_no_more_than_needed",
         install::roles,
     ),
+    ("cleanup_of_all_nodes_is_accepted", install::cleanup),
     (
         "the_rights_for_early_word_are_installed_on_request_and_exact",
         install::early_rights,

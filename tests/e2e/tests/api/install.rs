@@ -82,6 +82,16 @@ pub(crate) fn roles(cluster: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
+/// What cleans the nodes after Lightship was deleted is accepted too.
+pub(crate) fn cleanup(cluster: &mut Cluster) -> Result<()> {
+    let file = binaries::checkout().join("deploy/cleanup.yaml");
+    let file = file.to_str().context("a strange path")?;
+    let kubectl = &cluster.kubectl;
+    // The namespace of the test cluster is in use.
+    kubectl.run(&["apply", "--dry-run=server", "-f", file])?;
+    Ok(())
+}
+
 /// The rights for the early word of a dead node, which are installed on request, and what they
 /// still do not allow.
 pub(crate) fn early_rights(cluster: &mut Cluster) -> Result<()> {
