@@ -16,7 +16,7 @@
 //! - [`links`], [`settings`]: the namespace, its links, sysctls and timeouts
 //! - [`network`]: routes and neighbours
 //! - [`table`], [`known`]: the IPVS table, and what is known of the kernel's
-//! - [`worker`]: the loop that keeps all of it; [`failing`] and [`rota`] decide for it
+//! - [`worker`]: the loop that keeps all of it; [`failing`], [`rota`] and [`telling`] decide for it
 
 mod error;
 mod failing;
@@ -26,6 +26,7 @@ mod network;
 mod rota;
 mod settings;
 mod table;
+mod telling;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lightship_ipvs::{Client, Timeouts};
+use lightship_ipvs::{Client, Family, Op, Scheduler, Service, ServiceFlags, ServiceKey, Timeouts};
 use lightship_netio::ModuleState;
 use lightship_netio::sysctl::{self, Ensured};
 
@@ -34,6 +34,38 @@ pub(super) async fn check_kernel() -> Result<(), Error> {
         Err(error) => Err(error.into()),
     }
 }
+
+/// Whether IPVS can use the scheduler `mh`, seen by a service that no packet can meet: by a firewall
+/// mark that nothing sets. Without it each VIP would be refused, one by one. Called within the
+/// namespace.
+pub(super) fn check_scheduler(ipvs: &mut Client) -> Result<(), Error> {
+    let key = ServiceKey::FwMark {
+        family: Family::V4,
+        mark: PROBE_MARK,
+    };
+    let service = Service::new(key, Scheduler::MH, ServiceFlags::MH_FALLBACK);
+    let added = ipvs.apply(&[Op::NewService(service)]);
+    let Some(failure) = added.err().and_then(|e| e.failures.into_iter().next()) else {
+        let _ = ipvs.apply(&[Op::DelService(key)]);
+        return Ok(());
+    };
+    match failure.error.errno() {
+        Some(ENOENT) => Err(Error::Unsupported {
+            what: "the kernel's IPVS lacks the scheduler mh (module ip_vs_mh, Linux 4.18)",
+            reason: format!("{}; load it with: modprobe ip_vs_mh", failure.error),
+        }),
+        // One that was stopped amid its start left it.
+        Some(EEXIST) => Ok(()),
+        _ => Err(failure.error.into()),
+    }
+}
+
+/// The mark of the service that is added and deleted again at the start.
+const PROBE_MARK: u32 = 7733;
+
+/// What the kernel says of a scheduler that it does not know, and of a service that is there.
+const ENOENT: i32 = 2;
+const EEXIST: i32 = 17;
 
 /// What the host's end of the veth needs. It is the only host interface that is touched.
 /// Says which were not as they should be.

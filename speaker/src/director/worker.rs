@@ -14,6 +14,7 @@ use super::known::Known;
 use super::links::{Ground, Links};
 use super::network::Network;
 use super::rota::Rota;
+use super::telling::Telling;
 use super::{Error, Found, Health, settings, table};
 use crate::core::{DirectorIntent, DirectorReport};
 use crate::uplink::Current;
@@ -59,6 +60,8 @@ pub(super) struct Worker {
     checked: Instant,
     /// Links and settings are right, as far as is known.
     sound: bool,
+    /// The VIPs that were in place at the start.
+    found: BTreeSet<IpAddr>,
     /// What was wanted at the last turn: differences to the same are somebody else's.
     last: Option<Arc<DirectorIntent>>,
 }
@@ -77,11 +80,12 @@ impl Worker {
     pub(super) async fn open(mut ground: Ground) -> Result<(Self, Found), Error> {
         // Before anything is read, so that no change is missed.
         let (inside, host) = (Monitor::open()?, ground.host_monitor()?);
+        let mut ipvs = Client::open()?;
+        settings::check_scheduler(&mut ipvs)?;
         // Some settings are named after links, and links need the addresses of others.
         let mut made = Vec::new();
         let links = ground.links(&mut made).await?;
         settings::inside()?;
-        let mut ipvs = Client::open()?;
         settings::timeouts(&mut ipvs)?;
         let network = Network::open(links).await?;
         let known = ipvs.dump()?;
@@ -102,6 +106,7 @@ impl Worker {
             unlisted: 0,
             checked: Instant::now(),
             sound: true,
+            found: found.vips.clone(),
             last: None,
         };
         Ok((worker, found))
@@ -120,19 +125,20 @@ impl Worker {
         }
         let mut said = None;
         let mut reported = None;
+        let mut telling = Telling::new(DirectorReport {
+            healthy: true,
+            programmed: self.found.clone(),
+            ..DirectorReport::default()
+        });
         let mut cause = Cause::Wanted;
         loop {
             let wanted = intent.borrow_and_update().clone();
-            let report = match self.turn(&wanted, cause).await {
-                Ok(report) => report,
-                Err(error) => {
-                    self.distrust();
-                    DirectorReport {
-                        error: Some(error.to_string()),
-                        ..DirectorReport::default()
-                    }
-                }
-            };
+            let turn = self.turn(&wanted, cause).await;
+            if let Err(error) = &turn {
+                self.distrust();
+                tracing::debug!(%error, "a turn of the director failed");
+            }
+            let report = telling.of(turn);
             if report.error != said {
                 match &report.error {
                     Some(error) => {
@@ -142,7 +148,7 @@ impl Worker {
                 }
                 said = report.error.clone();
             }
-            let broken = report.error.is_some();
+            let broken = report.error.is_some() || telling.failed();
             let now = Health {
                 error: report.error.clone(),
                 failing: report.failing.clone(),
