@@ -21,7 +21,8 @@
 //! | the condition Ready is not True | nothing: its kubelet is in trouble, which no packet meets; its heartbeats tell whether it lives |
 //!
 //! A node that is *avoided* owns a VIP only while no other node can: an address that works is worth
-//! more than an orderly drain.
+//! more than an orderly drain. What follows for its share of the traffic is decided in
+//! [`crate::intent`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -190,12 +191,14 @@ impl Eligibility {
     }
 }
 
-fn on_link(networks: &[IpNet], address: IpAddr) -> Option<bool> {
+/// Whether an address is on one of these networks; `None` if there are none.
+pub(crate) fn on_link(networks: &[IpNet], address: IpAddr) -> Option<bool> {
     let any = || networks.iter().any(|network| network.contains(&address));
     (!networks.is_empty()).then(any)
 }
 
-fn avoid(node: &Node, policy: Policy) -> Option<Avoid> {
+/// Why people want a node to do less, if they do.
+pub(crate) fn avoid(node: &Node, policy: Policy) -> Option<Avoid> {
     if node.drained {
         Some(Avoid::Drained)
     } else if node.out_of_service {

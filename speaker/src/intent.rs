@@ -4,6 +4,7 @@
 //! Every speaker computes the same [`Intent`] from the same facts, so all directors hold
 //! the same table whoever owns the VIP; ownership decides only who answers ARP and NDP.
 
+mod backends;
 mod memo;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use ipnet::IpNet;
 
 use crate::eligibility::{Case, Eligibility, Policy};
 use crate::world::{NodeName, Port, Protocol, Service, ServiceRef, Vip, World};
+use backends::Lan;
 
 pub use memo::Memo;
 
@@ -60,6 +62,9 @@ pub struct VipIntent {
     pub backends: Arc<BTreeMap<NodeName, u32>>,
     /// An L2Announcement asks for `forwardingMode: Announce`: it gets no director.
     pub announce_only: bool,
+    /// Services under policy `Local` of which every endpoint is on a node that no director reaches,
+    /// with those nodes.
+    pub stranded: BTreeMap<ServiceRef, BTreeSet<NodeName>>,
 }
 
 /// What one node should do for all VIPs.
@@ -82,6 +87,10 @@ pub struct NodeHealth {
     pub interface: Arc<str>,
     /// The networks whose hosts are neighbours on its uplink; empty if it did not say.
     pub networks: Arc<[IpNet]>,
+    /// People want it to do less, and have for long enough: it should get no new connections.
+    pub retired: bool,
+    /// Its kube-proxy is not known to have its rules yet.
+    pub idle: bool,
 }
 
 /// All that a VIP's node sets follow from, beside the address itself.
@@ -105,6 +114,9 @@ struct Judged {
 fn judge(facts: Facts<'_>, address: IpAddr, vip: &Vip, seats: &mut memo::Seats) -> Judged {
     let Facts { world, health, .. } = facts;
     let announcements = world.announcements_for(vip);
+    let announce_only = announcements.iter().any(|a| a.announce_only);
+    let lan = Lan::of(world, health, address, announce_only);
+    let mut stranded = BTreeMap::new();
     let mut backends = BTreeMap::<NodeName, u32>::new();
     let mut local_nodes: Option<BTreeSet<NodeName>> = None;
     let mut all = Vec::new();
@@ -113,30 +125,26 @@ fn judge(facts: Facts<'_>, address: IpAddr, vip: &Vip, seats: &mut memo::Seats) 
             all.push(None);
             continue;
         };
-        let nodes = real_servers(world, health, address, reference, service);
+        let nodes = backends::of(world, &lan, reference, service);
         if service.local {
-            let here = local_nodes.get_or_insert_default();
-            here.extend(
-                nodes
-                    .iter()
-                    .filter(|(_, share)| share.weight > 0)
-                    .map(|(n, _)| n.clone()),
-            );
+            local_nodes.get_or_insert_default().extend(nodes.local);
         }
-        let weights: BTreeMap<IpAddr, u32> = nodes
-            .iter()
+        if !nodes.stranded.is_empty() {
+            stranded.insert(reference.clone(), nodes.stranded);
+        }
+        let shares = nodes.shares.iter();
+        let weights: BTreeMap<IpAddr, u32> = shares
             .filter(|(_, share)| share.alive)
             .filter_map(|(name, share)| {
                 Some((world.nodes.get(name)?.address_like(address)?, share.weight))
             })
             .collect();
         all.push(Some(Arc::new(weights)));
-        for (name, share) in nodes {
+        for (name, share) in nodes.shares {
             let best = backends.entry(name).or_default();
             *best = share.weight.max(*best);
         }
     }
-    let announce_only = announcements.iter().any(|a| a.announce_only);
     let case = Case {
         world,
         health,
@@ -149,6 +157,7 @@ fn judge(facts: Facts<'_>, address: IpAddr, vip: &Vip, seats: &mut memo::Seats) 
         eligibility: seats.judge(&case, announce_only),
         backends: Arc::new(backends),
         announce_only,
+        stranded,
     };
     Judged {
         vip: Arc::new(intent),
@@ -187,57 +196,6 @@ fn scheduling(service: &Service, port: Port) -> Scheduling {
         hash_client_port: !service.client_ip_affinity,
         one_packet: port.protocol == Protocol::Udp,
     }
-}
-
-/// The nodes that serve a Service on this VIP, with their weights.
-///
-/// Under `externalTrafficPolicy: Cluster` that is every node, if there is an endpoint anywhere; under `Local` those with
-/// an endpoint, where nodes whose endpoints all terminate get new flows only if no
-/// node has a ready one (as kube-proxy does on each node). A node that died is listed as such:
-/// the director's table does not have it ([`crate::grace`] keeps it at weight 0 for a while), but
-/// people should see that it is missing. One that was never heard is not missed.
-fn real_servers(
-    world: &World,
-    health: &BTreeMap<NodeName, NodeHealth>,
-    vip: IpAddr,
-    reference: &ServiceRef,
-    service: &Service,
-) -> BTreeMap<NodeName, Share> {
-    let share = |name: &NodeName, weight: u32| {
-        let node = world.nodes.get(name)?;
-        let alive = health.get(name)?.alive;
-        let barred = node.excluded || node.network_unavailable || node.address_like(vip).is_none();
-        let weight = if alive { weight } else { 0 };
-        (!barred).then(|| (name.clone(), Share { weight, alive }))
-    };
-    if !service.local {
-        // Without any endpoint no node can serve. The director then has no real server and
-        // answers by ICMP port unreachable: refused at once, as kube-proxy would do.
-        if !world.has_endpoints(reference, vip.is_ipv6()) {
-            return BTreeMap::new();
-        }
-        return world
-            .nodes
-            .keys()
-            .filter_map(|name| share(name, 1))
-            .collect();
-    }
-    let (ready, draining) = world.endpoint_nodes(reference, vip.is_ipv6());
-    let ready: BTreeMap<_, _> = ready.iter().filter_map(|name| share(name, 1)).collect();
-    let draining_weight = u32::from(!ready.values().any(|share| share.alive));
-    let draining = draining
-        .iter()
-        .filter_map(|name| share(name, draining_weight));
-    draining
-        .chain(ready.iter().map(|(n, s)| (n.clone(), *s)))
-        .collect()
-}
-
-/// What a node does for a Service.
-#[derive(Clone, Copy, Debug)]
-struct Share {
-    weight: u32,
-    alive: bool,
 }
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ pub struct Links {
     pub networks: watch::Receiver<Arc<[IpNet]>>,
     /// The IPv6 VIPs to listen for.
     pub groups: watch::Sender<BTreeSet<Ipv6Addr>>,
+    /// Whether the own kube-proxy has its rules.
+    pub serves: watch::Receiver<bool>,
     /// What the director says.
     pub reports: mpsc::UnboundedReceiver<DirectorReport>,
     /// Whether there is a director.
@@ -213,6 +215,11 @@ pub async fn run(
             Ok(()) = links.networks.changed() => {
                 let networks = links.networks.borrow_and_update().clone();
                 core.on_networks(networks, origin.elapsed());
+            }
+            Ok(()) = links.serves.changed() => {
+                let serves = *links.serves.borrow_and_update();
+                links.saved.send_modify(|saved| saved.idle = !serves);
+                core.on_serves(serves, origin.elapsed());
             }
             Ok(()) = links.stop.changed(), if leaving.is_none() => {
                 tracing::info!("handing VIPs over before stopping");

@@ -136,7 +136,15 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     let mut core = Core::new(setup, keys, first.clone(), &saved, report, now)?;
     core.adopt(found.destinations, now);
 
+    // Without a state file the node has booted, and kube-proxy with it.
+    let idle = saved.boot_id == 0 || saved.idle;
+    core.on_serves(!idle, now);
+    let (serves_tx, serves) = watch::channel(!idle);
+    if idle {
+        tokio::spawn(crate::proxy::wait(client.clone(), serves_tx));
+    }
     let (saved_tx, saved_rx) = watch::channel(Saved {
+        idle,
         world: first.clone(),
         boot_id,
         secrets: secrets.borrow().clone(),
@@ -181,6 +189,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     tokio::spawn(crate::groups::run(uplink.clone(), groups_rx));
     let links = node::Links {
         uplink,
+        serves,
         networks: networks_rx,
         groups: groups_tx,
         world,

@@ -91,6 +91,9 @@ pub struct Flags {
     pub solicit: bool,
     /// The receiver has come and gone lately: it should not be given VIPs to even the spread out.
     pub hold: bool,
+    /// The sender's kube-proxy is not known to have its rules yet: the node should get no share of
+    /// any VIP. Of a release that does not say so, nobody thinks so.
+    pub idle: bool,
 }
 
 impl Flags {
@@ -98,6 +101,7 @@ impl Flags {
     const CAN_OWN: u8 = 2;
     const SOLICIT: u8 = 4;
     const HOLD: u8 = 8;
+    const IDLE: u8 = 16;
 
     fn to_bits(self) -> u8 {
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };
@@ -105,6 +109,7 @@ impl Flags {
             | bit(self.can_own, Self::CAN_OWN)
             | bit(self.solicit, Self::SOLICIT)
             | bit(self.hold, Self::HOLD)
+            | bit(self.idle, Self::IDLE)
     }
 
     fn from_bits(bits: u8) -> Self {
@@ -113,6 +118,7 @@ impl Flags {
             can_own: bits & Self::CAN_OWN != 0,
             solicit: bits & Self::SOLICIT != 0,
             hold: bits & Self::HOLD != 0,
+            idle: bits & Self::IDLE != 0,
         }
     }
 }

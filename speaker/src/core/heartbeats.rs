@@ -51,6 +51,7 @@ impl Core {
         }
         self.stale |=
             std::mem::replace(&mut peer.can_own, beat.flags.can_own) != beat.flags.can_own;
+        self.stale |= std::mem::replace(&mut peer.idle, beat.flags.idle) != beat.flags.idle;
         peer.holds_us = beat.flags.hold;
         if std::mem::replace(&mut peer.run, beat.boot_id) == beat.boot_id
             && matches!(
@@ -296,7 +297,7 @@ impl Core {
     /// that comes back should learn at once who is there.
     pub(super) fn send_heartbeats(&mut self, now: Duration) {
         self.next_beat = now + self.setup.interval;
-        let says = (self.can_own(), self.leaving);
+        let says = (self.can_own(), self.leaving, self.idle);
         if std::mem::replace(&mut self.said, says) != says || self.leaving || !self.settled {
             self.rota.tell_all();
         }
@@ -369,6 +370,7 @@ impl Core {
                 can_own: self.can_own(),
                 solicit,
                 hold,
+                idle: self.idle,
             },
             uplink_mac: self.setup.uplink_mac.0,
             director_mac: self.setup.director_mac.0,

@@ -14,6 +14,7 @@ mod neighbours;
 mod nominated;
 mod ownership;
 mod report;
+mod retiring;
 #[cfg(test)]
 mod tests;
 mod wishes;
@@ -154,6 +155,8 @@ struct Peer {
     told: Option<SavedPeer>,
     digest: u64,
     can_own: bool,
+    /// It says that it should get no share yet.
+    idle: bool,
     /// It says that this node has come and gone lately.
     holds_us: bool,
     /// The start of its speaker that the last heartbeat was of; 0 before the first.
@@ -189,8 +192,8 @@ pub struct Core {
     election: Election,
     guard: ReplayGuard,
     rota: Rota,
-    /// Whether this node could own VIPs, and was leaving, as the last heartbeat said.
-    said: (bool, bool),
+    /// Whether this node could own VIPs, was leaving, and idle, as the last heartbeat said.
+    said: (bool, bool, bool),
     peers: BTreeMap<NodeName, Peer>,
     /// Nodes with which this one has no address family in common.
     unreachable: BTreeSet<NodeName>,
@@ -199,6 +202,7 @@ pub struct Core {
     nominated: nominated::Nominated,
     grace: Grace<PortKey>,
     detours: detour::Detours,
+    retiring: retiring::Retiring,
     schedule: Schedule,
     pace: Pace,
     owned: BTreeMap<IpAddr, Owned>,
@@ -224,6 +228,8 @@ pub struct Core {
     settle_until: Duration,
     settled: bool,
     leaving: bool,
+    /// The own kube-proxy is not known to have its rules yet.
+    idle: bool,
     /// Inputs changed since the intent was computed.
     stale: bool,
     /// Something that is reported changed since the last report.
@@ -263,7 +269,7 @@ impl Core {
             election,
             guard: ReplayGuard::new(),
             rota: Rota::new(setup.me.clone()),
-            said: (false, false),
+            said: (false, false, false),
             peers: BTreeMap::new(),
             unreachable: BTreeSet::new(),
             intent: Intent::default(),
@@ -271,6 +277,7 @@ impl Core {
             nominated: nominated::Nominated::default(),
             grace: Grace::default(),
             detours: detour::Detours::default(),
+            retiring: retiring::Retiring::default(),
             schedule: Schedule::default(),
             pace: Pace::default(),
             owned: BTreeMap::new(),
@@ -292,6 +299,7 @@ impl Core {
             settle_until: now + settle,
             settled: false,
             leaving: false,
+            idle: false,
             stale: true,
             unreported: true,
             say_again: None,
@@ -315,6 +323,16 @@ impl Core {
         self.world = world;
         self.set_peers(now);
         self.stale = true;
+    }
+
+    /// Takes whether the own kube-proxy has its rules, so that this node can take a share. Until
+    /// told otherwise it has.
+    pub fn on_serves(&mut self, serves: bool, now: Duration) {
+        if self.idle == serves {
+            self.idle = !serves;
+            self.stale = true;
+            self.next_beat = now;
+        }
     }
 
     /// Takes new heartbeat keys.
@@ -438,6 +456,7 @@ impl Core {
         self.settle(now);
         self.stale |= self.grace.next_deadline().is_some_and(|at| at <= now);
         self.stale |= self.detours.next_deadline().is_some_and(|at| at <= now);
+        self.stale |= self.retiring.next_deadline().is_some_and(|at| at <= now);
         self.refresh(now);
         self.hold_off(now);
         self.step_election(now);
@@ -470,6 +489,7 @@ impl Core {
             self.grace.next_deadline(),
             self.detours.next_deadline(),
             self.schedule.next_deadline(&self.pace),
+            self.retiring.next_deadline(),
             self.election.next_deadline(now),
             self.say_again,
             self.unowned_due(),
@@ -581,6 +601,8 @@ impl Core {
                         direct_routing,
                         interface: told.interface.clone(),
                         networks: told.networks.clone(),
+                        retired: self.retiring.retired(name),
+                        idle: peer.idle,
                     },
                 ))
             })
@@ -593,6 +615,8 @@ impl Core {
                 direct_routing,
                 interface: self.setup.interface.clone(),
                 networks: self.networks.clone(),
+                retired: self.retiring.retired(&self.setup.me),
+                idle: self.idle,
             },
         );
         health

@@ -40,6 +40,7 @@ impl Core {
             .keys()
             .map(|vip| (*vip, self.directed(*vip)))
             .collect();
+        self.retiring.update(&self.world, self.setup.policy, now);
         let health = self.health();
         self.intent = self.memo.compute(&self.world, health, self.setup.policy);
         for (vip, was) in before {

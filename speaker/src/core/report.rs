@@ -12,7 +12,7 @@ use lightship_frames::Mac;
 use lightship_membership::PeerState;
 
 use super::{Core, Output};
-use crate::world::NodeName;
+use crate::world::{NodeName, ServiceRef};
 
 /// A VIP must have been without any possible owner for so long before that is reported: while
 /// speakers start or news spread it is normal.
@@ -74,6 +74,8 @@ pub struct VipReport {
     pub moved_to: Option<NodeName>,
     /// What is to be said if it is on no network of this node's uplink.
     pub off_link: Option<OffLink>,
+    /// Services under policy `Local` whose endpoints no director reaches, with the endpoints' nodes.
+    pub stranded: BTreeMap<ServiceRef, BTreeSet<NodeName>>,
 }
 
 /// How a VIP is announced on a LAN that it is not an address of.
@@ -136,6 +138,7 @@ impl Core {
                 placement: self.placement(*vip),
                 moved_to: self.moved_to.get(vip).cloned(),
                 off_link: self.off_link(*vip),
+                stranded: intent.stranded.clone(),
             };
             Some((*vip, report))
         });

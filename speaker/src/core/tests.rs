@@ -384,6 +384,26 @@ fn a_silent_speaker_on_a_live_node_loses_its_vips_but_keeps_its_share() {
 }
 
 #[test]
+fn a_node_without_rules_of_kube_proxy_has_no_share_until_it_has() {
+    let mut lan = Lan::with(1);
+    let weights = |lan: &Lan| -> Vec<BTreeMap<IpAddr, u32>> {
+        let tables = lan.directors.values();
+        let all = tables.map(|table| (*table.virtuals.values().next().unwrap().weights).clone());
+        all.collect()
+    };
+    let at = lan.now;
+    lan.cores.get_mut(&2).unwrap().on_serves(false, at);
+    lan.run(1_000 * MS);
+    let without = BTreeMap::from([(address(1), 1), (address(2), 0), (address(3), 1)]);
+    assert_eq!(weights(&lan), [without.clone(), without.clone(), without]);
+    let at = lan.now;
+    lan.cores.get_mut(&2).unwrap().on_serves(true, at);
+    lan.run(50 * MS);
+    let all = BTreeMap::from([(address(1), 1), (address(2), 1), (address(3), 1)]);
+    assert_eq!(weights(&lan), [all.clone(), all.clone(), all]);
+}
+
+#[test]
 fn a_speaker_back_before_the_timeout_keeps_its_vips_and_announces_nothing_anew() {
     let mut lan = Lan::with(1);
     lan.run(6_000 * MS);

@@ -39,6 +39,8 @@ fn health(interface: &str, direct_routing: bool) -> NodeHealth {
         direct_routing,
         interface: interface.into(),
         networks: [].into(),
+        retired: false,
+        idle: false,
     }
 }
 

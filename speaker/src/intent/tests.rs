@@ -27,6 +27,8 @@ fn healthy() -> NodeHealth {
         direct_routing: true,
         interface: "eth0".into(),
         networks: [].into(),
+        retired: false,
+        idle: false,
     }
 }
 
@@ -249,5 +251,115 @@ fn affinity_and_udp_choose_the_scheduling() {
             hash_client_port: false,
             one_packet: true
         }
+    );
+}
+
+fn on(health: &mut BTreeMap<NodeName, NodeHealth>, n: u8, network: &str) {
+    health.get_mut(&name(n)).unwrap().networks = [network.parse().unwrap()].into();
+}
+
+#[test]
+fn a_node_on_another_lan_is_no_real_server_while_one_has_the_vip_on_its_own() {
+    let (world, mut health) = fixture(false);
+    on(&mut health, 1, "192.0.2.0/24");
+    on(&mut health, 2, "203.0.113.0/24");
+    // The third did not say: it is given the benefit of the doubt.
+    let intent = compute(&world, &health);
+    assert_eq!(weights(&intent, vip()), [(ip(11), 1), (ip(13), 1)].into());
+    assert!(!intent.vips[&vip()].backends.contains_key(&name(2)));
+    assert!(intent.vips[&vip()].stranded.is_empty());
+    assert_eq!(
+        weights(&intent, vip6()).len(),
+        3,
+        "nobody has that one on-link, so a router leads it here"
+    );
+    // The only one on that LAN dies: what a router may still lead to the others is worth more.
+    health.get_mut(&name(1)).unwrap().alive = false;
+    let intent = compute(&world, &health);
+    assert_eq!(weights(&intent, vip()), [(ip(12), 1), (ip(13), 1)].into());
+}
+
+#[test]
+fn local_endpoints_on_another_lan_only_are_told() {
+    let (mut world, mut health) = fixture(true);
+    on(&mut health, 1, "192.0.2.0/24");
+    on(&mut health, 2, "203.0.113.0/24");
+    on(&mut health, 3, "203.0.113.0/24");
+    endpoints(&mut world, "web-4", false, &[2], &[3]);
+    let intent = compute(&world, &health);
+    assert!(weights(&intent, vip()).is_empty());
+    let told = BTreeMap::from([(web(), names(&[2, 3]))]);
+    assert_eq!(intent.vips[&vip()].stranded, told);
+    endpoints(&mut world, "web-4", false, &[1, 2], &[]);
+    let intent = compute(&world, &health);
+    assert_eq!(weights(&intent, vip()), [(ip(11), 1)].into());
+    assert!(intent.vips[&vip()].stranded.is_empty());
+    // A node's own kube-proxy routes to Pods: without directors there is nothing to tell.
+    endpoints(&mut world, "web-4", false, &[2], &[]);
+    let announce = Announcement {
+        announce_only: true,
+        ..Announcement::default()
+    };
+    world.announcements.insert("one".into(), announce);
+    let intent = compute(&world, &health);
+    assert!(intent.vips[&vip()].stranded.is_empty());
+    assert_eq!(*intent.vips[&vip()].backends, [(name(2), 1)].into());
+}
+
+#[test]
+fn a_retired_node_serves_only_while_no_other_does() {
+    for local in [false, true] {
+        let (mut world, mut health) = fixture(local);
+        endpoints(&mut world, "web-4", false, &[1, 2], &[3]);
+        health.get_mut(&name(1)).unwrap().retired = true;
+        let third = u32::from(!local);
+        assert_eq!(
+            weights(&compute(&world, &health), vip()),
+            [(ip(11), 0), (ip(12), 1), (ip(13), third)].into()
+        );
+        health.get_mut(&name(2)).unwrap().alive = false;
+        // Under Local a ready endpoint on such a node is better than one that terminates.
+        let first = u32::from(local);
+        assert_eq!(
+            weights(&compute(&world, &health), vip()),
+            [(ip(11), first), (ip(13), third)].into()
+        );
+        health.get_mut(&name(3)).unwrap().alive = false;
+        assert_eq!(
+            weights(&compute(&world, &health), vip()),
+            [(ip(11), 1)].into()
+        );
+    }
+}
+
+#[test]
+fn a_node_whose_kube_proxy_has_no_rules_yet_serves_last() {
+    let (mut world, mut health) = fixture(true);
+    endpoints(&mut world, "web-4", false, &[1, 2], &[3]);
+    health.get_mut(&name(1)).unwrap().idle = true;
+    health.get_mut(&name(2)).unwrap().alive = false;
+    // What it gets is lost: even an endpoint that terminates is better.
+    let intent = compute(&world, &health);
+    assert_eq!(weights(&intent, vip()), [(ip(11), 0), (ip(13), 1)].into());
+    health.get_mut(&name(3)).unwrap().alive = false;
+    let intent = compute(&world, &health);
+    assert_eq!(weights(&intent, vip()), [(ip(11), 1)].into());
+}
+
+#[test]
+fn a_drained_node_without_a_director_still_owns_what_only_it_can_serve() {
+    let (mut world, mut health) = fixture(true);
+    endpoints(&mut world, "web-4", false, &[1, 3], &[]);
+    world.nodes.get_mut(&name(1)).unwrap().drained = true;
+    health.get_mut(&name(1)).unwrap().retired = true;
+    for health in health.values_mut() {
+        health.direct_routing = false;
+    }
+    let intent = compute(&world, &health);
+    assert_eq!(candidates(&intent), names(&[1, 3]));
+    assert!(
+        intent.vips[&vip()].eligibility.seats[&name(1)]
+            .avoid
+            .is_some()
     );
 }

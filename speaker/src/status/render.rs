@@ -1,6 +1,6 @@
 //! What a VirtualIP's status says, as JSON, so that fields this version does not know are left alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use lightship_crds::CONDITION_READY;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Identity;
 use crate::core::{Move, OffLink, Ownership, Unowned, VipReport};
-use crate::world::NodeName;
+use crate::world::{NodeName, ServiceRef};
 
 /// Condition: whether the address is on the node that an annotation asks for.
 const CONDITION_PLACED: &str = "Placed";
@@ -16,6 +16,12 @@ const CONDITION_PLACED: &str = "Placed";
 /// Condition: whether the address is on a network of the owner's uplink. It is there only where it is
 /// `False`.
 const CONDITION_ON_LINK: &str = "OnLink";
+
+/// Condition: whether endpoints of its Services can be reached. It is there only where it is `False`.
+const CONDITION_BACKENDS: &str = "Backends";
+
+/// So many nodes are named in a message.
+const NAMED: usize = 5;
 
 /// The status of a VIP that this node owns. `last`: the one that was written last.
 pub(super) fn owned(
@@ -45,6 +51,12 @@ pub(super) fn owned(
     } else if !report.announced {
         let message = "the director is not ready yet".to_owned();
         ("False", "NotAnnounced", message)
+    } else if serving == 0 && !report.stranded.is_empty() {
+        let message =
+            "its endpoints are on nodes of another LAN (see the condition Backends); connections \
+                       are refused"
+                .to_owned();
+        ("False", "NoBackends", message)
     } else if serving == 0 {
         let message = "no node has a ready endpoint for it; connections are refused".to_owned();
         ("False", "NoBackends", message)
@@ -93,6 +105,17 @@ pub(super) fn owned(
             last,
         ));
     }
+    if !report.stranded.is_empty() {
+        let message = stranded(&report.stranded);
+        let entry = condition(
+            CONDITION_BACKENDS,
+            "False",
+            "EndpointsOffLink",
+            &message,
+            last,
+        );
+        conditions.push(entry);
+    }
     let directors = format!("{}/{}", all.directors_agreeing, all.directors);
     let mut status = json!({
         "owner": id.node,
@@ -137,6 +160,27 @@ pub(super) fn unowned(report: &Unowned, last: Option<&Value>) -> Value {
         "backendsReady": format!("0/{}", report.backends.len()),
         "conditions": [ready],
     })
+}
+
+/// Which Services have endpoints only where the VIP's LAN is not, and what to do.
+fn stranded(all: &BTreeMap<ServiceRef, BTreeSet<NodeName>>) -> String {
+    let services = all.iter().map(|(service, nodes)| {
+        let named: Vec<&str> = nodes.iter().take(NAMED).map(|name| &**name).collect();
+        let more = nodes.len().saturating_sub(NAMED);
+        let more = (more > 0).then(|| format!(" and {more} more"));
+        format!(
+            "all endpoints of {service} are on {}{}",
+            named.join(", "),
+            more.unwrap_or_default()
+        )
+    });
+    let services: Vec<String> = services.collect();
+    format!(
+        "{}, whose uplink has no address or route in a network of this address, so that no director can \
+         reach them, and externalTrafficPolicy is Local: set it to Cluster, or run a Pod on a node that has the \
+         address on-link, or give those nodes a link and an address on its network",
+        services.join("; ")
+    )
 }
 
 fn backends(all: &BTreeMap<NodeName, u32>) -> Vec<Value> {

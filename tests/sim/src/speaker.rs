@@ -353,6 +353,7 @@ impl Speaker {
                 can_own: self.can_own,
                 solicit,
                 hold: false,
+                idle: false,
             },
             uplink_mac: [2, 0, 0, 0, 0, 1],
             director_mac: [2, 0, 0, 0, 0, 2],

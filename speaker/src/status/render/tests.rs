@@ -35,6 +35,7 @@ fn report() -> VipReport {
         placement: None,
         moved_to: None,
         off_link: None,
+        stranded: BTreeMap::new(),
     }
 }
 
@@ -87,6 +88,27 @@ fn an_address_of_another_lan_is_announced_and_told_beside_ready() {
             (&json!("False"), &json!(reason))
         );
         assert!(told["message"].as_str().unwrap().contains("eth0"), "{told}");
+    }
+}
+
+#[test]
+fn endpoints_on_another_lan_are_told_with_what_to_do() {
+    let nodes = (1..=7).map(|n| NodeName::from(format!("node{n}")));
+    let report = VipReport {
+        backends: Default::default(),
+        stranded: [(ServiceRef::new("shop", "web"), nodes.collect())].into(),
+        ..report()
+    };
+    let value = owned(&identity(), &report, &Ownership::default(), None);
+    assert_eq!(ready(&value), ("False", "NoBackends"));
+    let told = &value["conditions"][1];
+    let is = |key: &str, text: &str| assert_eq!(told[key], text);
+    is("type", "Backends");
+    is("status", "False");
+    is("reason", "EndpointsOffLink");
+    let message = told["message"].as_str().unwrap();
+    for part in ["shop/web", "node1", "node5 and 2 more", "Cluster"] {
+        assert!(message.contains(part), "{message}");
     }
 }
 

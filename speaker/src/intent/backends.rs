@@ -1,0 +1,136 @@
+//! Which nodes serve a Service on a VIP, and with which weight. Pure.
+//!
+//! | what a node has | effect |
+//! |---|---|
+//! | the exclude label, NetworkUnavailable, no address of the family | it is no real server |
+//! | the VIP on no network of its uplink, while a live node with a director has it on one | the same: directors send frames, and its LAN is another |
+//! | policy `Local` and no endpoint | the same |
+//! | policy `Local` and only endpoints that terminate | weight 0 while another node has a ready one |
+//! | drained, out of service, cordoned with `--cordon=move`, and its time is over ([`NodeHealth::retired`]) | weight 0 while another node serves |
+//! | a kube-proxy that is not known to have its rules yet ([`crate::proxy`]) | weight 0 while another node serves |
+//! | dead | it is listed for people, and leaves the table by way of [`crate::grace`] |
+//!
+//! Weight 0 and not removal: connections that a director knows stay where they are, and only new
+//! ones go elsewhere. An address that works is worth more than an orderly drain, so where all that
+//! could serve are to be avoided, they serve.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::NodeHealth;
+use crate::eligibility;
+use crate::world::{NodeName, Service, ServiceRef, World};
+
+/// What a node does for a Service.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share {
+    /// 1 or 0.
+    pub(super) weight: u32,
+    /// Its kernel lives.
+    pub(super) alive: bool,
+}
+
+/// The nodes of one Service on one VIP.
+#[derive(Debug, Default)]
+pub(super) struct Nodes {
+    /// Those that serve or would if they lived. One that was never heard is not missed.
+    pub(super) shares: BTreeMap<NodeName, Share>,
+    /// Under policy `Local`, those whose own kube-proxy has a Pod to hand a packet to, wherever they
+    /// are and whatever people want of them.
+    pub(super) local: BTreeSet<NodeName>,
+    /// Under policy `Local`, those with an endpoint that no director reaches, if it reaches no other.
+    pub(super) stranded: BTreeSet<NodeName>,
+}
+
+/// Where a VIP's directors send frames.
+pub(super) struct Lan<'a> {
+    health: &'a BTreeMap<NodeName, NodeHealth>,
+    vip: IpAddr,
+    /// A live node with a director has the VIP on-link and said so: then one that has it on no link is on another
+    /// LAN. Else a router leads the VIP here, and all are alike.
+    known: bool,
+}
+
+impl<'a> Lan<'a> {
+    pub(super) fn of(
+        world: &World,
+        health: &'a BTreeMap<NodeName, NodeHealth>,
+        vip: IpAddr,
+        announce_only: bool,
+    ) -> Self {
+        let mut heard = health.iter().filter(|(name, h)| {
+            let node = world.nodes.get(*name);
+            h.alive
+                && h.direct_routing
+                && node.is_some_and(|n| !n.excluded && n.address_like(vip).is_some())
+        });
+        let known = heard.any(|(_, h)| eligibility::on_link(&h.networks, vip) == Some(true));
+        Self {
+            health,
+            vip,
+            // Without directors a node's own kube-proxy takes all, and routes to Pods.
+            known: known && !announce_only,
+        }
+    }
+
+    fn reaches(&self, health: &NodeHealth) -> bool {
+        !self.known || eligibility::on_link(&health.networks, self.vip) != Some(false)
+    }
+}
+
+/// How much a node is wanted; less is better. Those that are equal to the best serve. Without
+/// kube-proxy's rules, only endpoints that terminate, retired.
+type Rank = (bool, bool, bool);
+
+/// The nodes that serve a Service on this VIP.
+///
+/// Under `externalTrafficPolicy: Cluster` that is every node, if there is an endpoint anywhere; under
+/// `Local` those with an endpoint, where nodes whose endpoints all terminate get new flows only if no
+/// node has a ready one (as kube-proxy does on each node).
+pub(super) fn of(world: &World, lan: &Lan<'_>, reference: &ServiceRef, service: &Service) -> Nodes {
+    let mut all = Nodes::default();
+    let ipv6 = lan.vip.is_ipv6();
+    let (ready, draining) = if service.local {
+        world.endpoint_nodes(reference, ipv6)
+    } else if world.has_endpoints(reference, ipv6) {
+        (world.nodes.keys().cloned().collect(), BTreeSet::new())
+    } else {
+        // Without any endpoint no node can serve. The director then has no real server and
+        // answers by ICMP port unreachable: refused at once, as kube-proxy would do.
+        return all;
+    };
+    let ready = ready.iter().map(|name| (name, false));
+    let mut found: Vec<(&NodeName, &NodeHealth, Rank)> = Vec::new();
+    for (name, terminates) in ready.chain(draining.iter().map(|name| (name, true))) {
+        let (Some(node), Some(health)) = (world.nodes.get(name), lan.health.get(name)) else {
+            continue;
+        };
+        if node.excluded || node.network_unavailable || node.address_like(lan.vip).is_none() {
+            continue;
+        }
+        found.push((name, health, (health.idle, terminates, health.retired)));
+    }
+    if service.local {
+        let live = found.iter().filter(|(_, health, _)| health.alive);
+        let terminates = live.clone().map(|(.., rank)| rank.1).min();
+        let here = live.filter(|(.., rank)| Some(rank.1) == terminates);
+        all.local = here.map(|(name, ..)| (*name).clone()).collect();
+    }
+    let (found, off): (Vec<_>, Vec<_>) = found
+        .into_iter()
+        .partition(|(_, health, _)| lan.reaches(health));
+    if service.local && !found.iter().any(|(_, health, _)| health.alive) {
+        all.stranded = off.into_iter().map(|(name, ..)| name.clone()).collect();
+    }
+    let live = found.iter().filter(|(_, health, _)| health.alive);
+    let best = live.map(|(.., rank)| *rank).min();
+    all.shares = found
+        .into_iter()
+        .map(|(name, health, rank)| {
+            let alive = health.alive;
+            let weight = u32::from(alive && Some(rank) == best);
+            (name.clone(), Share { weight, alive })
+        })
+        .collect();
+    all
+}
