@@ -18,6 +18,7 @@ pub mod intent;
 pub mod lock;
 pub mod node;
 pub mod pace;
+pub mod path;
 pub mod proxy;
 pub mod report;
 pub mod run;

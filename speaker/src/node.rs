@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use crate::cache::Saved;
 use crate::core::{Core, DirectorIntent, DirectorReport, Listen, Output, Ownership};
 use crate::datagrams::Datagrams;
+use crate::path::{Peers, Verdict};
 use crate::uplink::Current;
 use crate::world::World;
 
@@ -49,6 +50,10 @@ pub struct Links {
     pub has_director: bool,
     /// What the director should hold.
     pub director: watch::Sender<Arc<DirectorIntent>>,
+    /// Whom the path test may ask.
+    pub paths: watch::Sender<Arc<Peers>>,
+    /// What the path test says.
+    pub verdict: watch::Receiver<Arc<Verdict>>,
     /// What is owned.
     pub ownership: watch::Sender<Arc<Ownership>>,
     /// What is kept over a restart.
@@ -131,6 +136,7 @@ pub async fn run(
                     }
                 }
                 Output::Director(intent) => drop(links.director.send_replace(intent)),
+                Output::Paths(peers) => drop(links.paths.send_replace(peers)),
                 Output::Report(report) => drop(links.ownership.send_replace(report)),
                 Output::Groups(vips) => drop(links.groups.send_replace(vips)),
                 Output::Listen(to) => {
@@ -211,6 +217,10 @@ pub async fn run(
                 }
                 // Last: what was cut off compares claims before it says anything.
                 core.on_uplink(uplink.state, now);
+            }
+            Ok(()) = links.verdict.changed() => {
+                let fault = links.verdict.borrow_and_update().fault;
+                core.on_path(fault, origin.elapsed());
             }
             Ok(()) = links.networks.changed() => {
                 let networks = links.networks.borrow_and_update().clone();

@@ -34,7 +34,7 @@ use crate::eligibility::Policy;
 use crate::report::{Facts, Trouble};
 use crate::uplink::{self, Choice, Current, Uplink};
 use crate::world::{NodeName, World};
-use crate::{director, events, guard, lock, node, report, status};
+use crate::{director, events, guard, lock, node, path, report, status};
 
 /// How long the process waits, when all else has ended, for the word that it stops.
 const LAST_WORD: Duration = Duration::from_millis(500);
@@ -59,7 +59,9 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     let (facts, facts_rx) = watch::channel(Facts::default());
     let (health_tx, health) = watch::channel(director::Health::default());
     let (ownership_tx, ownership) = watch::channel(Arc::<Ownership>::default());
+    let (verdict_tx, verdict) = watch::channel(Arc::<path::Verdict>::default());
     let inputs = report::Inputs {
+        verdict: verdict.clone(),
         facts: facts_rx,
         health,
         ownership: ownership.clone(),
@@ -92,6 +94,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     } else {
         VipMode::Announce
     };
+    let has_director = found.is_some();
     facts.send_modify(|facts| facts.mode = Some((mode, reason)));
     let guard = guard::run(uplink.clone(), found.is_some(), world.clone());
     tokio::spawn(async move {
@@ -185,11 +188,32 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     let watching = uplink::watch(choice, world.clone(), uplink_tx, networks_tx);
     tokio::spawn(watching);
     tokio::spawn(follow_facts(uplink.clone(), facts));
+    let (paths_tx, paths_rx) = watch::channel(Arc::default());
+    let place = path::Place {
+        me: args.node_name.as_str().into(),
+        director: has_director.then_some(director_mac),
+        boot_id,
+        port: args.heartbeat_port,
+    };
+    let inputs = path::Inputs {
+        uplink: uplink.clone(),
+        peers: paths_rx,
+        world: world.clone(),
+        secrets: secrets.clone(),
+        stop: stop.clone(),
+    };
+    tokio::spawn(async move {
+        if let Err(error) = path::run(place, inputs, verdict_tx).await {
+            tracing::error!(%error, "the network is not tested any more");
+        }
+    });
     let (groups_tx, groups_rx) = watch::channel(Default::default());
     tokio::spawn(crate::groups::run(uplink.clone(), groups_rx));
     let links = node::Links {
         uplink,
         serves,
+        paths: paths_tx,
+        verdict,
         networks: networks_rx,
         groups: groups_tx,
         world,

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use lightship_lab::addressing::Families;
 use lightship_lab::options::{Options, ProxyMode, SubstrateKind};
 use lightship_lab::progress::{self, Progress};
-use lightship_lab::state::LabDir;
+use lightship_lab::state::{LabDir, PortFilter};
 use lightship_lab::{How, Lab, status};
 
 #[derive(Subcommand)]
@@ -109,6 +109,12 @@ pub(crate) enum HowName {
     Pause,
     /// It is cut off from the other nodes, not from the API server (but see --also-api).
     Partition,
+    /// Its switch port lets only frames from its own MAC in.
+    FilterSourceMac,
+    /// Its switch port passes only frames to its own MAC.
+    FilterTargetMac,
+    /// Its switch port lets only packets from its own addresses in.
+    FilterSourceAddress,
     /// Its speaker is killed with SIGKILL and started again by the node.
     KillSpeaker,
     /// Its speaker gets SIGTERM and stays away until `heal`.
@@ -201,6 +207,9 @@ fn fault(how: HowName, also_api: bool) -> Result<How> {
         HowName::Unplug => How::Unplug,
         HowName::Pause => How::Pause,
         HowName::Partition => How::Partition { also_api },
+        HowName::FilterSourceMac => How::Filter(PortFilter::OwnMacSends),
+        HowName::FilterTargetMac => How::Filter(PortFilter::OwnMacReceives),
+        HowName::FilterSourceAddress => How::Filter(PortFilter::OwnAddressSends),
         HowName::KillSpeaker => How::KillSpeaker,
         HowName::StopSpeaker => How::StopSpeaker,
     })

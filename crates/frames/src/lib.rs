@@ -1,5 +1,5 @@
 //! ARP and NDP frames: the bytes by which a speaker announces a VIP on the LAN,
-//! answers for it and hears of others who claim it.
+//! answers for it and hears of others who claim it; and the UDP frames of the path test.
 //!
 //! Everything here is a value in and a value out: whole Ethernet frames, without
 //! the frame check sequence, that a packet socket sends or has received. No
@@ -8,12 +8,14 @@
 //!
 //! - [`arp`]: gratuitous ARP, replies, probes (RFC 826, 5227, 5944)
 //! - [`ndp`]: neighbour advertisements and solicitations (RFC 4861)
+//! - [`udp`]: datagrams under any addresses (RFC 768)
 //! - [`Mac`]: the Ethernet address, and how a director gets a stable one
 
 pub mod arp;
 mod ethernet;
 mod mac;
 pub mod ndp;
+pub mod udp;
 
 pub use mac::{Mac, ParseMacError};
 

@@ -94,6 +94,10 @@ pub struct Flags {
     /// The sender's kube-proxy is not known to have its rules yet: the node should get no share of
     /// any VIP. Of a release that does not say so, nobody thinks so.
     pub idle: bool,
+    /// The sender answers the frames of the path test ([`crate::path`]).
+    pub tests_paths: bool,
+    /// The sender has a director, whatever its mode is now.
+    pub director: bool,
 }
 
 impl Flags {
@@ -102,6 +106,8 @@ impl Flags {
     const SOLICIT: u8 = 4;
     const HOLD: u8 = 8;
     const IDLE: u8 = 16;
+    const TESTS_PATHS: u8 = 32;
+    const DIRECTOR: u8 = 64;
 
     fn to_bits(self) -> u8 {
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };
@@ -110,6 +116,8 @@ impl Flags {
             | bit(self.solicit, Self::SOLICIT)
             | bit(self.hold, Self::HOLD)
             | bit(self.idle, Self::IDLE)
+            | bit(self.tests_paths, Self::TESTS_PATHS)
+            | bit(self.director, Self::DIRECTOR)
     }
 
     fn from_bits(bits: u8) -> Self {
@@ -119,6 +127,8 @@ impl Flags {
             solicit: bits & Self::SOLICIT != 0,
             hold: bits & Self::HOLD != 0,
             idle: bits & Self::IDLE != 0,
+            tests_paths: bits & Self::TESTS_PATHS != 0,
+            director: bits & Self::DIRECTOR != 0,
         }
     }
 }

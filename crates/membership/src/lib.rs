@@ -7,6 +7,7 @@
 //! * [`replay`]: refuses datagrams that are not newer than what was heard;
 //! * [`detector`]: turns heartbeats, probe replies and silence into the state
 //!   of each peer;
+//! * [`path`]: the datagrams by which nodes find out what their network drops;
 //! * [`graph`] and [`rota`]: who gets which heartbeat, where there are too many nodes for all to
 //!   get all.
 //!
@@ -35,6 +36,7 @@ use std::sync::Arc;
 pub mod detector;
 pub mod graph;
 pub mod heartbeat;
+pub mod path;
 pub mod replay;
 pub mod rota;
 

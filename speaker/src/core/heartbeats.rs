@@ -23,6 +23,10 @@ const DEFENCE: Duration = Duration::from_secs(1);
 impl Core {
     /// Takes a datagram from the heartbeat port.
     pub fn on_datagram(&mut self, from: IpAddr, datagram: &[u8], now: Duration) {
+        if datagram.first() == Some(&lightship_membership::path::MAGIC) {
+            // Of the path test, which has heard it on the uplink itself.
+            return;
+        }
         let beat = match decode(datagram, &self.keys) {
             Ok(beat) => beat,
             Err(error) => return self.refuse(from, error.reason()),
@@ -64,6 +68,9 @@ impl Core {
             // the peer yields before its claims are heard.
             self.say_again = Some(now + self.setup.interval * 2);
         }
+        let paths = (beat.flags.tests_paths, beat.flags.director);
+        self.stale |= (peer.tests_paths, peer.director) != paths;
+        (peer.tests_paths, peer.director) = paths;
         self.unreported |=
             std::mem::replace(&mut peer.digest, beat.table_digest) != beat.table_digest;
         // Once per heartbeat, not once per page of it.
@@ -355,7 +362,7 @@ impl Core {
 
     fn heartbeat(&mut self, solicit: bool, hold: bool) -> Vec<Arc<[u8]>> {
         self.counter += 1;
-        let direct_routing = self.setup.direct_routing;
+        let direct_routing = self.directs();
         let claims = self.election.claims().into_iter();
         let claims = claims.map(|c| lightship_membership::Claim {
             vip: c.vip,
@@ -371,6 +378,8 @@ impl Core {
                 solicit,
                 hold,
                 idle: self.idle,
+                tests_paths: true,
+                director: self.setup.direct_routing,
             },
             uplink_mac: self.setup.uplink_mac.0,
             director_mac: self.setup.director_mac.0,

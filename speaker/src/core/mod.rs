@@ -13,6 +13,7 @@ mod heartbeats;
 mod neighbours;
 mod nominated;
 mod ownership;
+mod paths;
 mod report;
 mod retiring;
 #[cfg(test)]
@@ -34,11 +35,13 @@ use crate::eligibility::Policy;
 use crate::grace::Grace;
 use crate::intent::{Intent, Memo, NodeHealth, PortKey, Virtual};
 use crate::pace::{Kind, Pace};
+use crate::path::{Fault, Peers};
 use crate::schedule::{Schedule, Urgency};
 use crate::world::{Node, NodeName, World};
 
 use conflicts::Conflicts;
 use flaps::Flaps;
+pub(crate) use paths::host;
 pub use report::{Move, OffLink, Ownership, Placement, Unowned, VipReport};
 
 /// What a core is made of and never changes while it runs.
@@ -136,6 +139,8 @@ pub enum Output {
     Listen(Listen),
     /// This is what this node owns now.
     Report(Arc<Ownership>),
+    /// These nodes can be asked by the path test.
+    Paths(Arc<Peers>),
     /// Claims or peers changed: keep them over a restart.
     Save,
 }
@@ -157,6 +162,10 @@ struct Peer {
     can_own: bool,
     /// It says that it should get no share yet.
     idle: bool,
+    /// It answers the path test.
+    tests_paths: bool,
+    /// It has a director, whatever its mode.
+    director: bool,
     /// It says that this node has come and gone lately.
     holds_us: bool,
     /// The start of its speaker that the last heartbeat was of; 0 before the first.
@@ -208,6 +217,8 @@ pub struct Core {
     owned: BTreeMap<IpAddr, Owned>,
     moves: BTreeMap<IpAddr, Move>,
     director: DirectorReport,
+    /// Why the network does not let the director work.
+    path_fault: Option<Fault>,
     uplink: UplinkState,
     /// The networks on the uplink; empty while not known.
     networks: Arc<[IpNet]>,
@@ -223,6 +234,7 @@ pub struct Core {
     sent_groups: BTreeSet<std::net::Ipv6Addr>,
     sent_listen: Option<Listen>,
     sent_report: Option<Arc<Ownership>>,
+    sent_paths: Option<Arc<Peers>>,
     counter: u64,
     next_beat: Duration,
     settle_until: Duration,
@@ -283,6 +295,7 @@ impl Core {
             owned: BTreeMap::new(),
             moves: BTreeMap::new(),
             director,
+            path_fault: None,
             uplink: UplinkState::FINE,
             networks: [].into(),
             moved_to: BTreeMap::new(),
@@ -294,6 +307,7 @@ impl Core {
             sent_groups: BTreeSet::new(),
             sent_listen: None,
             sent_report: None,
+            sent_paths: None,
             counter: 0,
             next_beat: now,
             settle_until: now + settle,
@@ -457,6 +471,9 @@ impl Core {
         self.stale |= self.grace.next_deadline().is_some_and(|at| at <= now);
         self.stale |= self.detours.next_deadline().is_some_and(|at| at <= now);
         self.stale |= self.retiring.next_deadline().is_some_and(|at| at <= now);
+        if self.stale {
+            self.tell_paths();
+        }
         self.refresh(now);
         self.hold_off(now);
         self.step_election(now);
@@ -607,7 +624,7 @@ impl Core {
                 ))
             })
             .collect();
-        let direct_routing = self.setup.direct_routing;
+        let direct_routing = self.directs();
         health.insert(
             self.setup.me.clone(),
             NodeHealth {
@@ -633,7 +650,7 @@ impl Core {
 
     /// Whether this node's director takes the traffic of a VIP.
     fn directed(&self, vip: IpAddr) -> bool {
-        self.setup.direct_routing
+        self.directs()
             && !self.withheld(vip)
             && self.intent.vips.get(&vip).is_some_and(|v| !v.announce_only)
     }
@@ -651,7 +668,7 @@ impl Core {
         if !self.uplink.address {
             return Some(format!("{} lost the node's address", self.setup.interface));
         }
-        if self.setup.direct_routing && !self.director.healthy {
+        if self.directs() && !self.director.healthy {
             let error = self.director.error.as_deref().unwrap_or("unknown error");
             return Some(format!("its director fails: {error}"));
         }

@@ -118,7 +118,7 @@ impl Core {
             self.detector.state(name).can_own() && directs
         });
         let digests: Vec<u64> = live.map(|(_, peer)| peer.digest).collect();
-        let own = usize::from(self.setup.direct_routing);
+        let own = usize::from(self.directs());
         let agreeing = digests
             .iter()
             .filter(|d| **d == self.director.digest)

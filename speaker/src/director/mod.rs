@@ -34,7 +34,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lightship_frames::Mac;
-use lightship_netio::{NetnsThread, spawn_thread_in};
+use lightship_netio::{Netns, NetnsThread, Rtnl, spawn_thread_in};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::{DirectorIntent, DirectorReport};
@@ -83,6 +83,16 @@ pub struct Health {
 pub async fn mac(uplink: &Uplink) -> Result<Mac, Error> {
     let present = links::present_mac(uplink).await?;
     Ok(present.unwrap_or_else(|| Mac::derive_director_mac(&uplink.mac.to_string())))
+}
+
+/// The director's namespace and the index of its link on the LAN there, to send frames as it does.
+///
+/// # Errors
+/// When the namespace or the link is not there.
+pub async fn mouth() -> lightship_netio::Result<(Netns, u32)> {
+    let netns = Netns::open(NETNS)?;
+    let link = Rtnl::open_in(&netns)?.require_link(links::MACVLAN).await?;
+    Ok((netns, link.index))
 }
 
 /// Sets the director up and starts its thread, which then follows `intent` until its sender is

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 use crate::core::Ownership;
 use crate::director::Health;
+use crate::path::Verdict;
 use crate::uplink::Uplink;
 use crate::world::{NodeName, World};
 
@@ -51,6 +52,8 @@ pub struct Inputs {
     pub facts: watch::Receiver<Facts>,
     /// What the director says of itself.
     pub health: watch::Receiver<Health>,
+    /// What the path test says.
+    pub verdict: watch::Receiver<Arc<Verdict>>,
     /// What this node owns.
     pub ownership: watch::Receiver<Arc<Ownership>>,
     /// The cluster: the own Node's uid.
@@ -79,6 +82,7 @@ pub async fn run(client: Client, me: NodeName, mut inputs: Inputs) -> anyhow::Re
         let facts = inputs.facts.borrow_and_update().clone();
         let health = inputs.health.borrow_and_update().clone();
         let ownership = inputs.ownership.borrow_and_update().clone();
+        let verdict = inputs.verdict.borrow_and_update().clone();
         let apart = apart.see(&ownership, turn);
         let world = inputs.world.borrow_and_update().clone();
         let uid = world
@@ -89,6 +93,7 @@ pub async fn run(client: Client, me: NodeName, mut inputs: Inputs) -> anyhow::Re
             let seen = status::Seen {
                 facts: &facts,
                 health: &health,
+                verdict: &verdict,
                 uplink: uplink.as_ref(),
                 vips: ownership.vips.len(),
                 apart,
@@ -114,6 +119,7 @@ pub async fn run(client: Client, me: NodeName, mut inputs: Inputs) -> anyhow::Re
             },
             Ok(()) = inputs.facts.changed() => {}
             Ok(()) = inputs.health.changed() => {}
+            Ok(()) = inputs.verdict.changed() => {}
             Ok(()) = inputs.ownership.changed() => {}
             Ok(()) = inputs.world.changed() => {}
             Ok(()) = inputs.stop.changed() => continue,

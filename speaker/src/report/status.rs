@@ -8,6 +8,7 @@ use lightship_crds::{CONDITION_READY, LostPeer, SpeakerStatus, VipMode};
 
 use super::uplink::Reading;
 use crate::director::Health;
+use crate::path::Verdict;
 use crate::uplink::Uplink;
 use crate::world::NodeName;
 
@@ -16,6 +17,9 @@ const CONDITION_DIRECTOR: &str = "DirectorComplete";
 
 /// Condition type: whether all directors hold the same table.
 const CONDITION_AGREEMENT: &str = "DirectorsAgree";
+
+/// Condition type: whether the network passes what this node's director sends and gets.
+const CONDITION_PATHS: &str = "PathsTested";
 
 /// What the start of the speaker found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +55,7 @@ impl Trouble {
 pub(super) struct Seen<'a> {
     pub(super) facts: &'a Facts,
     pub(super) health: &'a Health,
+    pub(super) verdict: &'a Verdict,
     pub(super) uplink: Option<&'a Reading>,
     pub(super) vips: usize,
     /// How many directors agree with the own one, and of how many, if not all for a while.
@@ -111,7 +116,14 @@ pub(super) fn status(seen: &Seen, before: Option<&SpeakerStatus>) -> SpeakerStat
         conditions.push(director(seen.health, before));
         conditions.push(agreement(seen.apart, before));
     }
+    if seen.facts.mode.is_some() {
+        conditions.push(paths(seen.verdict, before));
+    }
     let (mode, mode_reason) = match &seen.facts.mode {
+        Some((VipMode::DirectRouting, _)) if seen.verdict.fault.is_some() => {
+            let reason = format!("{}: {}", seen.verdict.reason(), seen.verdict);
+            (Some(VipMode::Announce), cut(&reason, 1024))
+        }
         Some((mode, reason)) => (Some(*mode), cut(reason, 1024)),
         None => (None, String::new()),
     };
@@ -163,6 +175,17 @@ fn director(health: &Health, before: Option<&SpeakerStatus>) -> Condition {
         some.join("; ")
     );
     condition(CONDITION_DIRECTOR, "False", "VIPsRefused", &message, before)
+}
+
+/// Whether the network passes what directors send.
+fn paths(verdict: &Verdict, before: Option<&SpeakerStatus>) -> Condition {
+    let status = match verdict {
+        _ if !verdict.fine() => "False",
+        _ if verdict.known == 0 => "Unknown",
+        _ => "True",
+    };
+    let message = verdict.to_string();
+    condition(CONDITION_PATHS, status, verdict.reason(), &message, before)
 }
 
 /// Whether all directors hold the same table, as far as their digests tell.

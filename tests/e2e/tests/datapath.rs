@@ -9,6 +9,8 @@ mod failover;
 mod lifecycle;
 #[path = "datapath/packets.rs"]
 mod packets;
+#[path = "datapath/paths.rs"]
+mod paths;
 #[path = "datapath/sctp.rs"]
 mod sctp;
 #[path = "datapath/shared.rs"]
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
             ("packets_too_big_for_the_way_back", packets::path_mtu),
             ("whoever_asks_a_service_gets_an_answer", unchanged::ways),
             ("source_ranges_keep_others_out", unchanged::source_ranges),
+            ("ports_that_filter_are_found_and_got_round", paths::filters),
             ("upkeep_what_is_changed_by_hand_is_mended", upkeep::drift),
             ("upkeep_a_refused_vip_hurts_no_other", upkeep::refused),
             ("upkeep_cleanup_leaves_nothing", upkeep::cleanup),

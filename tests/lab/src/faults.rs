@@ -2,16 +2,18 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use ipnet::IpNet;
 
 use crate::control_plane::{apiserver, controller_manager};
 use crate::lab::Lab;
 use crate::net;
 use crate::sh;
-use crate::state::{Fault, Node, State};
+use crate::state::{Fault, Node, PortFilter, State};
 use crate::substrate::LAB_NETNS;
 use crate::up;
 
@@ -29,6 +31,9 @@ pub enum How {
         /// Cut off from the control plane too.
         also_api: bool,
     },
+    /// Its port at the switch filters, as those of many hypervisors do. For good: a speaker notices at its next
+    /// test of the network.
+    Filter(PortFilter),
     /// Its speaker is killed (SIGKILL); the node starts it again at once.
     KillSpeaker,
     /// Its speaker is told to end (SIGTERM) and stays away until the node is healed.
@@ -72,6 +77,10 @@ impl Lab {
                 });
                 apply_partitions(&self.state)?;
             }
+            How::Filter(filter) => {
+                faults.insert(Fault::Filter(filter));
+                apply_partitions(&self.state)?;
+            }
             How::KillSpeaker => self.signal_speaker(name, "KILL")?,
             How::StopSpeaker => {
                 fs::write(spec.dir.join("speaker.hold"), "")?;
@@ -99,7 +108,9 @@ impl Lab {
                     let pid = self.node_process(name)?.pid;
                     self.substrate().resume(&spec, pid)?;
                 }
-                Fault::Partition | Fault::PartitionFromApi => apply_partitions(&self.state)?,
+                Fault::Partition | Fault::PartitionFromApi | Fault::Filter(_) => {
+                    apply_partitions(&self.state)?;
+                }
                 Fault::StopSpeaker => fs::remove_file(spec.dir.join("speaker.hold"))?,
             }
         }
@@ -175,9 +186,15 @@ fn partition_rules(nodes: &[Node]) -> String {
     // Declaring the table before deleting it makes the deletion work when there is none.
     let mut rules = "table bridge lightship_lab {}\ndelete table bridge lightship_lab\n".to_owned();
     let (mut forward, mut input, mut output) = (String::new(), String::new(), String::new());
+    let mut prerouting = String::new();
     let ports: Vec<String> = nodes.iter().map(|node| node.spec.port()).collect();
     for node in nodes {
         let port = node.spec.port();
+        for fault in &node.faults {
+            if let Fault::Filter(filter) = fault {
+                filter_rules(node, *filter, &mut prerouting, &mut forward);
+            }
+        }
         let from_api = node.faults.contains(&Fault::PartitionFromApi);
         if !from_api && !node.faults.contains(&Fault::Partition) {
             continue;
@@ -197,11 +214,20 @@ fn partition_rules(nodes: &[Node]) -> String {
             let _ = writeln!(output, "oifname {port} drop");
         }
     }
-    if forward.is_empty() && input.is_empty() {
+    if [&forward, &input, &prerouting]
+        .iter()
+        .all(|chain| chain.is_empty())
+    {
         return rules;
     }
     rules.push_str("table bridge lightship_lab {\n");
-    for (hook, lines) in [("forward", forward), ("input", input), ("output", output)] {
+    let chains = [
+        ("prerouting", prerouting),
+        ("forward", forward),
+        ("input", input),
+        ("output", output),
+    ];
+    for (hook, lines) in chains {
         let _ = writeln!(
             rules,
             "chain {hook} {{ type filter hook {hook} priority 0; policy accept;\n{lines}}}"
@@ -209,6 +235,34 @@ fn partition_rules(nodes: &[Node]) -> String {
     }
     rules.push_str("}\n");
     rules
+}
+
+fn filter_rules(node: &Node, filter: PortFilter, sends: &mut String, gets: &mut String) {
+    let (port, mac) = (node.spec.port(), &node.spec.mac);
+    match filter {
+        PortFilter::OwnMacSends => {
+            let _ = writeln!(sends, "iifname {port} ether saddr != {mac} drop");
+        }
+        PortFilter::OwnMacReceives => {
+            let unicast = "ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00";
+            let _ = writeln!(gets, "oifname {port} {unicast} ether daddr != {mac} drop");
+        }
+        PortFilter::OwnAddressSends => {
+            let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = node
+                .spec
+                .addresses
+                .iter()
+                .map(IpNet::addr)
+                .partition(IpAddr::is_ipv4);
+            for address in v4 {
+                let _ = writeln!(sends, "iifname {port} ip saddr != {address} drop");
+            }
+            for address in v6 {
+                let own = format!("{{ {address}, fe80::/10, :: }}");
+                let _ = writeln!(sends, "iifname {port} ip6 saddr != {own} drop");
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -250,6 +304,27 @@ mod tests {
             assert!(rules.contains(rule), "{rules}");
         }
         assert_eq!(rules.matches("drop").count(), 2, "{rules}");
+    }
+
+    #[test]
+    fn a_filter_names_the_port_and_what_is_its_own() {
+        let mut nodes = three_nodes();
+        let all = [
+            PortFilter::OwnMacSends,
+            PortFilter::OwnMacReceives,
+            PortFilter::OwnAddressSends,
+        ];
+        nodes[1].faults.extend(all.map(Fault::Filter));
+        let rules = partition_rules(&nodes);
+        let mac = &nodes[1].spec.mac;
+        let v4 = nodes[1].spec.addresses[0].addr();
+        for rule in [
+            format!("iifname node2 ether saddr != {mac} drop\n"),
+            format!("ether daddr != {mac} drop\n"),
+            format!("iifname node2 ip saddr != {v4} drop\n"),
+        ] {
+            assert!(rules.contains(&rule), "{rules}");
+        }
     }
 
     #[test]

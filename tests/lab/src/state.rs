@@ -160,6 +160,19 @@ pub enum Fault {
     PartitionFromApi,
     /// Its speaker was told to stop and is not started again.
     StopSpeaker,
+    /// Its port filters.
+    Filter(PortFilter),
+}
+
+/// What a virtual switch lets pass at a node's port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum PortFilter {
+    /// Only frames from the uplink's own MAC (no forged transmits).
+    OwnMacSends,
+    /// Only frames to the uplink's own MAC, and group frames (no MAC learning).
+    OwnMacReceives,
+    /// Only packets from the node's own addresses (anti-spoofing).
+    OwnAddressSends,
 }
 
 /// One node, running or not.

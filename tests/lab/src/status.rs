@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::addressing;
 use crate::lab::Lab;
 use crate::process::Process;
-use crate::state::{Fault, Node};
+use crate::state::{Fault, Node, PortFilter};
 use crate::substrate::{CLIENT_NETNS, LAB_NETNS};
 
 /// One line of the table.
@@ -74,6 +74,9 @@ fn node_rows(node: &Node, process: Option<&Process>) -> Vec<Row> {
             Fault::Partition => "cut off from the other nodes",
             Fault::PartitionFromApi => "cut off from the other nodes and the API server",
             Fault::StopSpeaker => "speaker stopped",
+            Fault::Filter(PortFilter::OwnMacSends) => "port: only its own MAC may send",
+            Fault::Filter(PortFilter::OwnMacReceives) => "port: only frames to its own MAC",
+            Fault::Filter(PortFilter::OwnAddressSends) => "port: only its own addresses may send",
         })
         .collect::<Vec<_>>()
         .join(", ");

@@ -354,6 +354,8 @@ impl Speaker {
                 solicit,
                 hold: false,
                 idle: false,
+                tests_paths: false,
+                director: true,
             },
             uplink_mac: [2, 0, 0, 0, 0, 1],
             director_mac: [2, 0, 0, 0, 0, 2],

@@ -16,9 +16,14 @@ const LABEL: &[u8] = b"lightship heartbeat key v1";
 pub struct Key(Hmac<Sha256>);
 
 impl Key {
-    /// Derives the key from the shared secret: HMAC-SHA-256(secret, label).
+    /// Derives the key of heartbeats from the shared secret: HMAC-SHA-256(secret, label).
     pub fn derive(secret: &[u8]) -> Self {
-        let derived = keyed(secret).chain_update(LABEL).finalize().into_bytes();
+        Self::labelled(secret, LABEL)
+    }
+
+    /// As [`Self::derive`] for another use, with a label of its own.
+    pub fn labelled(secret: &[u8], label: &[u8]) -> Self {
+        let derived = keyed(secret).chain_update(label).finalize().into_bytes();
         Self(keyed(&derived))
     }
 
@@ -59,13 +64,18 @@ pub struct Keys {
 impl Keys {
     /// Derives the live keys from their secrets.
     pub fn new(current: &[u8], previous: Option<&[u8]>) -> Self {
+        Self::labelled(current, previous, LABEL)
+    }
+
+    /// As [`Self::new`] for another use, with a label of its own.
+    pub fn labelled(current: &[u8], previous: Option<&[u8]>, label: &[u8]) -> Self {
         Self {
-            current: Key::derive(current),
-            previous: previous.map(Key::derive),
+            current: Key::labelled(current, label),
+            previous: previous.map(|secret| Key::labelled(secret, label)),
         }
     }
 
-    pub(super) fn verify(&self, body: &[u8], tag: &[u8]) -> bool {
+    pub(crate) fn verify(&self, body: &[u8], tag: &[u8]) -> bool {
         // A short tag would be compared as a prefix only.
         tag.len() == TAG_LEN
             && (self.current.verify(body, tag)

@@ -22,6 +22,8 @@ fn beat(claims: Vec<Claim>) -> Heartbeat {
             solicit: false,
             hold: false,
             idle: false,
+            tests_paths: false,
+            director: false,
         },
         uplink_mac: [0x02, 0, 0, 0, 0, 0x11],
         director_mac: [0x02, 0, 0, 0, 0, 0x22],
@@ -329,7 +331,7 @@ prop_compose! {
     fn any_beat()(
         name in "[a-z0-9.-]{1,253}",
         (boot_id, counter, table_digest) in any::<(u64, u64, u64)>(),
-        (leaving, can_own, solicit, hold, idle) in any::<(bool, bool, bool, bool, bool)>(),
+        flags in any::<u8>().prop_map(Flags::from_bits),
         interface in "[a-z0-9.-]{0,15}",
         networks in proptest::collection::vec(any_network(), 0..=MAX_NETWORKS),
         (uplink_mac, director_mac, mode) in any::<([u8; 6], [u8; 6], u8)>(),
@@ -339,7 +341,7 @@ prop_compose! {
         Heartbeat {
             sender: name.as_str().into(),
             boot_id, counter, table_digest, uplink_mac, director_mac, mode,
-            flags: Flags { leaving, can_own, solicit, hold, idle },
+            flags,
             page: 0,
             pages: 1,
             interface: interface.as_str().into(),

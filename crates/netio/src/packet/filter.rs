@@ -20,6 +20,14 @@ pub enum Filter {
     /// ARP, and neighbour solicitations and advertisements (ICMPv6 types 135
     /// and 136) without extension headers.
     ArpAndNdp,
+    /// UDP datagrams to this port whose payload begins with this octet; not in fragments, without
+    /// IPv4 options and without extension headers.
+    Udp {
+        /// The destination port.
+        port: u16,
+        /// The first octet of the payload.
+        first: u8,
+    },
 }
 
 /// The addresses that ARP and neighbour messages have to be about, so that a
@@ -49,10 +57,18 @@ const ICMPV6_TYPE: u32 = 14 + 40;
 /// The target address of either message (RFC 4861 sections 4.3 and 4.4).
 const NDP_TARGET: u32 = 14 + 40 + 8;
 
+const IPV4_VERSION: u32 = 14;
+const IPV4_FRAGMENT: u32 = 14 + 6;
+const IPV4_PROTOCOL: u32 = 14 + 9;
+/// Octets before the UDP header.
+const BEFORE_UDP: [u32; 2] = [14 + 20, 14 + 40];
+
+const IPV4: u32 = libc::ETH_P_IP as u32;
 const ARP: u32 = libc::ETH_P_ARP as u32;
 const IPV6: u32 = libc::ETH_P_IPV6 as u32;
 const ARP_REQUEST: u32 = 1;
 const ICMPV6: u32 = 58;
+const UDP: u32 = 17;
 const SOLICITATION: u32 = 135;
 const ADVERTISEMENT: u32 = 136;
 
@@ -78,9 +94,36 @@ impl Filter {
                 ACCEPT,
                 DROP,
             ]),
+            Filter::Udp { port, first } => {
+                let [v4, v6] = BEFORE_UDP.map(|at| {
+                    [
+                        is(LD_H, at + 2, port.into()),
+                        is(LD_B, at + 8, first.into()),
+                    ]
+                    .concat()
+                });
+                let mut ipv4 = is(LD_B, IPV4_VERSION, 0x45);
+                ipv4.extend(is(LD_B, IPV4_PROTOCOL, UDP));
+                // Neither more fragments nor an offset.
+                ipv4.extend([op(LD_H, IPV4_FRAGMENT), op(AND, 0x3fff)]);
+                ipv4.extend([jump(JEQ, 0, 1, 0), DROP]);
+                ipv4.extend(v4);
+                ipv4.push(ACCEPT);
+                program.extend([jump(JEQ, IPV4, 1, 0), skip(ipv4.len())]);
+                program.extend(ipv4);
+                program.extend([jump(JEQ, IPV6, 1, 0), DROP]);
+                program.extend(is(LD_B, IPV6_NEXT_HEADER, UDP));
+                program.extend(v6);
+                program.push(ACCEPT);
+            }
         }
         program
     }
+}
+
+/// Drops the frame unless what is loaded from `offset` is `value`.
+fn is(load: u16, offset: u32, value: u32) -> Vec<Op> {
+    vec![op(load, offset), jump(JEQ, value, 1, 0), DROP]
 }
 
 impl Watched {

@@ -16,6 +16,11 @@ fn facts() -> Facts {
     }
 }
 
+fn untested() -> &'static Verdict {
+    static UNTESTED: std::sync::LazyLock<Verdict> = std::sync::LazyLock::new(Verdict::default);
+    &UNTESTED
+}
+
 fn reading(carrier: bool) -> Reading {
     Reading {
         uplink: SpeakerUplink {
@@ -67,6 +72,7 @@ fn the_first_trouble_that_matters_is_named() {
             health,
             uplink: Some(uplink),
             vips: 0,
+            verdict: untested(),
             apart: None,
             lost: &BTreeSet::new(),
             stopping,
@@ -85,6 +91,7 @@ fn a_condition_keeps_its_time_until_it_turns() {
         health: &health,
         uplink: Some(uplink),
         vips: 3,
+        verdict: untested(),
         apart: None,
         lost: &lost,
         stopping: false,
@@ -114,6 +121,7 @@ fn vips_that_the_kernel_refuses_are_named_but_the_speaker_is_ready() {
         health: &health,
         uplink: Some(&up),
         vips: 4,
+        verdict: untested(),
         apart: None,
         lost: &BTreeSet::new(),
         stopping: false,
@@ -137,6 +145,7 @@ fn what_is_written_equals_what_is_read_back() {
         health: &health,
         uplink: Some(&up),
         vips: 3,
+        verdict: untested(),
         apart: None,
         lost: &BTreeSet::new(),
         stopping: false,
@@ -157,6 +166,7 @@ fn directors_that_differ_are_told_of() {
         health: &health,
         uplink: Some(&up),
         vips: 0,
+        verdict: untested(),
         apart: Some((1, 3)),
         lost: &BTreeSet::new(),
         stopping: false,
@@ -177,6 +187,7 @@ fn a_dead_node_is_named_with_the_time_it_was_named_first() {
         health: &health,
         uplink: Some(&up),
         vips: 0,
+        verdict: untested(),
         apart: None,
         lost: &lost,
         stopping,
@@ -196,4 +207,50 @@ fn a_long_text_is_cut_between_characters() {
     assert_eq!(cut("häfen", 2), "h");
     assert_eq!(cut("häfen", 3), "hä");
     assert_eq!(cut("short", 1024), "short");
+}
+
+#[test]
+fn a_director_that_the_network_does_not_let_work_is_none_and_the_reason_is_said() {
+    use crate::path::Fault;
+
+    let (facts, health) = (facts(), Health::default());
+    let up = reading(true);
+    let verdict = Verdict {
+        fault: Some(Fault::FramesFromDirectorDropped),
+        with: ["node2".into()].into(),
+        known: 1,
+        ..Verdict::default()
+    };
+    let none = BTreeSet::new();
+    let seen = Seen {
+        facts: &facts,
+        health: &health,
+        uplink: Some(&up),
+        vips: 1,
+        verdict: &verdict,
+        apart: None,
+        lost: &none,
+        stopping: false,
+    };
+    let said = status(&seen, None);
+    assert_eq!(said.mode, Some(VipMode::Announce));
+    assert!(said.mode_reason.contains("node2"), "{}", said.mode_reason);
+    assert!(
+        said.mode_reason.contains("forged transmits"),
+        "{}",
+        said.mode_reason
+    );
+    let tested = said.conditions.iter().find(|c| c.type_ == CONDITION_PATHS);
+    let tested = tested.map(|c| (&*c.status, &*c.reason));
+    assert_eq!(tested, Some(("False", "FramesFromDirectorDropped")));
+    // The node itself works: it answers for VIPs.
+    assert_eq!(said.conditions[0].status, "True");
+    let seen = Seen {
+        verdict: untested(),
+        ..seen
+    };
+    let said = status(&seen, None);
+    assert_eq!(said.mode, Some(VipMode::DirectRouting));
+    let tested = said.conditions.iter().find(|c| c.type_ == CONDITION_PATHS);
+    assert_eq!(tested.map(|c| &*c.status), Some("Unknown"));
 }

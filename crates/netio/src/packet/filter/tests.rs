@@ -352,3 +352,51 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn datagrams_are_told_by_port_and_first_octet() {
+    use lightship_frames::udp::{self, Route};
+
+    let filter = Filter::Udp {
+        port: 7733,
+        first: 0x50,
+    };
+    let program = filter.program();
+    let route = |v6: bool, port| Route {
+        eth: (MAC, OTHER),
+        ip: if v6 {
+            (Ipv6Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into())
+        } else {
+            (v4(1).into(), v4(2).into())
+        },
+        port: (1, port),
+    };
+    for v6 in [false, true] {
+        let right = udp::encode(&route(v6, 7733), b"Px").unwrap();
+        assert!(passes(&program, &right));
+        assert!(!passes(
+            &program,
+            &udp::encode(&route(v6, 7733), b"Qx").unwrap()
+        ));
+        assert!(!passes(
+            &program,
+            &udp::encode(&route(v6, 7733), b"").unwrap()
+        ));
+        assert!(!passes(
+            &program,
+            &udp::encode(&route(v6, 7734), b"Px").unwrap()
+        ));
+        let protocol = if v6 { 14 + 6 } else { 14 + 9 };
+        let mut tcp = right.clone();
+        tcp[protocol] = 6;
+        assert!(!passes(&program, &tcp));
+        assert_eq!(run(&program, &right, 100), 0, "of a VLAN");
+    }
+    let right = udp::encode(&route(false, 7733), b"P").unwrap();
+    for (at, octet) in [(14, 0x46), (14 + 6, 0x20), (14 + 7, 1), (13, 6)] {
+        let mut other = right.clone();
+        other[at] = octet;
+        assert!(!passes(&program, &other), "{at}");
+    }
+    assert!(!passes(&program, &arp::gratuitous_reply(MAC, v4(1))));
+}

@@ -1,0 +1,79 @@
+//! Ports that drop what a director sends or gets: seen, named, and got round.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lightship_e2e::scene::{self, Wish};
+use lightship_e2e::{probe, vip};
+use lightship_lab::state::PortFilter;
+use lightship_lab::{How, Lab, sh};
+use serde_json::Value;
+
+use crate::common::Served;
+
+/// How long a verdict may take: a restarted speaker, eight questions, and the word of the others.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Each kind of filter at one node's port.
+pub(crate) fn filters(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &Wish::local("paths"), |lab, vips| {
+        let vip = vips[0];
+        for node in lab.node_names() {
+            speaker(lab, &node, "DirectRouting", "Passed")?;
+        }
+        for (filter, reason) in [
+            (PortFilter::OwnMacSends, "FramesFromDirectorDropped"),
+            (PortFilter::OwnMacReceives, "FramesToDirectorDropped"),
+        ] {
+            let node = vip::owner(lab, vip)?;
+            lab.fail(&node, How::Filter(filter))?;
+            // It would ask within ten minutes.
+            lab.fail(&node, How::KillSpeaker)?;
+            speaker(lab, &node, "Announce", reason)?;
+            for other in lab.node_names().iter().filter(|other| **other != node) {
+                speaker(lab, other, "DirectRouting", "")?;
+            }
+            eprintln!("    {node}: {reason}");
+            // Served by that node's own kube-proxy now, or by another node's director.
+            scene::wait_served(lab, vip, 1)?;
+            let seen = probe::stream_for(lab, vip, 5, Duration::from_secs(2), false)?;
+            ensure!(seen.failures == 0, "{reason}: {seen:?}");
+            lab.heal(&node)?;
+            lab.fail(&node, How::KillSpeaker)?;
+            speaker(lab, &node, "DirectRouting", "Passed")?;
+        }
+        // Replies have a VIP as their source: such a node serves nobody, in neither mode, so that it is
+        // named is all that can be had.
+        let node = vip::owner(lab, vip)?;
+        lab.fail(&node, How::Filter(PortFilter::OwnAddressSends))?;
+        lab.fail(&node, How::KillSpeaker)?;
+        let reason = "ForeignSourceDropped";
+        let said = speaker(lab, &node, "Announce", reason)?;
+        eprintln!("    {node}: {reason}");
+        let message = said["status"]["modeReason"].as_str().unwrap_or_default();
+        ensure!(message.contains("replies to clients"), "{message}");
+        lab.heal(&node)?;
+        lab.fail(&node, How::KillSpeaker)?;
+        speaker(lab, &node, "DirectRouting", "Passed")?;
+        scene::wait_served(lab, vip, 3)
+    })
+}
+
+/// Waits until a node's object says this mode and, unless empty, this verdict.
+fn speaker(lab: &Lab, node: &str, mode: &str, reason: &str) -> Result<Value> {
+    let mut last = Value::Null;
+    let found = sh::wait_for(
+        &format!("the Speaker {node} says {mode} {reason}"),
+        SOON,
+        Duration::from_millis(500),
+        || {
+            last = lab.kubectl_json(&["get", "speaker", node])?;
+            let conditions = last["status"]["conditions"].as_array();
+            let mut conditions = conditions.into_iter().flatten();
+            let tested = conditions.find(|c| c["type"] == "PathsTested");
+            let tested = tested.is_some_and(|c| reason.is_empty() || c["reason"] == reason);
+            Ok(Some(last.clone()).filter(|_| tested && last["status"]["mode"] == mode))
+        },
+    );
+    found.map_err(|error| error.context(format!("last seen: {last:#}")))
+}
