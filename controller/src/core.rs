@@ -42,6 +42,8 @@ struct Entry {
     verdict: Option<Verdict>,
     /// It was assigned addresses, so that what its ingress shows is ours to clear.
     gave: bool,
+    /// What its ingress was last wanted to be: the write may be under way still.
+    asked: Vec<IpAddr>,
 }
 
 /// A pool, and what was last reported about it.

@@ -29,6 +29,9 @@ impl Core {
         for id in &order {
             self.adopt_from_status(id);
         }
+        // Nothing is being deleted yet: what is seen can be relied upon.
+        self.stale_vips.clear();
+        self.pending.clear();
         self.restore_order();
         self.rest_ownerless(clock);
         self.adopt_rests();
@@ -69,8 +72,16 @@ impl Core {
             let Some(view) = self.services.get(id).map(|entry| &entry.view) else {
                 continue;
             };
-            for (address, pool, on_shrink) in records.get(id).into_iter().flatten() {
-                let in_status = view.ingress.iter().any(|seen| seen.ip == Some(*address));
+            // In the order of the status, which a request that is unclear does not tell.
+            let place = |address: IpAddr| {
+                let mut seen = view.ingress.iter();
+                seen.position(|seen| seen.ip == Some(address))
+            };
+            let records = records.get(id).into_iter().flatten();
+            let mut records: Vec<_> = records.collect();
+            records.sort_by_key(|(address, ..)| place(*address));
+            for (address, pool, on_shrink) in records {
+                let in_status = place(*address).is_some();
                 let assigned = view.demand != Demand::Nothing;
                 let claim = view.claims.contains(address) && !(assigned && in_status);
                 if (in_status || claim) != confirmed || !(assigned || claim) {
@@ -99,9 +110,6 @@ impl Core {
                 continue;
             }
             self.adopt_from_status(id);
-            for address in self.allocator.held_by(id).to_vec() {
-                self.claim_vip(address);
-            }
         }
     }
 
@@ -128,7 +136,7 @@ impl Core {
             }
         }
         for address in adopted {
-            self.sync_vip(address);
+            self.claim_vip(address);
         }
     }
 

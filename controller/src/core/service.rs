@@ -89,6 +89,7 @@ impl Core {
         let same = before.as_ref().filter(|before| before.view.uid == view.uid);
         let verdict = same.and_then(|before| before.verdict.clone());
         let gave = same.is_some_and(|before| before.gave) && !view.ingress.is_empty();
+        let asked = same.map(|before| before.asked.clone()).unwrap_or_default();
         let first_sight = before
             .as_ref()
             .is_none_or(|before| before.view.demand == Demand::Nothing);
@@ -104,6 +105,7 @@ impl Core {
                 view,
                 verdict,
                 gave,
+                asked,
             },
         );
         if !self.started {
@@ -246,7 +248,7 @@ impl Core {
                     *message = format!("{message}; {note}");
                     judgement
                 };
-                (judgement, lacks(&pools, view.sharing.key.is_some()))
+                (judgement, lacks(&pools, view.sharing.key.as_ref()))
             }
             Err(refusal) => {
                 let text = match (&refusal, &wish.pool) {
@@ -260,7 +262,7 @@ impl Core {
                 let judgement = Judgement::new(false, "AllocationFailed", note);
                 (
                     judgement.told(true),
-                    lacks_of(&refusal, view.sharing.key.is_some()),
+                    lacks_of(&refusal, view.sharing.key.as_ref()),
                 )
             }
         }
@@ -345,16 +347,17 @@ impl Core {
         }
         for address in &claims.added {
             self.claim_vip(*address);
+            self.wake_sharers(*address);
         }
         if !claims.added.is_empty() {
             let note = format!("claims {} by spec.externalIPs", list(&claims.added));
             self.notify(subject.clone(), false, "IPAllocated", note);
         }
-        lacks(&claims.refused, false)
+        lacks(&claims.refused, None)
     }
 
     /// Restricted pools that are not for this Service.
-    fn closed(&self, view: &ServiceView) -> BTreeMap<Arc<str>, String> {
+    pub(super) fn closed(&self, view: &ServiceView) -> BTreeMap<Arc<str>, String> {
         let none = BTreeMap::new();
         let labels = self.namespaces.get(&*view.id.namespace).unwrap_or(&none);
         let pools = self.pools.values().map(|entry| &entry.view);
@@ -384,6 +387,7 @@ impl Core {
         }
         for address in &assignment.added {
             self.claim_vip(*address);
+            self.wake_sharers(*address);
         }
         if let Some(pool) = assignment
             .added

@@ -41,6 +41,13 @@ impl Core {
                 (addresses, refusal.or_else(|| said.cloned()))
             }
         };
+        // A former write that has not come to anything yet is not to come to anything any more.
+        let addresses = addresses.or_else(|| {
+            let stale = entry.asked.iter().any(|ip| !held.contains(ip));
+            let standing = held.iter().copied().filter(|ip| self.stands(*ip, id));
+            stale.then(|| standing.collect())
+        });
+        let asked = addresses.clone();
         let told = self.told(entry, verdict);
         let news = addresses.is_some() || said != told.as_ref().map(|told| &told.verdict);
         let seen = entry.view.ingress.iter().filter_map(|seen| seen.ip);
@@ -51,6 +58,9 @@ impl Core {
             self.actions.push(Action::Write(write));
         } else {
             self.unwritten.remove(id);
+        }
+        if let Some((entry, asked)) = self.services.get_mut(id).zip(asked) {
+            entry.asked = asked;
         }
         for address in leaving {
             let of_address = self.leaving.entry(address).or_default();

@@ -8,6 +8,7 @@ use crate::model::{Demand, Ingress, Key, NodeView, VipView, Wish, Write};
 mod adoption;
 mod cost;
 mod handover;
+mod invariants;
 mod lag;
 mod property;
 mod sharing;

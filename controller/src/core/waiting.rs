@@ -19,8 +19,8 @@ pub(super) enum Lack {
     Address(IpAddr),
     /// Any address of a family of a pool.
     Pool(Arc<str>, Family),
-    /// The same for one that might share it.
-    Room(Arc<str>, Family),
+    /// A place beside those who share an address of a family under this key.
+    Key(Arc<str>, Family),
 }
 
 /// Age and name, so that the oldest comes first.
@@ -76,23 +76,28 @@ impl Waiting {
     }
 }
 
-/// What would have to become free for a request to succeed.
-pub(super) fn lacks(considered: &[Considered], shares: bool) -> Vec<Lack> {
-    let lack = |considered: &Considered| match &considered.why {
-        Why::Exhausted { family, .. } if shares => {
-            Some(Lack::Room(considered.pool.clone(), *family))
+/// What would have to become free for a request to succeed; `key` is the one that it shares by.
+pub(super) fn lacks(considered: &[Considered], key: Option<&Arc<str>>) -> Vec<Lack> {
+    let mut lacks = BTreeSet::new();
+    for considered in considered {
+        match &considered.why {
+            Why::Exhausted { family, .. } => {
+                lacks.insert(Lack::Pool(considered.pool.clone(), *family));
+                lacks.extend(key.map(|key| Lack::Key(key.clone(), *family)));
+            }
+            Why::Taken { address, .. } => {
+                lacks.insert(Lack::Address(*address));
+            }
+            _ => {}
         }
-        Why::Exhausted { family, .. } => Some(Lack::Pool(considered.pool.clone(), *family)),
-        Why::Taken { address, .. } => Some(Lack::Address(*address)),
-        _ => None,
-    };
-    considered.iter().filter_map(lack).collect()
+    }
+    lacks.into_iter().collect()
 }
 
 /// The same of a refusal.
-pub(super) fn lacks_of(refusal: &Refusal, shares: bool) -> Vec<Lack> {
+pub(super) fn lacks_of(refusal: &Refusal, key: Option<&Arc<str>>) -> Vec<Lack> {
     match refusal {
-        Refusal::Considered(considered) => lacks(considered, shares),
+        Refusal::Considered(considered) => lacks(considered, key),
         _ => Vec::new(),
     }
 }
@@ -100,24 +105,52 @@ pub(super) fn lacks_of(refusal: &Refusal, shares: bool) -> Vec<Lack> {
 impl Core {
     /// Notes that somebody may have this address now, or share it.
     pub(super) fn wake_for(&mut self, address: IpAddr) {
+        let family = Family::of(address);
         self.waiting.free(Lack::Address(address));
+        if let Some(key) = self.allocator.key_of(address).cloned() {
+            self.waiting.free(Lack::Key(key, family));
+        }
         if let Some(pool) = self.allocator.pools().covering(address) {
-            let (name, family) = (pool.spec.name.clone(), Family::of(address));
-            self.waiting.free(Lack::Pool(name.clone(), family));
-            self.waiting.free(Lack::Room(name, family));
+            let name = pool.spec.name.clone();
+            self.waiting.free(Lack::Pool(name, family));
         }
     }
 
-    /// Looks at the Services that wait for what became free, oldest first.
+    /// Notes that somebody may have a place beside the one that just got this address.
+    pub(super) fn wake_sharers(&mut self, address: IpAddr) {
+        if let Some(key) = self.allocator.key_of(address).cloned() {
+            self.waiting.free(Lack::Key(key, Family::of(address)));
+        }
+    }
+
+    /// Looks at the Services that wait for what became free, oldest first, whatever they wait
+    /// for.
     pub(super) fn serve_waiting(&mut self, clock: Clock) {
-        while let Some(lack) = self.waiting.freed.pop_first() {
-            let mut turn = None;
-            while let Some(next) = self.waiting.after(&lack, turn.as_ref()) {
-                if self.is_over(&lack) {
+        // Who comes next for each of what became free.
+        let mut next: BTreeSet<(Turn, Lack)> = BTreeSet::new();
+        loop {
+            for lack in std::mem::take(&mut self.waiting.freed) {
+                next.retain(|(_, other)| *other != lack);
+                let first = self.waiting.after(&lack, None);
+                next.extend(first.map(|turn| (turn, lack)));
+            }
+            let Some((turn, _)) = next.first().cloned() else {
+                return;
+            };
+            let mut hopes = false;
+            while next.first().is_some_and(|(first, _)| *first == turn) {
+                let Some((_, lack)) = next.pop_first() else {
                     break;
+                };
+                if self.is_over(&lack) {
+                    continue;
                 }
-                self.reconcile(&next.1, clock);
-                turn = Some(next);
+                hopes = true;
+                let after = self.waiting.after(&lack, Some(&turn));
+                next.extend(after.map(|turn| (turn, lack)));
+            }
+            if hopes {
+                self.reconcile(&turn.1, clock);
             }
         }
     }
@@ -127,7 +160,7 @@ impl Core {
     fn is_over(&self, lack: &Lack) -> bool {
         match lack {
             Lack::Pool(pool, family) => self.allocator.usage(pool, *family).available == 0,
-            Lack::Address(_) | Lack::Room(..) => false,
+            Lack::Address(_) | Lack::Key(..) => false,
         }
     }
 }

@@ -148,6 +148,12 @@ impl Allocator {
             .map(|(address, holding)| (*address, holding))
     }
 
+    /// The key under which an address in use is shared, or may be.
+    pub fn key_of(&self, address: IpAddr) -> Option<&Arc<str>> {
+        let holder = self.held.get(&address)?.holders.first()?;
+        self.services.get(holder)?.sharing.key.as_ref()
+    }
+
     /// What a Service was assigned.
     pub fn held_by(&self, service: &ServiceId) -> &[IpAddr] {
         self.services

@@ -26,7 +26,8 @@ fn kind(input: &Input) -> &'static str {
         Input::Namespaces(_) => "namespaces",
         Input::Nodes(_) => "nodes",
         Input::Speakers(_) => "speakers",
-        Input::Written(_) | Input::Recheck(_) | Input::Refused(..) | Input::Tick => "news",
+        Input::Recheck(_) => "rechecks",
+        Input::Written(_) | Input::Refused(..) | Input::Tick => "news",
     }
 }
 
@@ -47,7 +48,11 @@ impl Lag {
             let front = queue.front();
             front.is_some_and(|(deed, _)| deed.is_none() || *deed == first)
         });
-        let ready: Vec<_> = ready.map(|(kind, _)| *kind).collect();
+        let mut ready: Vec<_> = ready.map(|(kind, _)| *kind).collect();
+        // Another look at what failed comes after a pause, when the watchers have told.
+        if ready.len() > 1 {
+            ready.retain(|kind| *kind != "rechecks");
+        }
         let kind = ready.get(choice % ready.len().max(1))?;
         let (_, input) = self.seen.get_mut(kind)?.pop_front()?;
         Some(input)

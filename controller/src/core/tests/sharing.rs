@@ -165,3 +165,39 @@ fn a_load_balancer_may_claim_more_addresses() {
     w.put(claims("a", 10, &["192.0.2.8"]));
     assert_eq!((w.shows("a"), w.vip_names()), (vec![], vec!["192.0.2.8"]));
 }
+
+#[test]
+fn who_waits_longest_is_served_first_whatever_it_waits_for() {
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.1/32"])]);
+    w.put(wants("holder", 1));
+    // Queues for an address, for a key and for anything.
+    w.put(shares("oldest", 10, "k", 80));
+    w.put(asks("middle", 11, "192.0.2.1"));
+    w.put(wants("youngest", 12));
+    for next in ["oldest", "middle", "youngest"] {
+        let before = if next == "oldest" {
+            "holder"
+        } else {
+            w.vips["192.0.2.1"].used_by.split('/').nth(1).unwrap()
+        };
+        let before = before.to_owned();
+        w.delete(&before);
+        assert_eq!(w.shows(next), ["192.0.2.1"]);
+    }
+}
+
+#[test]
+fn who_waits_with_a_key_gets_a_place_beside_another_that_waited() {
+    let mut w = World::started(vec![pool("lan", 1, &["192.0.2.1/32"])]);
+    w.put(wants("holder", 1));
+    w.put(shares("first", 10, "k", 80));
+    w.put(shares("same-port", 11, "k", 80));
+    w.put(shares("second", 12, "k", 81));
+    w.put(shares("stranger", 13, "l", 82));
+    w.delete("holder");
+    assert_eq!(w.vips["192.0.2.1"].used_by, "shop/first +1");
+    assert_eq!(w.shows("second"), ["192.0.2.1"]);
+    assert!(w.shows("same-port").is_empty() && w.shows("stranger").is_empty());
+    w.delete("first");
+    assert_eq!(w.shows("same-port"), ["192.0.2.1"]);
+}

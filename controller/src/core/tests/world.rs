@@ -32,6 +32,8 @@ pub(super) struct World {
     pub(super) frozen: BTreeSet<ServiceId>,
     /// If set, nothing happens by itself.
     pub(super) lag: Option<Lag>,
+    /// In which order a start lists what there is.
+    pub(super) shuffle: usize,
     pub(super) notices: Vec<Notice>,
     pub(super) writes: Vec<Write>,
 }
@@ -126,23 +128,32 @@ impl World {
         self.core = Core::default();
         self.notices.clear();
         self.writes.clear();
+        fn turned<T>(mut all: Vec<T>, by: usize) -> Vec<T> {
+            let len = all.len().max(1);
+            all.rotate_left(by % len);
+            all
+        }
+        let by = self.shuffle;
         let vips = self.vips.keys().filter_map(|name| self.vip(name));
-        let vips = Change::Listed(vips.collect());
-        self.feed(Input::Vips(vips));
-        self.feed(Input::Services(Change::Listed(
-            self.services.values().cloned().collect(),
-        )));
+        let vips = turned(vips.collect(), by);
+        let services = turned(self.services.values().cloned().collect(), by);
+        let pools = turned(self.pools.values().cloned().collect(), by);
         let shop = NamespaceView {
             name: "shop".into(),
             labels: BTreeMap::new(),
         };
-        self.feed(Input::Namespaces(Change::Listed(vec![shop])));
-        self.feed(Input::Nodes(Change::Listed(self.nodes.clone())));
-        self.feed(Input::Speakers(Change::Listed(self.speakers.clone())));
-        assert!(!self.core.ready() && self.writes.is_empty());
-        self.feed(Input::Pools(Change::Listed(
-            self.pools.values().cloned().collect(),
-        )));
+        let lists = vec![
+            Input::Vips(Change::Listed(vips)),
+            Input::Services(Change::Listed(services)),
+            Input::Namespaces(Change::Listed(vec![shop])),
+            Input::Nodes(Change::Listed(self.nodes.clone())),
+            Input::Speakers(Change::Listed(self.speakers.clone())),
+            Input::Pools(Change::Listed(pools)),
+        ];
+        for list in turned(lists, by) {
+            assert!(!self.core.ready() && self.writes.is_empty());
+            self.feed(list);
+        }
         assert!(self.core.ready());
     }
 
@@ -236,17 +247,17 @@ impl World {
                 addresses,
                 told,
             } => {
-                for address in addresses.iter().flatten() {
-                    let vip = &self.vips[&virtual_ip_name(*address)];
-                    let user = |user: &ServiceRef| user.to_string() == service.to_string();
-                    assert!(vip.services.iter().any(user), "{address} is not claimed");
-                }
                 if self.frozen.contains(&service) {
                     return Some(Input::Refused(Key::Service(service), "frozen".into()));
                 }
                 let object = self.services.get_mut(&service)?;
                 if (&object.uid, &object.version) != (&seen.uid, &seen.version) {
                     return None;
+                }
+                for address in addresses.iter().flatten() {
+                    let vip = &self.vips[&virtual_ip_name(*address)];
+                    let user = |user: &ServiceRef| user.to_string() == service.to_string();
+                    assert!(vip.services.iter().any(user), "{address} is not claimed");
                 }
                 object.version = version.to_string();
                 if let Some(addresses) = addresses {

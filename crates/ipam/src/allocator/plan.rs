@@ -162,18 +162,24 @@ impl Allocator {
                 Err(Refusal::Considered(faults))
             }
             Err(faults) => {
+                let mut all = faults.clone();
                 for (position, family) in missing.iter().enumerate() {
-                    if let Ok(addresses) = self.first_fit(&pools, &[*family], service, request) {
-                        // As the other one could come from no other pool than this.
-                        let pool = addresses.first().and_then(|a| self.pools.covering(*a));
-                        let of_pool = |fault: &Considered| {
-                            pool.is_some_and(|pool| pool.spec.name == fault.pool)
-                        };
-                        let faults = faults.into_iter().filter(of_pool).collect();
-                        return Ok((addresses, Some((missing[1 - position], faults))));
-                    }
+                    let addresses = match self.first_fit(&pools, &[*family], service, request) {
+                        Ok(addresses) => addresses,
+                        Err(faults) => {
+                            let said: Vec<_> = all.clone();
+                            all.extend(faults.into_iter().filter(|fault| !said.contains(fault)));
+                            continue;
+                        }
+                    };
+                    // As the other one could come from no other pool than this.
+                    let pool = addresses.first().and_then(|a| self.pools.covering(*a));
+                    let of_pool =
+                        |fault: &Considered| pool.is_some_and(|pool| pool.spec.name == fault.pool);
+                    let faults = faults.into_iter().filter(of_pool).collect();
+                    return Ok((addresses, Some((missing[1 - position], faults))));
                 }
-                Err(Refusal::Considered(faults))
+                Err(Refusal::Considered(all))
             }
         }
     }
@@ -225,9 +231,12 @@ impl Allocator {
             for (pool, out) in pools {
                 let free =
                     |family: &Family| self.free(pool, *family, service, &request.sharing, pick);
-                let found = match out {
-                    Some(why) => Err(why.clone()),
-                    None => families.iter().map(free).collect(),
+                // What no release can mend comes first.
+                let lacks = |family: &&Family| pool.ranges(**family).is_empty();
+                let found = match (out, families.iter().find(lacks)) {
+                    (Some(why), _) => Err(why.clone()),
+                    (None, Some(family)) => Err(Why::NoFamily(*family)),
+                    (None, None) => families.iter().map(free).collect(),
                 };
                 match found {
                     Ok(addresses) => return Ok(addresses),

@@ -188,6 +188,17 @@ fn dual_stack_comes_from_one_pool_in_the_order_asked() {
 }
 
 #[test]
+fn who_prefers_both_families_and_gets_none_is_told_of_each() {
+    let mut a = allocator(vec![pool("p", &["192.0.2.1/32"])]);
+    a.assign(&service("other"), &v4(), T0).unwrap();
+    assert_eq!(
+        refused(a.assign(&service("s"), &dual(Policy::PreferDual), T0)),
+        "pool \"p\": it has no usable IPv6 addresses; \
+         pool \"p\": its only IPv4 address is in use; add to its spec.addresses"
+    );
+}
+
+#[test]
 fn changing_the_policy_keeps_the_address() {
     let mut a = allocator(vec![pool("p", &["192.0.2.1-192.0.2.9", "2001:db8::/120"])]);
     let s = service("s");
