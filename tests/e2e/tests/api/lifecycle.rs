@@ -178,6 +178,10 @@ pub(crate) fn adoption(cluster: &mut Cluster) -> Result<()> {
         .len();
     cluster.kill_controller();
     cluster.start_controller()?;
+    // Longer than a pool's status may wait for its pace.
+    std::thread::sleep(Duration::from_millis(1500));
+    let ready = versions(&cluster.kubectl)?;
+    ensure!(ready == before, "written on start: {before:?} {ready:?}");
     cluster.kubectl.apply(&service("d"))?;
     cluster.kubectl.has("d", &["192.0.2.0"])?;
     let after = versions(&cluster.kubectl)?;

@@ -42,6 +42,7 @@ pub(super) struct Figures {
     pub(super) touched: usize,
     /// From SIGKILL until the next controller is ready.
     pub(super) restart: f64,
+    /// Objects written for it, the pool included.
     pub(super) restart_writes: usize,
     /// Resident memory after the burst, after the restart, and at most (MiB).
     pub(super) memory: [f64; 3],
@@ -118,7 +119,10 @@ pub(super) fn at(cluster: &mut Cluster, services: usize) -> Result<Figures> {
     })?;
     let single = latencies(&watch.seen("one-"))?;
     settle(cluster)?;
-    let touched = written(&before, &versions(cluster)?);
+    // The pool counts them.
+    let after = versions(cluster)?;
+    let touched = written(&before, &after).filter(|name| !name.contains("addresspools"));
+    let touched = touched.count();
     let highest = memory(cluster, "VmHWM")?;
 
     let before = versions(cluster)?;
@@ -131,7 +135,7 @@ pub(super) fn at(cluster: &mut Cluster, services: usize) -> Result<Figures> {
     settle(cluster)?;
     let after = versions(cluster)?;
     ensure!(before.len() == after.len(), "objects came or went");
-    let restart_writes = written(&before, &after);
+    let restart_writes = written(&before, &after).count();
     let after_restart = memory(cluster, "VmRSS")?;
     let highest = highest.max(memory(cluster, "VmHWM")?);
 
@@ -217,14 +221,15 @@ fn versions(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
     Ok(all)
 }
 
-/// How many of the first are others now, but for the pool, which counts.
-fn written(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> usize {
+/// Which of the first are others now.
+fn written<'a>(
+    before: &'a BTreeMap<String, String>,
+    after: &'a BTreeMap<String, String>,
+) -> impl Iterator<Item = &'a str> {
     let changed = before
         .iter()
         .filter(|(name, version)| after.get(*name) != Some(version));
-    changed
-        .filter(|(name, _)| !name.contains("addresspools"))
-        .count()
+    changed.map(|(name, _)| name.as_str())
 }
 
 /// A line of the controller's memory in /proc/PID/status, in MiB.

@@ -3,6 +3,7 @@
 
 mod load;
 mod measure;
+mod verdict;
 mod watch;
 
 use std::fs;
@@ -30,7 +31,7 @@ pub(crate) fn run(mut cluster: Cluster) -> ExitCode {
         }
         Ok(())
     });
-    let report = text(&all);
+    let report = format!("{}\n{}", text(&all), verdict::text(&all));
     println!("{report}");
     let written = std::env::var_os(REPORT).map_or(Ok(()), |path| fs::write(path, &report));
     let outcome = measured.and(written.context("cannot write the report"));
