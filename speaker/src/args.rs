@@ -58,7 +58,7 @@ pub struct Args {
     pub mode: Mode,
 
     /// How often a heartbeat is sent, in milliseconds.
-    #[arg(long, default_value = "100", value_parser = milliseconds, value_name = "MS")]
+    #[arg(long, default_value = "70", value_parser = milliseconds, value_name = "MS")]
     pub heartbeat_interval: Duration,
 
     /// After how many silent intervals a node counts as gone.
@@ -148,12 +148,12 @@ mod tests {
     use clap::Parser;
 
     #[test]
-    fn defaults_detect_a_death_in_400_ms() {
+    fn defaults_are_those_that_were_measured() {
         let args = Args::parse_from(["lightship-speaker", "--node-name", "n"]);
-        assert_eq!(
-            args.heartbeat_interval * args.heartbeat_misses,
-            Duration::from_millis(400)
-        );
+        let given =
+            lightship_membership::Config::new(args.heartbeat_interval, args.heartbeat_misses);
+        assert_eq!(given, lightship_membership::Config::default());
+        assert_eq!(given.timeout(), Duration::from_millis(280));
     }
 
     #[test]

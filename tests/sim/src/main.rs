@@ -1,5 +1,5 @@
 //! `cargo run -p lightship-sim -- run --seeds 100000`: many schedules; `replay SEED`: one, told;
-//! `takeover` and `loss`: figures.
+//! `takeover`, `loss` and `profiles`: figures.
 
 use std::process::ExitCode;
 
@@ -45,6 +45,15 @@ enum Command {
         #[command(flatten)]
         cluster: Cluster,
     },
+    /// Measures paces of heartbeats: time of a takeover, wrong accusations under loss, frames.
+    Profiles {
+        /// Paces, in the form INTERVALxMISSES with the interval in ms.
+        #[arg(default_value = "70x4", value_parser = pace)]
+        paces: Vec<Config>,
+        /// Hours of loss, each of another seed.
+        #[arg(long, default_value_t = 3)]
+        hours: u64,
+    },
     /// Runs one schedule and prints its timeline.
     Replay {
         /// Its number.
@@ -64,7 +73,7 @@ struct Cluster {
     #[arg(long, default_value_t = 0)]
     loss: u32,
     /// Heartbeat interval in ms.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 70)]
     interval: u64,
     /// Intervals of silence that make a speaker gone.
     #[arg(long, default_value_t = 4)]
@@ -101,6 +110,15 @@ impl Cluster {
     }
 }
 
+fn pace(text: &str) -> Result<Config, String> {
+    let parts = text.split_once('x');
+    let parts = parts.and_then(|(i, m)| Some((i.parse().ok()?, m.parse().ok()?)));
+    let (interval, misses) = parts.ok_or("a pace such as 70x4 is needed")?;
+    let config = Config::new(ms(interval), misses);
+    config.validate().map_err(|error| error.to_string())?;
+    Ok(config)
+}
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run { seeds, first } => {
@@ -119,6 +137,11 @@ fn main() -> ExitCode {
                 "{:?}",
                 measure::under_loss(&cluster.setup(seed), time)
             ))
+        }
+        Command::Profiles { paces, hours } => {
+            let measured = paces.into_iter().map(|pace| measure::profile(pace, hours));
+            measured.for_each(|profile| println!("{profile}"));
+            Ok(String::new())
         }
         Command::Replay { seed } => {
             let timeline = schedule::tell(seed).watch.timeline();

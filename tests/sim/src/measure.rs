@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lightship_membership::Config;
+
 use crate::ms;
 use crate::world::{Fault, Setup, World};
 
@@ -106,5 +108,71 @@ pub fn under_loss(setup: &Setup, time: Duration) -> LossFigures {
         wrong_accusations: world.watch.accusations.len() - accused,
         moves: world.watch.moves.len() - moved,
         frames_per_node: frames / time.as_secs_f64() / setup.nodes as f64,
+    }
+}
+
+/// What one pace of heartbeats gives and costs, for the table in `docs/failover.md`.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// The pace.
+    pub config: Config,
+    /// From a crash to the next node that answers.
+    pub takeover: Samples,
+    /// Speakers given up wrongly among ten nodes, in an hour each, where every tenth frame is lost.
+    pub wrong: Vec<usize>,
+    /// Frames that a speaker sends in a second, among so many nodes.
+    pub frames: Vec<(usize, f64)>,
+}
+
+/// Measures `config`: 300 crashes, an hour of loss for each of `hours` seeds, and clusters of 64 and 500.
+pub fn profile(config: Config, hours: u64) -> Profile {
+    let setup = Setup {
+        config,
+        settle: config.timeout() + config.interval,
+        ..Setup::default()
+    };
+    let hour = |seed| {
+        let mut setup = Setup {
+            seed,
+            nodes: 10,
+            vips: 20,
+            ..setup.clone()
+        };
+        setup.quality.loss = 100;
+        under_loss(&setup, Duration::from_secs(3_600)).wrong_accusations
+    };
+    let frames = |nodes| {
+        let setup = Setup {
+            nodes,
+            vips: 20,
+            stagger: ms(20),
+            ..setup.clone()
+        };
+        (nodes, under_loss(&setup, ms(4_000)).frames_per_node)
+    };
+    Profile {
+        config,
+        takeover: takeovers(&setup, 0..300),
+        wrong: (1..=hours).map(hour).collect(),
+        frames: [64, 500].map(frames).to_vec(),
+    }
+}
+
+impl std::fmt::Display for Profile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Config {
+            interval, misses, ..
+        } = self.config;
+        write!(
+            f,
+            "{} ms x {misses}: {}; ",
+            interval.as_millis(),
+            self.takeover
+        )?;
+        write!(f, "wrong accusations in an hour {:?}", self.wrong)?;
+        for (nodes, frames) in &self.frames {
+            write!(f, "; {frames:.0} frames/s among {nodes}")?;
+        }
+        Ok(())
     }
 }

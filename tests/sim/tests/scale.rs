@@ -38,7 +38,7 @@ fn of_500_nodes_all_know_of_a_crash_as_soon_as_in_a_small_cluster() {
     let mut world = settled(500, 1, 0);
     let frames = frames_per_second(&mut world);
     println!("sent {frames:.0} frames/s per node");
-    assert!(frames < 1000.0, "{frames}");
+    assert!(frames < 1100.0, "{frames}");
     assert!(world.watch.accusations.is_empty());
     let (start, node) = (world.now, world.claimants(&vip(0))[0]);
     world.befall(Fault::Crash { node });
@@ -49,12 +49,12 @@ fn of_500_nodes_all_know_of_a_crash_as_soon_as_in_a_small_cluster() {
     assert_eq!(seen_by.len(), 499);
     let last = seen.map(|a| a.at - start).max().unwrap_or_default();
     println!("seen by all after {last:?}");
-    assert!(last <= ms(410), "{last:?}");
+    assert!(last <= ms(290), "{last:?}");
     let outages = world.watch.outages.iter().filter(|o| o.from >= start);
     assert!(outages.clone().count() > 0);
     for outage in outages {
         let until = outage.until.expect("taken over");
-        assert!(until - start <= ms(415), "{outage:?}");
+        assert!(until - start <= ms(295), "{outage:?}");
     }
     one_owner_each(&world).unwrap();
 }
@@ -65,7 +65,7 @@ fn a_large_cluster_stands_the_loss_of_every_tenth_frame() {
     let moves = world.watch.moves.len();
     let frames = frames_per_second(&mut world);
     println!("sent {frames:.0} frames/s per node");
-    assert!(frames < 1000.0, "{frames}");
+    assert!(frames < 1100.0, "{frames}");
     after(&mut world, ms(20_000));
     assert!(world.watch.accusations.is_empty());
     assert_eq!(world.watch.moves.len(), moves);
@@ -76,7 +76,7 @@ fn a_large_cluster_stands_the_loss_of_every_tenth_frame() {
     for outage in outages {
         // The one that is to take it may miss several of the first words.
         let until = outage.until.expect("taken over");
-        assert!(until - start <= ms(600), "{outage:?}");
+        assert!(until - start <= ms(420), "{outage:?}");
     }
     assert!(world.watch.accusations.iter().all(|a| !a.wrong));
     one_owner_each(&world).unwrap();
@@ -105,7 +105,7 @@ fn a_large_cluster_heals_to_what_the_greater_part_of_it_had() {
             .collect();
         world.befall(Fault::Heal);
         // An interval of the distant ones, and then two heartbeats.
-        after(&mut world, ms(1210));
+        after(&mut world, ms(850));
         one_owner_each(&world).unwrap_or_else(|what| panic!("{small} cut off: {what}"));
         let owners: Vec<usize> = world
             .vips

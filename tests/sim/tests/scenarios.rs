@@ -47,13 +47,13 @@ fn spread(world: &World, of: impl Fn(usize) -> bool) -> usize {
 
 #[test]
 fn a_crash_is_answered_within_the_timeout() {
-    // 400 ms after the last heartbeat, which was up to 100 ms before the crash, plus the way of a frame
+    // 280 ms after the last heartbeat, which was up to 70 ms before the crash, plus the way of a frame
     // and the slack of a timer.
     let samples = takeovers(&Setup::default(), 0..300);
     println!("takeover after a crash: {samples}");
     assert!(samples.len() >= 300 * 2);
-    assert!(samples.max() <= ms(405), "{samples}");
-    assert!(samples.at(500) <= ms(370), "{samples}");
+    assert!(samples.max() <= ms(285), "{samples}");
+    assert!(samples.at(500) <= ms(260), "{samples}");
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_speaker_that_is_back_in_time_keeps_what_it_had() {
         });
         let (start, node) = (world.now, world.claimants(&vip(0))[0]);
         world.befall(Fault::KillSpeaker { node });
-        world.at(start + ms(250), Fault::ResumeSpeaker { node });
+        world.at(start + ms(150), Fault::ResumeSpeaker { node });
         after(&mut world, 3000);
         let others = |m: &&lightship_sim::watch::Move| m.at >= start && m.node != node;
         assert_eq!(
@@ -143,7 +143,7 @@ fn a_speaker_that_is_back_in_time_keeps_what_it_had() {
             0,
             "seed {seed}"
         );
-        assert_eq!(worst_outage(&world, start), ms(250));
+        assert_eq!(worst_outage(&world, start), ms(150));
         one_owner_each(&world).unwrap();
     }
 }
@@ -190,7 +190,7 @@ fn a_stopped_speaker_accuses_nobody_and_takes_nothing_when_it_wakes() {
         world.befall(Fault::Pause { node });
         world.at(start + ms(5000), Fault::Continue { node });
         after(&mut world, 8000);
-        assert!(worst_outage(&world, start) <= ms(405), "seed {seed}");
+        assert!(worst_outage(&world, start) <= ms(285), "seed {seed}");
         assert!(
             world.watch.accusations.iter().all(|a| a.by != node),
             "seed {seed}"
@@ -225,7 +225,7 @@ fn both_sides_of_a_partition_serve_and_one_owner_is_left_soon_after() {
         }
         world.befall(Fault::Heal);
         // Two heartbeats and the way.
-        after(&mut world, 202);
+        after(&mut world, 142);
         one_owner_each(&world).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
         let settled = world.watch.moves.len();
         after(&mut world, 5000);
@@ -301,7 +301,7 @@ fn a_thousand_vips_of_one_node_move_at_once() {
     let start = world.now;
     world.befall(Fault::Crash { node: 0 });
     after(&mut world, 2000);
-    assert!(worst_outage(&world, start) <= ms(405));
+    assert!(worst_outage(&world, start) <= ms(285));
     // The survivors decide while they know only some pages of each other's claims, so
     // their plans differ a little: within 3 % of the even share.
     let load = world.load();
@@ -317,9 +317,24 @@ fn losing_every_tenth_frame_accuses_nobody_because_late_speakers_are_asked() {
         ..Setup::default()
     };
     setup.quality.loss = 100;
-    let asked = under_loss(&setup, Duration::from_secs(600));
-    println!("asking late speakers: {asked:?}");
-    assert_eq!((asked.wrong_accusations, asked.moves), (0, 0));
+    // An hour each; the hours run side by side.
+    std::thread::scope(|scope| {
+        for seed in 1..=3 {
+            let setup = Setup {
+                seed,
+                ..setup.clone()
+            };
+            scope.spawn(move || {
+                let asked = under_loss(&setup, Duration::from_secs(3_600));
+                println!("asking late speakers, seed {seed}: {asked:?}");
+                assert_eq!(
+                    (asked.wrong_accusations, asked.moves),
+                    (0, 0),
+                    "seed {seed}"
+                );
+            });
+        }
+    });
     // Counting misses alone cannot do that.
     setup.solicit = false;
     let counted = under_loss(&setup, Duration::from_secs(300));
@@ -334,7 +349,7 @@ fn a_crash_is_answered_as_fast_on_a_network_that_loses_every_tenth_frame() {
     let samples = takeovers(&setup, 0..100);
     println!("takeover under loss: {samples}");
     // An announcement of the plan may be lost too, but nobody waits for it.
-    assert!(samples.max() <= ms(405), "{samples}");
+    assert!(samples.max() <= ms(285), "{samples}");
 }
 
 #[test]
@@ -419,7 +434,7 @@ fn a_node_that_was_cut_off_is_back_with_nothing_of_the_others() {
             })
             .collect();
         world.befall(Fault::Heal);
-        after(&mut world, 202);
+        after(&mut world, 142);
         assert_eq!(owners(&world), majority, "seed {seed}");
         let moves = world.watch.moves.len();
         after(&mut world, 20_000);
@@ -440,7 +455,7 @@ fn without_a_majority_on_either_side_each_owner_has_its_own_again() {
             world.befall(Fault::Partition { side: side.clone() });
             after(&mut world, 5000);
             world.befall(Fault::Heal);
-            after(&mut world, 202);
+            after(&mut world, 142);
             assert_eq!(owners(&world), before, "{nodes} nodes, seed {seed}");
         }
     }

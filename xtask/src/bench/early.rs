@@ -56,7 +56,7 @@ pub(super) fn measure(lab: &mut Lab, runs: usize) -> Result<Section> {
              Share of the new connections that failed, by the time after the crash: with the \
              controller's `--early-node-failure` and without it, when kube-proxy goes on \
              choosing the dead node's pods until Kubernetes has marked them. In the first \
-             0.4 s nobody answers, either way.\n\n{}",
+             0.3 s nobody answers, either way.\n\n{}",
             table(&heads, &rows)
         ),
     })

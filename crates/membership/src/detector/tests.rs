@@ -12,6 +12,14 @@ fn name(name: &str) -> NodeName {
     name.into()
 }
 
+/// Round numbers, so that the times in the tests can be read.
+fn config() -> Config {
+    Config {
+        probe_interval: ms(25),
+        ..Config::new(ms(100), 4)
+    }
+}
+
 /// A detector and its clock, ticked at every deadline.
 struct Bench {
     detector: Detector,
@@ -21,7 +29,7 @@ struct Bench {
 
 impl Bench {
     fn new(peers: &[&str]) -> Self {
-        let mut detector = Detector::new(Config::default(), name("me")).unwrap();
+        let mut detector = Detector::new(config(), name("me")).unwrap();
         let now = ms(0);
         detector.set_peers(&peers.iter().map(|peer| name(peer)).collect(), now);
         Self {
@@ -312,7 +320,7 @@ fn a_small_delay_of_our_own_is_taken_off_the_silence() {
 
 #[test]
 fn the_imprecision_of_timers_does_not_add_up() {
-    let mut detector = Detector::new(Config::default(), name("me")).unwrap();
+    let mut detector = Detector::new(config(), name("me")).unwrap();
     detector.set_peers(&[name("a")].into(), ms(0));
     let mut now = ms(0);
     while detector.state(&name("a")) != Dead {
@@ -325,7 +333,7 @@ fn the_imprecision_of_timers_does_not_add_up() {
 #[test]
 fn refuses_timing_that_cannot_work() {
     let with = |change: fn(&mut Config)| {
-        let mut config = Config::default();
+        let mut config = config();
         change(&mut config);
         Detector::new(config, name("me")).map(|_| ()).unwrap_err()
     };
@@ -374,7 +382,7 @@ proptest! {
     /// changes chain, and the next deadline lies ahead but not far.
     #[test]
     fn never_accuses_before_it_listened(steps in proptest::collection::vec(any_step(), 0..80)) {
-        let timeout = Config::default().timeout();
+        let timeout = config().timeout();
         let mut bench = Bench::new(&["a"]);
         // Own time spent listening since the last sign of life of any kind, and of the speaker.
         let (mut heard, mut beaten) = (ms(0), ms(0));
@@ -423,7 +431,7 @@ proptest! {
             }
             prop_assert_eq!(bench.state("a"), state);
             let next = bench.detector.next_deadline(bench.now);
-            prop_assert!(next <= bench.now + Config::default().interval);
+            prop_assert!(next <= bench.now + config().interval);
         }
     }
 }
