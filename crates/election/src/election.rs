@@ -52,7 +52,7 @@ pub struct Election {
     dropped: BTreeMap<IpAddr, Duration>,
     /// Pause between moves that even the spread out; None: no such moves.
     rebalance_pause: Option<Duration>,
-    /// Nodes that get nothing by rebalancing.
+    /// Nodes that get nothing by rebalancing, and what is without owner last.
     held: BTreeSet<NodeName>,
     /// When owners or live nodes last changed.
     calm_since: Duration,
@@ -162,7 +162,17 @@ impl Election {
         }
     }
 
-    /// Nodes to which rebalancing moves nothing, since they have come and gone lately.
+    /// Forgets what nodes claimed that are not among `nodes`: they have left the cluster.
+    pub fn set_nodes(&mut self, nodes: &BTreeSet<NodeName>) {
+        let before = (self.peers.len(), self.heard.len());
+        self.peers.retain(|node, _| nodes.contains(node));
+        self.heard.retain(|node| nodes.contains(node));
+        self.dirty |= before != (self.peers.len(), self.heard.len());
+    }
+
+    /// Nodes to which rebalancing moves nothing, since they have come and gone lately; a VIP without
+    /// owner goes to one of them only if no other is preferred as much. Speakers that were all up for
+    /// as long know the same; one that does not know takes its turn after the others' patience.
     pub fn set_held(&mut self, held: BTreeSet<NodeName>) {
         if self.held != held {
             self.held = held;

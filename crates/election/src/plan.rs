@@ -1,7 +1,7 @@
 //! Dealing out VIPs that nobody fit claims.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::rank::rank;
@@ -27,17 +27,19 @@ impl Load {
 }
 
 /// The node among `fit` that takes `vip`: the one that is wanted, else the highest preference, then
-/// the least load, then the highest rank.
+/// one that is not `held`, then the least load, then the highest rank.
 pub(crate) fn choose<'a>(
     vip: &IpAddr,
     candidates: &Candidates,
     fit: impl Iterator<Item = &'a NodeName>,
     load: &Load,
+    held: &BTreeSet<NodeName>,
 ) -> Option<&'a NodeName> {
     fit.min_by_key(|node| {
         (
             candidates.wanted.as_ref() != Some(*node),
             Reverse(candidates.preference(node)),
+            held.contains(*node),
             load.of(node),
             Reverse(rank(vip, node)),
         )

@@ -54,11 +54,10 @@ impl Election {
             self.live_changed = false;
             self.calm_since = now;
         }
-        // In a minority most owners are out of sight, and what looks uneven may not be.
-        if self.leaving
-            || self.majority_since.is_none()
-            || !standings.iter().all(|standing| standing.winner.is_some())
-        {
+        // In a minority most owners are out of sight, and what looks uneven may not be. A VIP that is
+        // about to be dealt out will change the spread; one that nobody can own holds up nothing.
+        let owed = |standing: &Standing| standing.winner.is_none() && self.claimable(&standing.vip);
+        if self.leaving || self.majority_since.is_none() || standings.iter().any(owed) {
             return;
         }
         let Some(best) = self
@@ -76,6 +75,12 @@ impl Election {
         self.take(best.vip, epoch, from, MoveReason::Rebalanced, actions);
         // Another one may follow: let the next step look again.
         self.dirty = true;
+    }
+
+    /// Is there a node that can own `vip` now?
+    fn claimable(&self, vip: &IpAddr) -> bool {
+        let candidates = self.vips.as_ref().and_then(|vips| vips.get(vip));
+        candidates.is_some_and(|candidates| self.fit_of(candidates).next().is_some())
     }
 
     fn best_move(&self, standings: &[Standing], load: &Load) -> Option<Best> {

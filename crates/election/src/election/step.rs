@@ -304,12 +304,13 @@ impl Election {
             candidates,
             fit().filter(|node| !passed_over.contains(*node)),
             load,
+            &self.held,
         );
         let chosen = match chosen {
             Some(chosen) => chosen.clone(),
             None => {
                 passed_over.clear();
-                choose(vip, candidates, fit(), load)?.clone()
+                choose(vip, candidates, fit(), load, &self.held)?.clone()
             }
         };
         if waiting && chosen != self.me {

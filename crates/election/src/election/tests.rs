@@ -576,6 +576,54 @@ fn rebalancing_waits_for_calm_and_stops_when_even() {
 }
 
 #[test]
+fn a_vip_that_nobody_can_own_does_not_stop_the_others_from_being_evened_out() {
+    let mut election = settled(&[200, 201, 202]).with_rebalancing(ms(30_000));
+    let mut all = vips(&[200, 201, 202], &["a", "b", "c"]);
+    all.extend(vips(&[203], &["elsewhere"]));
+    election.set_vips(all);
+    election.set_live(names(&["a", "b"]));
+    let b_has = [claim(200, 6), claim(201, 6), claim(202, 6)];
+    election.on_claims(&name("b"), 0, 1, &b_has);
+    assert_eq!(election.step(ms(0)), []);
+    assert_eq!(election.unowned(), [vip(203)]);
+    let moved = election.step(ms(30_000));
+    assert!(
+        matches!(
+            &moved[..],
+            [Action::Take {
+                reason: MoveReason::Rebalanced,
+                ..
+            }]
+        ),
+        "{moved:?}"
+    );
+}
+
+#[test]
+fn a_node_that_is_held_off_gets_what_nobody_else_can_take() {
+    let lasts: Vec<u8> = (0..20).collect();
+    let taken = |held: &[&str], live: &[&str]| {
+        let mut election = settled(&lasts);
+        election.set_held(names(held));
+        election.set_live(names(live));
+        election.step(ms(0)).len()
+    };
+    assert_eq!(taken(&["b"], &["a", "b"]), 20);
+    assert_eq!(taken(&["a"], &["a", "b"]), 0);
+    assert_eq!(taken(&["a"], &["a"]), 20);
+    assert_eq!(taken(&["a", "b"], &["a", "b"]), 10);
+}
+
+#[test]
+fn what_nodes_claimed_that_left_the_cluster_is_forgotten() {
+    let mut election = b_owns();
+    assert_eq!(election.claimants(&vip(200)).count(), 1);
+    election.set_nodes(&names(&["a", "c"]));
+    assert_eq!(election.claimants(&vip(200)).count(), 0);
+    assert!(!election.peers.contains_key("b") && !election.heard.contains("b"));
+}
+
+#[test]
 fn without_rebalancing_nothing_moves_however_uneven() {
     let mut election = settled(&[200, 201, 202]);
     let b_has = [claim(200, 6), claim(201, 6), claim(202, 6)];
