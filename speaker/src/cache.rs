@@ -32,6 +32,10 @@ pub struct Saved {
     pub claims: BTreeMap<IpAddr, u64>,
     /// The heartbeat secrets, newest first.
     pub secrets: Vec<Vec<u8>>,
+    /// The boot id and counter of each peer's newest heartbeat when this was written: what is not
+    /// newer is refused after a restart, too.
+    #[serde(default)]
+    pub heard: BTreeMap<NodeName, (u64, u64)>,
     /// The boot id of the last start: the next one is greater even if the clock went back.
     #[serde(default)]
     pub boot_id: u64,
@@ -171,6 +175,7 @@ mod tests {
             .insert(ServiceRef::new("shop", "web"), Default::default());
         saved.peers.insert("node2".into(), SavedPeer::default());
         saved.claims.insert("2001:db8:2::200".parse().unwrap(), 7);
+        saved.heard.insert("node2".into(), (u64::MAX, 9));
         saved.secrets.push(vec![1, 2, 3]);
         saved
     }

@@ -147,10 +147,7 @@ pub async fn run(
             }
         }
         if save {
-            let (peers, claims) = core.saved();
-            links
-                .saved
-                .send_modify(|saved| (saved.peers, saved.claims) = (peers, claims));
+            links.saved.send_modify(|saved| core.save(saved));
         }
         if let Some(since) = leaving
             && (core.handed_over() || now - since >= HANDOVER)

@@ -1,4 +1,4 @@
-//! The heartbeat datagram: what speakers tell each other ten times a second.
+//! The heartbeat datagram: what speakers tell each other many times a second.
 //!
 //! ```text
 //!  0        1       2      3            4         12        20           26
@@ -6,21 +6,22 @@
 //! | version| flags | mode | sender len | boot id | counter | uplink MAC | director MAC |
 //! +--------+-------+------+------------+---------+---------+------------+--------------+
 //!  32             40     42      44       46
-//! +--------------+------+-------+--------+--------+-----------+-----------+------+----------+-----+
-//! | table digest | page | pages | claims | sender | claim ... | interface | late | networks | tag |
-//! +--------------+------+-------+--------+--------+-----------+-----------+------+----------+-----+
+//! +--------------+------+-------+--------+--------+-----------+-----------+------+----------+------+-----+
+//! | table digest | page | pages | claims | sender | claim ... | interface | late | networks | held | tag |
+//! +--------------+------+-------+--------+--------+-----------+-----------+------+----------+------+-----+
 //! claim = family (4 or 6), address (4 or 16 bytes), epoch (8 bytes)
 //! interface = length (0 to 15), name of the uplink
 //! late = count (0 to 16), for each node the digest of its name (8 bytes)
 //! networks = count (0 to 8), then of each: family, prefix length, address (4 or 16 bytes)
+//! held = count (0 or 1), the newest boot id of the receiver that the sender holds (8 bytes)
 //! ```
 //!
 //! All integers are big-endian. The tag is HMAC-SHA-256 over everything before
 //! it, cut to 16 bytes (RFC 2104 section 5 allows truncation to half the hash).
 //! Nothing is read from a datagram before its tag was verified. Bytes between the
-//! networks and the tag are ignored, so a later release can append fields
+//! held boot id and the tag are ignored, so a later release can append fields
 //! and still be understood by this one during a rolling upgrade; a datagram that ends
-//! after the claims or the interface is of a release that knew no more.
+//! after the claims, the interface or the networks is of a release that knew no more.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -57,6 +58,7 @@ pub const MAX_CLAIMS: usize = MAX_PAGES as usize
         - (1 + MAX_INTERFACE)
         - (1 + 8 * MAX_LATE)
         - (1 + MAX_NETWORKS * NETWORK_V6)
+        - (1 + 8)
         - TAG_LEN)
         / CLAIM_V6);
 /// The most late nodes that one heartbeat names.
@@ -165,6 +167,9 @@ pub struct Heartbeat {
     pub late: Vec<u64>,
     /// The networks whose hosts are neighbours on the sender's uplink; empty if it did not say.
     pub networks: Arc<[IpNet]>,
+    /// An answer to a heartbeat whose boot id was too low: the newest one that the sender has heard
+    /// of the receiver. The receiver's clock went back over a reboot; it should go on above this.
+    pub held_boot: Option<u64>,
     /// The VIPs that the sender claims; after [`decode`] those of this page.
     pub claims: Vec<Claim>,
 }
@@ -219,7 +224,9 @@ pub fn encode(heartbeat: &Heartbeat, keys: &Keys) -> Vec<Vec<u8>> {
     let interface = wire::cut(&heartbeat.interface, MAX_INTERFACE);
     let late = wire::late(&heartbeat.late);
     let networks = wire::networks(&heartbeat.networks);
-    let fixed = HEADER + sender.len() + 1 + interface.len() + late.len() + networks.len() + TAG_LEN;
+    let held = wire::held_boot(heartbeat.held_boot);
+    let tail = 1 + interface.len() + late.len() + networks.len() + held.len();
+    let fixed = HEADER + sender.len() + tail + TAG_LEN;
     let pages = paginate(&claims, MAX_DATAGRAM - fixed);
     let count = pages.len() as u16;
     pages
@@ -245,6 +252,7 @@ pub fn encode(heartbeat: &Heartbeat, keys: &Keys) -> Vec<Vec<u8>> {
             out.extend(interface.as_bytes());
             out.extend(&late);
             out.extend(&networks);
+            out.extend(&held);
             let tag = keys.current.tag(&out);
             out.extend(tag);
             out
@@ -318,6 +326,7 @@ fn parse(body: &[u8]) -> Result<Heartbeat, DecodeError> {
     let interface = read.interface()?;
     let late = read.late()?;
     let networks = read.networks()?;
+    let held_boot = read.held_boot()?;
     Ok(Heartbeat {
         sender: name.into(),
         boot_id,
@@ -332,6 +341,7 @@ fn parse(body: &[u8]) -> Result<Heartbeat, DecodeError> {
         interface: interface.into(),
         late,
         networks: networks.into(),
+        held_boot,
         claims,
     })
 }

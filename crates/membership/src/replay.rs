@@ -129,6 +129,23 @@ impl ReplayGuard {
         }
     }
 
+    /// The newest boot id and counter of each sender, for [`Self::resume`].
+    pub fn newest(&self) -> impl Iterator<Item = (&NodeName, (u64, u64))> {
+        let newest = self.newest.iter();
+        newest.map(|(name, newest)| (name, (newest.boot_id, newest.counter)))
+    }
+
+    /// Goes on from what was known before our restart: of `sender` only what is newer is accepted.
+    pub fn resume(&mut self, sender: NodeName, (boot_id, counter): (u64, u64)) {
+        let newest = Newest {
+            boot_id,
+            counter,
+            // Which of its pages were heard is not known.
+            pages: [u64::MAX; MAX_PAGES as usize / 64],
+        };
+        self.newest.insert(sender, newest);
+    }
+
     /// Keeps only the senders that `keep` approves of. A sender that is
     /// forgotten may be replayed, so forget only nodes that left the cluster.
     pub fn retain(&mut self, mut keep: impl FnMut(&NodeName) -> bool) {

@@ -74,6 +74,7 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
             .iter()
             .map(|network| network.parse().expect("a network"))
             .collect(),
+        held_boot: None,
         claims,
     };
     let claim = |vip: IpAddr| Claim { vip, epoch: 3 };

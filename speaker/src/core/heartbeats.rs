@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use lightship_election::Claim;
 use lightship_membership::heartbeat::{MODE_ANNOUNCE, MODE_DIRECT_ROUTING};
-use lightship_membership::{Event, Flags, Heartbeat, PeerState, Share, decode, encode};
+use lightship_membership::{
+    Event, Flags, Heartbeat, PeerState, ReplayError, Share, decode, encode,
+};
 
 use lightship_frames::Mac;
 
 use super::conflicts::Verdict;
+use super::refusals::Sender;
 use super::{Core, Output, neighbours};
 use crate::cache::SavedPeer;
 use crate::schedule::{RETRY, Urgency};
@@ -29,16 +32,22 @@ impl Core {
         }
         let beat = match decode(datagram, &self.keys) {
             Ok(beat) => beat,
-            Err(error) => return self.refuse(from, error.reason()),
+            Err(error) => return self.refuse(Sender::Address(from), error.reason(), now),
         };
         if beat.sender == self.setup.me {
-            return self.refuse(from, "own name");
+            return self.refuse(Sender::Address(from), "own name", now);
         }
         if !self.world.nodes.contains_key(&beat.sender) {
-            return self.refuse(from, "unknown node");
+            return self.refuse(Sender::Node(beat.sender), "unknown node", now);
         }
         if let Err(error) = self.guard.check(&beat) {
-            return self.refuse(from, error.reason());
+            if let ReplayError::OldBoot { newest, .. } = error {
+                self.tell_boot(&beat.sender, newest, now);
+            }
+            return self.refuse(Sender::Node(beat.sender), error.reason(), now);
+        }
+        if let Some(held) = beat.held_boot {
+            self.outdo(held, now);
         }
         let told = SavedPeer {
             uplink_mac: beat.uplink_mac,
@@ -226,7 +235,11 @@ impl Core {
                         }
                     }
                     if from.can_own() && matches!(to, PeerState::Dead | PeerState::SpeakerLost) {
-                        self.flaps.lost(&node, now);
+                        // When most are out of sight it is this node that was cut off, and
+                        // silence says nothing of the others. Half may be: of two, one died.
+                        if !self.mostly_blind() {
+                            self.flaps.lost(&node, now);
+                        }
                     } else if to == PeerState::Alive && !from.can_own() {
                         self.flaps.back(&node, now);
                     }
@@ -310,13 +323,13 @@ impl Core {
         }
         // While this speaker is new, everybody is asked to answer at once: it then knows all
         // claims after a round trip instead of an interval.
-        let datagrams = self.heartbeat(!self.settled, false);
+        let datagrams = self.heartbeat(!self.settled, false, None);
         // Nodes that flap are told so, in heartbeats of their own.
         let held = self.flaps.held(now);
         let told = if held.is_empty() {
             Vec::new()
         } else {
-            self.heartbeat(!self.settled, true)
+            self.heartbeat(!self.settled, true, None)
         };
         for (name, node) in &self.world.nodes {
             if *name != self.setup.me
@@ -343,9 +356,52 @@ impl Core {
     }
 
     fn send_heartbeat_to(&mut self, name: &NodeName, solicit: bool, now: Duration) {
+        self.send_special(name, solicit, None, now);
+    }
+
+    /// Tells a node whose clock went back over a reboot from where its boot ids have to go on: without
+    /// that all would refuse it until its clock is right and its speaker starts again. One answer at
+    /// most in each interval. Somebody who replays a node's old datagrams only makes it hear again of
+    /// the boot id that it has.
+    fn tell_boot(&mut self, name: &NodeName, newest: u64, now: Duration) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        if peer
+            .boot_told
+            .is_none_or(|at| now >= at + self.setup.interval)
+        {
+            peer.boot_told = Some(now);
+            self.send_special(name, false, Some(newest), now);
+        }
+    }
+
+    /// A peer has heard of a later boot of this node than this one is by its clock.
+    fn outdo(&mut self, held: u64, now: Duration) {
+        if held <= self.setup.boot_id {
+            return;
+        }
+        tracing::warn!(
+            ours = self.setup.boot_id,
+            held,
+            "the clock went back since the last boot: heartbeats were refused as old; going on above"
+        );
+        self.setup.boot_id = held.saturating_add(1);
+        self.rota.tell_all();
+        self.next_beat = now;
+        self.out.push(Output::Save);
+    }
+
+    fn send_special(
+        &mut self,
+        name: &NodeName,
+        solicit: bool,
+        held_boot: Option<u64>,
+        now: Duration,
+    ) {
         let node = self.world.nodes.get(name);
         if let Some(address) = node.and_then(|node| self.way_to(node)) {
-            let datagrams = self.heartbeat(solicit, self.flaps.holds(name, now));
+            let datagrams = self.heartbeat(solicit, self.flaps.holds(name, now), held_boot);
             self.out
                 .extend(datagrams.into_iter().map(|d| Output::Heartbeat(address, d)));
         }
@@ -360,7 +416,12 @@ impl Core {
         }
     }
 
-    fn heartbeat(&mut self, solicit: bool, hold: bool) -> Vec<Arc<[u8]>> {
+    pub(super) fn heartbeat(
+        &mut self,
+        solicit: bool,
+        hold: bool,
+        held_boot: Option<u64>,
+    ) -> Vec<Arc<[u8]>> {
         self.counter += 1;
         let direct_routing = self.directs();
         let claims = self.election.claims().into_iter();
@@ -394,6 +455,7 @@ impl Core {
             interface: self.setup.interface.clone(),
             late: self.rota.late(),
             networks: self.networks.clone(),
+            held_boot,
             claims: claims.collect(),
         };
         encode(&beat, &self.keys)
@@ -402,11 +464,8 @@ impl Core {
             .collect()
     }
 
-    fn refuse(&mut self, from: IpAddr, reason: &'static str) {
-        let count = self.refused.entry(reason).or_default();
-        *count += 1;
-        // The first and then every 600th (about once a minute from one steady sender).
-        if *count % 600 == 1 {
+    fn refuse(&mut self, from: Sender, reason: &'static str, now: Duration) {
+        if let Some((from, count)) = self.refusals.note(from, reason, now) {
             tracing::warn!(%from, reason, count, "heartbeat refused");
         }
     }

@@ -14,6 +14,7 @@ mod neighbours;
 mod nominated;
 mod ownership;
 mod paths;
+mod refusals;
 mod report;
 mod retiring;
 #[cfg(test)]
@@ -42,6 +43,7 @@ use crate::world::{Node, NodeName, World};
 use conflicts::Conflicts;
 use flaps::Flaps;
 pub(crate) use paths::host;
+use refusals::Refusals;
 pub use report::{Move, OffLink, Ownership, Placement, Unowned, VipReport};
 
 /// What a core is made of and never changes while it runs.
@@ -170,6 +172,8 @@ struct Peer {
     holds_us: bool,
     /// The start of its speaker that the last heartbeat was of; 0 before the first.
     run: u64,
+    /// When it was last told that its boot id is too low.
+    boot_told: Option<Duration>,
     /// It was dead and its speaker has not been heard since: a kernel that boots answers ARP
     /// long before its kube-proxy has rules.
     buried: bool,
@@ -250,7 +254,7 @@ pub struct Core {
     say_again: Option<Duration>,
     /// When each VIP was last defended against a lower claim.
     defended: BTreeMap<IpAddr, Duration>,
-    refused: BTreeMap<&'static str, u64>,
+    refusals: Refusals,
     out: Vec<Output>,
 }
 
@@ -318,7 +322,7 @@ impl Core {
             unreported: true,
             say_again: None,
             defended: BTreeMap::new(),
-            refused: BTreeMap::new(),
+            refusals: Refusals::default(),
             out: Vec::new(),
             world,
             keys,
@@ -326,6 +330,9 @@ impl Core {
         };
         for (name, told) in &saved.peers {
             core.peers.entry(name.clone()).or_default().told = Some(told.clone());
+        }
+        for (name, heard) in &saved.heard {
+            core.guard.resume(name.clone(), *heard);
         }
         core.set_peers(now);
         core.resume(&saved.claims);
@@ -364,7 +371,12 @@ impl Core {
         self.unreported |= report != self.director;
         let owned: Vec<IpAddr> = self.owned.keys().copied().collect();
         let before: Vec<bool> = owned.iter().map(|vip| self.directed(*vip)).collect();
+        let could = self.can_own();
         self.director = report;
+        if could != self.can_own() {
+            // Peers should hear of it at once: others take over, or may give something back.
+            self.next_beat = Duration::ZERO;
+        }
         for (vip, was) in owned.into_iter().zip(before) {
             self.if_turned(vip, was);
         }
@@ -475,7 +487,7 @@ impl Core {
             self.tell_paths();
         }
         self.refresh(now);
-        self.hold_off(now);
+        self.election.set_held(self.held(now));
         self.step_election(now);
         self.unreported |= self.conflicts.tidy(now);
         if self.say_again.is_some_and(|at| at <= now) {
@@ -534,14 +546,17 @@ impl Core {
         std::mem::take(&mut self.out)
     }
 
-    /// What to keep over a restart, but for the world and the secrets.
-    pub fn saved(&self) -> (BTreeMap<NodeName, SavedPeer>, BTreeMap<IpAddr, u64>) {
+    /// Writes what is to be kept over a restart, all but the world and the secrets.
+    pub fn save(&self, saved: &mut Saved) {
         let peers = self
             .peers
             .iter()
             .filter_map(|(name, p)| Some((name.clone(), p.told.clone()?)));
         let claims = self.owned.iter().map(|(vip, owned)| (*vip, owned.epoch));
-        (peers.collect(), claims.collect())
+        (saved.peers, saved.claims) = (peers.collect(), claims.collect());
+        let heard = self.guard.newest();
+        saved.heard = heard.map(|(name, newest)| (name.clone(), newest)).collect();
+        saved.boot_id = self.setup.boot_id;
     }
 
     /// The own node's addresses for heartbeats, as the API server has them now.
@@ -552,7 +567,7 @@ impl Core {
 
     /// Datagrams refused since the start, by reason.
     pub fn refused(&self) -> &BTreeMap<&'static str, u64> {
-        &self.refused
+        self.refusals.counts()
     }
 
     fn set_peers(&mut self, now: Duration) {
@@ -565,6 +580,8 @@ impl Core {
             .collect();
         self.peers.retain(|name, _| names.contains(name));
         self.tell_unreachable();
+        self.guard.retain(|name| names.contains(name));
+        self.election.set_nodes(&names);
         self.flaps.tidy(|name| names.contains(name), now);
         self.rota.set_nodes(&names);
         self.detector.set_peers(&names, now);
@@ -675,25 +692,42 @@ impl Core {
         None
     }
 
-    /// Tells the election to whom rebalancing should give nothing.
-    fn hold_off(&mut self, now: Duration) {
+    /// The nodes to which nothing should be given as long as there are others.
+    fn held(&self, now: Duration) -> BTreeSet<NodeName> {
         let mut held = self.flaps.held(now);
-        let mut peers = self.peers.iter();
-        if peers.any(|(name, peer)| peer.holds_us && self.detector.state(name).can_own()) {
+        // One that was cut off itself may take all others for those that come and go.
+        let live = self.peers.iter();
+        let live = live.filter(|(name, _)| self.detector.state(name).can_own());
+        let (all, hold) = live.fold((0, 0), |(all, hold), (_, peer)| {
+            (all + 1, hold + usize::from(peer.holds_us))
+        });
+        if hold * 2 > all {
             held.insert(self.setup.me.clone());
         }
-        self.election.set_held(held);
+        held
     }
 
     /// Whether more than half of the nodes are in sight: their speaker or their kernel answers.
     /// Counted are those that were heard at least once.
     fn majority(&self) -> bool {
+        let (seen, all) = self.sight();
+        seen * 2 > all && !self.detector.cut_off()
+    }
+
+    /// Whether fewer than half of the nodes are in sight.
+    fn mostly_blind(&self) -> bool {
+        let (seen, all) = self.sight();
+        seen * 2 < all || self.detector.cut_off()
+    }
+
+    /// How many nodes are in sight, and of how many.
+    fn sight(&self) -> (usize, usize) {
         let known = self.peers.iter().filter(|(_, peer)| peer.told.is_some());
         let (mut seen, mut all) = (1, 1);
         for (name, _) in known {
             all += 1;
             seen += usize::from(self.detector.in_sight(name));
         }
-        seen * 2 > all && !self.detector.cut_off()
+        (seen, all)
     }
 }

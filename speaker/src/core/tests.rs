@@ -6,6 +6,7 @@ use super::*;
 mod conflict;
 mod large;
 mod lost;
+mod peers;
 mod placing;
 mod saying;
 use crate::world::{Node, Port, Protocol, Service, ServiceRef, Slice, Vip};
@@ -408,12 +409,8 @@ fn a_speaker_back_before_the_timeout_keeps_its_vips_and_announces_nothing_anew()
     let mut lan = Lan::with(1);
     lan.run(6_000 * MS);
     let owner = lan.owner(vip(1));
-    let (peers, claims) = lan.cores[&owner].saved();
-    let saved = Saved {
-        peers,
-        claims,
-        ..Saved::default()
-    };
+    let mut saved = Saved::default();
+    lan.cores[&owner].save(&mut saved);
     lan.cores.remove(&owner);
     lan.kernels.insert(owner);
     lan.run(200 * MS);

@@ -366,6 +366,7 @@ impl Speaker {
             interface: "eth0".into(),
             late: self.rota.late(),
             networks: [].into(),
+            held_boot: None,
             claims: claims
                 .into_iter()
                 .map(|claim| Claim {

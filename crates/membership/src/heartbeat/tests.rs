@@ -34,6 +34,7 @@ fn beat(claims: Vec<Claim>) -> Heartbeat {
         interface: "eth0".into(),
         late: Vec::new(),
         networks: ["192.0.2.0/24".parse().unwrap()].into(),
+        held_boot: None,
         claims,
     }
 }
@@ -72,6 +73,7 @@ fn bytes_are_as_documented() {
     expected.extend(b"\x04eth0");
     expected.push(0);
     expected.extend([1, 4, 24, 192, 0, 2, 0]);
+    expected.push(0);
     // HMAC-SHA-256(HMAC-SHA-256(secret, label), body), cut to 16 bytes; computed
     // by Python's hmac module.
     expected.extend(TAG);
@@ -79,7 +81,7 @@ fn bytes_are_as_documented() {
 }
 
 const TAG: [u8; 16] = [
-    0x62, 0x67, 0x6d, 0x1d, 0x8d, 0x36, 0x7c, 0x2a, 0x6d, 0xd6, 0x83, 0xdb, 0xe0, 0x7d, 0x39, 0xd7,
+    0x0f, 0xff, 0xad, 0x97, 0x68, 0xb4, 0x07, 0x93, 0xe0, 0x7c, 0x5f, 0xae, 0x65, 0x9c, 0xb0, 0xfb,
 ];
 
 #[test]
@@ -96,7 +98,7 @@ fn a_thousand_claims_go_in_pages_below_the_limit() {
         .iter()
         .map(|d| decode(d, &keys()).unwrap())
         .collect();
-    // 1,121 bytes of room, 25 per claim.
+    // 1,120 bytes of room, 25 per claim.
     assert_eq!(pages.len(), 1000usize.div_ceil(44));
     for (page, at) in pages.iter().zip(0..) {
         assert_eq!((page.page, usize::from(page.pages)), (at, pages.len()));
@@ -255,9 +257,27 @@ fn a_release_that_told_no_interface_is_understood() {
     }
 }
 
-/// The networks field of [`beat`]: its count, and one of IPv4. Before it is the count of late
-/// nodes, one byte.
-const NETWORKS: usize = 1 + 6;
+/// The networks field of [`beat`] and what follows: its count, one of IPv4, and no held boot id.
+/// Before it is the count of late nodes, one byte.
+const NETWORKS: usize = 1 + 6 + 1;
+
+#[test]
+fn a_held_boot_id_is_told_and_a_release_that_told_none_is_understood() {
+    let mut heartbeat = beat(vec![]);
+    heartbeat.held_boot = Some(0x0102_0304_0506_0708);
+    let datagram = &encode(&heartbeat, &keys())[0];
+    assert_eq!(decode(datagram, &keys()).unwrap(), heartbeat);
+    let mut before = body(vec![]);
+    before.truncate(before.len() - 1);
+    let read = decode(&signed(before.clone()), &keys()).unwrap();
+    assert_eq!(read, beat(vec![]));
+    for bad in [&[2][..], &[1, 0, 0]] {
+        let mut body = before.clone();
+        body.extend(bad);
+        let error = decode(&signed(body), &keys()).unwrap_err();
+        assert_eq!(error, DecodeError::Malformed("held boot id"));
+    }
+}
 
 #[test]
 fn a_release_that_told_no_networks_is_understood_and_bad_ones_are_refused() {
@@ -337,6 +357,7 @@ prop_compose! {
         (uplink_mac, director_mac, mode) in any::<([u8; 6], [u8; 6], u8)>(),
         claims in proptest::collection::btree_set(any_claim(), 0..300),
         late in proptest::collection::vec(any::<u64>(), 0..=MAX_LATE),
+        held_boot in any::<Option<u64>>(),
     ) -> Heartbeat {
         Heartbeat {
             sender: name.as_str().into(),
@@ -347,6 +368,7 @@ prop_compose! {
             interface: interface.as_str().into(),
             late,
             networks: networks.into(),
+            held_boot,
             claims: claims.into_iter().collect(),
         }
     }

@@ -84,6 +84,19 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| self.network(WHAT)).collect()
     }
 
+    /// A boot id that the sender holds; none if nothing follows.
+    pub(super) fn held_boot(&mut self) -> Result<Option<u64>, DecodeError> {
+        const WHAT: &str = "held boot id";
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        match self.array(WHAT)? {
+            [0] => Ok(None),
+            [1] => Ok(Some(u64::from_be_bytes(self.array(WHAT)?))),
+            _ => Err(DecodeError::Malformed(WHAT)),
+        }
+    }
+
     fn network(&mut self, what: &'static str) -> Result<IpNet, DecodeError> {
         let [family, prefix] = self.array(what)?;
         let address = match family {
@@ -125,6 +138,13 @@ pub(super) fn late(digests: &[u64]) -> Vec<u8> {
     let digests = &digests[..digests.len().min(MAX_LATE)];
     let mut out = vec![digests.len() as u8];
     out.extend(digests.iter().flat_map(|digest| digest.to_be_bytes()));
+    out
+}
+
+/// The held boot id field.
+pub(super) fn held_boot(held: Option<u64>) -> Vec<u8> {
+    let mut out = vec![u8::from(held.is_some())];
+    out.extend(held.iter().flat_map(|boot| boot.to_be_bytes()));
     out
 }
 

@@ -18,6 +18,7 @@ fn beat(sender: &str, boot_id: u64, counter: u64, page: u16) -> Heartbeat {
         interface: "".into(),
         late: Vec::new(),
         networks: [].into(),
+        held_boot: None,
         claims: vec![],
     }
 }
@@ -65,6 +66,20 @@ fn senders_do_not_disturb_each_other() {
     guard.retain(|name| &**name != "node1");
     assert_eq!(guard.check(&beat("node1", 1, 1, 0)), Ok(()));
     assert!(guard.check(&beat("node2", 1, 1, 0)).is_err());
+}
+
+#[test]
+fn what_was_heard_before_a_restart_is_still_refused() {
+    let mut guard = ReplayGuard::new();
+    guard.check(&beat("node1", 100, 5, 0)).unwrap();
+    let mut after = ReplayGuard::new();
+    for (name, newest) in guard.newest() {
+        after.resume(name.clone(), newest);
+    }
+    assert!(after.check(&beat("node1", 100, 4, 0)).is_err());
+    assert!(after.check(&beat("node1", 100, 5, 1)).is_err());
+    assert!(after.check(&beat("node1", 99, 9, 0)).is_err());
+    assert_eq!(after.check(&beat("node1", 100, 6, 0)), Ok(()));
 }
 
 proptest! {

@@ -59,6 +59,7 @@ fn beat_of(n: u16, counter: u64) -> Heartbeat {
         interface: "eth0".into(),
         late: Vec::new(),
         networks: [].into(),
+        held_boot: None,
         claims: claims.collect(),
     }
 }
