@@ -26,8 +26,9 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use lightship_crds::{AddressPoolStatus, VirtualIPSpec};
-use lightship_ipam::{Allocator, ServiceId};
+use lightship_ipam::{Allocator, Family, ServiceId, Usage};
 
+use crate::metrics::Snapshot;
 use crate::model::{
     Action, Change, Clock, Input, NamespaceView, Namespaces, Notice, PoolView, Revision,
     ServiceView, SpeakerView, Subject, Verdict,
@@ -124,6 +125,32 @@ impl Core {
     /// Whether every kind of object has been listed, so that decisions are made.
     pub fn ready(&self) -> bool {
         self.started
+    }
+
+    /// How things stand, for people who watch it.
+    pub fn snapshot(&self) -> Snapshot {
+        let (mut served, mut unserved) = (0, 0);
+        for verdict in self.services.values().filter_map(|e| e.verdict.as_ref()) {
+            *(if verdict.met {
+                &mut served
+            } else {
+                &mut unserved
+            }) += 1;
+        }
+        let pools = self.pools.keys().flat_map(|name| {
+            let usage = |family| (family, self.allocator.usage(name, family));
+            Family::ALL
+                .map(usage)
+                .map(|(family, usage)| ((name.clone(), family), usage))
+        });
+        let used = |usage: &Usage| usage.total > 0 || usage.assigned > 0;
+        Snapshot {
+            listed: self.started,
+            served,
+            unserved,
+            pools: pools.filter(|(_, usage)| used(usage)).collect(),
+            pending: 0,
+        }
     }
 
     /// The allocator, to look at.

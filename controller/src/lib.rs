@@ -21,6 +21,7 @@ pub mod core;
 pub mod heartbeat_key;
 pub mod leader;
 pub mod lease;
+pub mod metrics;
 pub mod model;
 pub mod node_failure;
 pub mod publish;

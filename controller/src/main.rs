@@ -9,7 +9,7 @@ use lightship_controller::lease::Timing;
 use lightship_controller::node_failure::Limit;
 use lightship_controller::throttle::Rate;
 use lightship_controller::{Options, run};
-use lightship_kit::LogFormat;
+use lightship_kit::{AdminAddress, LogFormat};
 
 /// Gives Services of type LoadBalancer their addresses.
 #[derive(Debug, Parser)]
@@ -68,6 +68,15 @@ struct Flags {
     #[arg(long, value_name = "PERCENT", default_value_t = 20)]
     early_node_failure_limit: u8,
 
+    /// Where metrics and probes are served over HTTP: an address with a port, or none.
+    #[arg(
+        long,
+        env = "LIGHTSHIP_METRICS_ADDRESS",
+        default_value = "[::]:7735",
+        value_name = "ADDRESS"
+    )]
+    metrics_address: AdminAddress,
+
     /// text or json.
     #[arg(long, env = "LIGHTSHIP_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -110,6 +119,7 @@ async fn main() -> anyhow::Result<()> {
         timing,
         rate,
         early_node_failure: flags.early_node_failure.then_some(limit),
+        metrics_address: flags.metrics_address,
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), ?options, "starting");
     run(client, options, shutdown).await;

@@ -276,6 +276,17 @@ pub enum Key {
     Pool(Arc<str>),
 }
 
+impl Key {
+    /// The object's kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Key::Vip(_) => "VirtualIP",
+            Key::Service(_) => "Service",
+            Key::Pool(_) => "AddressPool",
+        }
+    }
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

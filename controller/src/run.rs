@@ -1,16 +1,19 @@
 //! The run loop: the one task that owns the state, for as long as this replica leads.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
+use lightship_kit::AdminAddress;
 
 use crate::adapter::Dialect;
 use crate::core::Core;
 use crate::heartbeat_key;
 use crate::leader::{Authority, Leadership};
 use crate::lease::Timing;
+use crate::metrics::{Metrics, Snapshot};
 use crate::model::{Action, Clock, Input};
 use crate::node_failure;
 use crate::publish::Publisher;
@@ -38,6 +41,30 @@ pub struct Options {
     pub rate: Rate,
     /// Whether Kubernetes is told early of dead nodes, and of how many at once.
     pub early_node_failure: Option<node_failure::Limit>,
+    /// Of the monitoring port.
+    pub metrics_address: AdminAddress,
+}
+
+/// How often at most what a leader knows is counted: with thousands of Services that takes a while.
+const COUNT: Duration = Duration::from_secs(1);
+
+/// Where a leader leaves its counts; they go with its tenure.
+struct Board<'a>(&'a tokio::sync::watch::Sender<Option<Arc<Snapshot>>>);
+
+impl Board<'_> {
+    fn write(&self, core: &Core, writer: &Writer<ApiServer>) {
+        let snapshot = Snapshot {
+            pending: writer.pending(),
+            ..core.snapshot()
+        };
+        self.0.send_replace(Some(Arc::new(snapshot)));
+    }
+}
+
+impl Drop for Board<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(None);
+    }
 }
 
 /// Why a tenure ended.
@@ -56,6 +83,9 @@ pub async fn run(client: Client, options: Options, shutdown: impl Future<Output 
         &options.instance,
         options.timing,
     );
+    let metrics = Metrics::default();
+    let (board, told) = tokio::sync::watch::channel(None);
+    tokio::spawn(metrics.admin(told).serve(options.metrics_address));
     tokio::pin!(shutdown);
     loop {
         let authority = tokio::select! {
@@ -65,7 +95,16 @@ pub async fn run(client: Client, options: Options, shutdown: impl Future<Output 
             }
             authority = leadership.won() => authority,
         };
-        match lead(&client, &options, authority, shutdown.as_mut()).await {
+        let board = Board(&board);
+        let tenure = lead(
+            &client,
+            &options,
+            authority,
+            &metrics,
+            &board,
+            shutdown.as_mut(),
+        );
+        match tenure.await {
             End::Stop => break,
             End::Lost => tracing::info!("standing by"),
         }
@@ -78,6 +117,8 @@ async fn lead(
     client: &Client,
     options: &Options,
     authority: Authority,
+    metrics: &Metrics,
+    board: &Board<'_>,
     mut shutdown: Pin<&mut impl Future<Output = &'static str>>,
 ) -> End {
     let origin = Instant::now();
@@ -87,12 +128,15 @@ async fn lead(
         .early_node_failure
         .map(|limit| node_failure::start(client, authority.clone(), publisher.clone(), limit));
     let sink = ApiServer::new(client.clone(), authority.clone());
-    let mut writer = Writer::new(sink, options.rate);
+    let mut writer = Writer::new(sink, options.rate).counting(metrics.writes.clone());
     let mut core = Core::default();
+    board.write(&core, &writer);
+    let mut count: Option<Instant> = None;
     let lost = authority.lost();
     tokio::pin!(lost);
     loop {
         publisher.wait(writer.busy());
+        let due = count.unwrap_or_else(Instant::now);
         let input = tokio::select! {
             signal = &mut shutdown => {
                 tracing::info!(signal, "stopping");
@@ -103,8 +147,16 @@ async fn lead(
                 Some(News::Recheck(key)) => Input::Recheck(key),
                 Some(News::Written(key)) => Input::Written(key),
                 Some(News::Refused(key, reason)) => Input::Refused(key, reason),
-                None => continue,
+                None => {
+                    count.get_or_insert_with(|| Instant::now() + COUNT);
+                    continue;
+                }
             },
+            () = tokio::time::sleep_until(due.into()), if count.is_some() => {
+                count = None;
+                board.write(&core, &writer);
+                continue;
+            }
             () = until(core.deadline(), origin) => Input::Tick,
             input = watchers.next() => match input {
                 Some(input) => input,
@@ -119,10 +171,14 @@ async fn lead(
             return End::Lost;
         }
         let was_ready = core.ready();
+        let began = Instant::now();
         let actions = core.apply(input, now(origin));
+        metrics.decisions.observe(began.elapsed().as_secs_f64());
+        count.get_or_insert(began + COUNT);
         if core.ready() && !was_ready {
             let (addresses, writes) = (core.allocator().holdings().count(), actions.len());
             tracing::info!(addresses, writes, "ready");
+            board.write(&core, &writer);
         }
         for action in actions {
             act(action, &mut writer, &publisher);

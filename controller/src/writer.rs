@@ -14,11 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lightship_kit::pause;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::gate::Gate;
+use crate::metrics;
 use crate::model::{Key, Revision, Write};
 use crate::throttle::{Rate, Throttle};
 
@@ -172,6 +175,7 @@ pub struct Writer<S> {
     tasks: JoinSet<()>,
     wakes: u64,
     recent: HashMap<Key, Recent>,
+    counts: Family<metrics::Write, Counter>,
 }
 
 impl<S: Sink> Writer<S> {
@@ -192,7 +196,19 @@ impl<S: Sink> Writer<S> {
             tasks: JoinSet::new(),
             wakes: 0,
             recent: HashMap::new(),
+            counts: Family::default(),
         }
+    }
+
+    /// Counts the answers to its writes there.
+    pub fn counting(mut self, counts: Family<metrics::Write, Counter>) -> Self {
+        self.counts = counts;
+        self
+    }
+
+    /// Objects with a write under way or waiting.
+    pub fn pending(&self) -> u64 {
+        self.slots.len() as u64
     }
 
     /// Whether nothing is left to be written.
@@ -405,6 +421,17 @@ impl<S: Sink> Writer<S> {
             Some(Slot::Running { next, .. }) => next,
             _ => None,
         };
+        let outcome = match &result {
+            Ok(Outcome::Written(_)) => "written",
+            Ok(Outcome::Void) => "void",
+            Ok(Outcome::Conflict(_)) => "conflict",
+            Ok(Outcome::Refused(_)) => "refused",
+            Err(_) => "failed",
+        };
+        let kind = key.kind();
+        self.counts
+            .get_or_create(&metrics::Write { kind, outcome })
+            .inc();
         let millis = took.as_millis();
         let mut conflicts = 0;
         self.gate

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lightship_kit::LogFormat;
+use lightship_kit::{AdminAddress, LogFormat};
 
 /// Announces virtual IPs and directs their traffic on one node.
 #[derive(Clone, Debug, clap::Parser)]
@@ -83,6 +83,16 @@ pub struct Args {
     /// the first time ever, in milliseconds, 0 to 2000.
     #[arg(long, default_value = "25", value_parser = short_wait, value_name = "MS")]
     pub conflict_wait: Duration,
+
+    /// Where metrics and probes are served over HTTP: an address with a port, or `none`. The default
+    /// is every address of the node.
+    #[arg(
+        long,
+        env = "LIGHTSHIP_METRICS_ADDRESS",
+        default_value = "[::]:7734",
+        value_name = "ADDRESS"
+    )]
+    pub metrics_address: AdminAddress,
 
     /// Where the last known state is kept over a restart of the speaker. It should not
     /// outlive a boot.

@@ -16,6 +16,7 @@ pub mod groups;
 pub mod guard;
 pub mod intent;
 pub mod lock;
+pub mod metrics;
 pub mod node;
 pub mod pace;
 pub mod path;

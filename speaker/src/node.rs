@@ -14,10 +14,11 @@ use anyhow::{Context, bail};
 use ipnet::IpNet;
 use lightship_membership::Keys;
 use lightship_netio::{Filter, PacketSocket, Watched};
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{mpsc, watch};
 
 use crate::cache::Saved;
-use crate::core::{Core, DirectorIntent, DirectorReport, Listen, Output, Ownership};
+use crate::core::{Core, DirectorIntent, DirectorReport, Listen, Output, Ownership, Snapshot};
 use crate::datagrams::Datagrams;
 use crate::path::{Peers, Verdict};
 use crate::uplink::Current;
@@ -29,6 +30,9 @@ const HANDOVER: Duration = Duration::from_millis(1_500);
 /// At most this many frames or datagrams are taken before the core decides, so that a flood
 /// on the LAN delays a heartbeat by no more than the time to look at these.
 const BURST: usize = 64;
+
+/// How often the core's counts are told.
+const COUNT: Duration = Duration::from_secs(1);
 
 /// The threads' ends of the channels to the rest of the speaker.
 pub struct Links {
@@ -56,6 +60,10 @@ pub struct Links {
     pub verdict: watch::Receiver<Arc<Verdict>>,
     /// What is owned.
     pub ownership: watch::Sender<Arc<Ownership>>,
+    /// How things stand, for the monitoring port.
+    pub snapshot: watch::Sender<Option<Arc<Snapshot>>>,
+    /// How late the clock of this thread is, in seconds.
+    pub lateness: Histogram,
     /// What is kept over a restart.
     pub saved: watch::Sender<Saved>,
     /// True once the speaker is to stop.
@@ -116,12 +124,18 @@ pub async fn run(
     let mut datagram = vec![0; 2048];
     let mut frame = vec![0; 2048];
     let mut leaving: Option<Duration> = None;
+    let mut counted: Option<Duration> = None;
     loop {
         let now = origin.elapsed();
         if udp.retry_at().is_some_and(|at| at <= now) {
             let _ = udp.follow(&core.own_addresses(), now).await;
         }
         core.tick(now);
+        // A heartbeat is due more often than that, so nothing else has to wake for it.
+        if counted.is_none_or(|at| now >= at + COUNT) {
+            counted = Some(now);
+            links.snapshot.send_replace(Some(Arc::new(core.snapshot())));
+        }
         let mut save = false;
         for output in core.outputs() {
             match output {
@@ -234,7 +248,9 @@ pub async fn run(
                 leaving = Some(now);
                 core.leave(now);
             }
-            () = tokio::time::sleep_until(deadline.into()) => {}
+            () = tokio::time::sleep_until(deadline.into()) => {
+                links.lateness.observe(deadline.elapsed().as_secs_f64());
+            }
         }
     }
 }

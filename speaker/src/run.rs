@@ -31,6 +31,7 @@ use crate::args::{Args, Cordon, Mode};
 use crate::cache::{self, LoadError, Saved};
 use crate::core::{Core, DirectorReport, Ownership, Setup};
 use crate::eligibility::Policy;
+use crate::metrics::Metrics;
 use crate::report::{Facts, Trouble};
 use crate::uplink::{self, Choice, Current, Uplink};
 use crate::world::{NodeName, World};
@@ -50,7 +51,9 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     let (world_tx, mut world) = watch::channel(known(&saved));
     let (secrets_tx, mut secrets) = watch::channel(saved.secrets.clone());
     let client = lightship_kit::connect(args.kubeconfig.as_deref()).await?;
-    tokio::spawn(crate::watch::run(client.clone(), world_tx));
+    let metrics = Metrics::default();
+    let watches = metrics.watches.clone();
+    tokio::spawn(crate::watch::run(client.clone(), world_tx, watches));
     let namespace = args.namespace.clone();
     let keys_client = client.clone();
     tokio::spawn(async move { crate::watch::keys(keys_client, &namespace, secrets_tx).await });
@@ -60,6 +63,9 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     let (health_tx, health) = watch::channel(director::Health::default());
     let (ownership_tx, ownership) = watch::channel(Arc::<Ownership>::default());
     let (verdict_tx, verdict) = watch::channel(Arc::<path::Verdict>::default());
+    let (snapshot_tx, snapshot) = watch::channel(None);
+    let admin = metrics.admin(snapshot, health.clone());
+    tokio::spawn(admin.serve(args.metrics_address));
     let inputs = report::Inputs {
         verdict: verdict.clone(),
         facts: facts_rx,
@@ -222,6 +228,8 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         has_director: mode == VipMode::DirectRouting,
         director: director_tx,
         ownership: ownership_tx,
+        snapshot: snapshot_tx,
+        lateness: metrics.lateness,
         saved: saved_tx,
         stop,
     };

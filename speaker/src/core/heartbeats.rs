@@ -122,6 +122,10 @@ impl Core {
                 if self.owned.get(&target).is_some_and(|o| o.announced) {
                     let mac = self.announced_mac(target);
                     let answer = neighbours::answer(target, mac, asker, asker_mac);
+                    match target {
+                        IpAddr::V4(_) => self.tally.arp_answers += 1,
+                        IpAddr::V6(_) => self.tally.ndp_answers += 1,
+                    }
                     self.out.extend(answer.map(Output::Frame));
                 }
             }
@@ -173,6 +177,7 @@ impl Core {
             return;
         }
         self.unreported = true;
+        self.tally.conflicts += 1;
         if verdict == Verdict::Defend {
             tracing::warn!(%vip, %mac, "another machine claims the VIP too; announced once more");
             self.schedule.once(vip, now);
@@ -191,6 +196,7 @@ impl Core {
             };
             // In the uplink's own name: an answer to the director's MAC might not come by here.
             let frame = neighbours::question((nobody, self.setup.uplink_mac), vip);
+            self.tally.probes += 1;
             self.out.extend(frame.map(Output::Frame));
         }
     }
@@ -198,6 +204,7 @@ impl Core {
     /// Takes back that a frame of [`Output::Frame`] was sent: the socket refused it. A probe or an
     /// announcement is tried again; an answer is not, since who asked asks again.
     pub fn on_unsent(&mut self, frame: &[u8], now: Duration) {
+        self.tally.unsent += 1;
         let to_all = frame.first().is_some_and(|octet| octet & 1 == 1);
         match neighbours::read(frame) {
             Ok(neighbours::Heard::Question { target, asker, .. }) if asker.is_unspecified() => {

@@ -17,6 +17,7 @@ mod paths;
 mod refusals;
 mod report;
 mod retiring;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod wishes;
@@ -45,6 +46,7 @@ use flaps::Flaps;
 pub(crate) use paths::host;
 use refusals::Refusals;
 pub use report::{Move, OffLink, Ownership, Placement, Unowned, VipReport};
+pub use snapshot::{Said, Snapshot};
 
 /// What a core is made of and never changes while it runs.
 #[derive(Clone, Debug)]
@@ -255,6 +257,9 @@ pub struct Core {
     /// When each VIP was last defended against a lower claim.
     defended: BTreeMap<IpAddr, Duration>,
     refusals: Refusals,
+    taken: BTreeMap<&'static str, u64>,
+    released: BTreeMap<&'static str, u64>,
+    tally: Said,
     out: Vec<Output>,
 }
 
@@ -323,6 +328,9 @@ impl Core {
             say_again: None,
             defended: BTreeMap::new(),
             refusals: Refusals::default(),
+            taken: BTreeMap::new(),
+            released: BTreeMap::new(),
+            tally: Said::default(),
             out: Vec::new(),
             world,
             keys,

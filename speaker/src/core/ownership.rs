@@ -181,6 +181,7 @@ impl Core {
                 } => {
                     let from_text = from.as_deref().unwrap_or("nobody");
                     tracing::info!(%vip, epoch, from = from_text, %reason, "VIP taken");
+                    *self.taken.entry(reason.as_str()).or_default() += 1;
                     let resumed = reason == MoveReason::Resumed;
                     self.owned.insert(
                         vip,
@@ -209,6 +210,7 @@ impl Core {
                 Action::Release { vip, to, reason } => {
                     let to_text = to.as_deref().unwrap_or("nobody");
                     tracing::info!(%vip, to = to_text, %reason, "VIP released");
+                    *self.released.entry(reason.as_str()).or_default() += 1;
                     self.owned.remove(&vip);
                     self.moves.remove(&vip);
                     self.schedule.stop(vip);
@@ -276,6 +278,7 @@ impl Core {
     pub(super) fn speak(&mut self, kind: Kind, now: Duration) {
         for vip in self.schedule.due(kind, &mut self.pace, now) {
             let frames = neighbours::announcement(vip, self.announced_mac(vip));
+            self.tally.announcements += frames.len() as u64;
             self.out.extend(frames.into_iter().map(Output::Frame));
         }
     }

@@ -70,6 +70,8 @@ pub struct Health {
     pub error: Option<String>,
     /// The VIPs that the kernel does not hold as wanted, and why.
     pub failing: BTreeMap<IpAddr, String>,
+    /// Times since the start that it was put back after somebody else had changed it.
+    pub repairs: u64,
 }
 
 /// The MAC of the director on this uplink: that of the one that is there, else it is derived from the

@@ -19,9 +19,12 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::{Config, Event};
 use kube::{Api, Client, Resource, ResourceExt};
 use lightship_crds::{AddressPool, L2Announcement, VirtualIP};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use crate::metrics::Kind;
 use crate::world::{NodeName, ServiceRef, World};
 
 /// The shortest heartbeat secret that is used, in bytes.
@@ -46,15 +49,19 @@ const KINDS: usize = 6;
 /// Gives an object's key and value, or no value for an object that is of no interest.
 type Read<K, Key, Value> = fn(&K) -> Option<(Key, Option<Value>)>;
 
-/// Watches until the receiver side of `world` is gone.
-pub async fn run(client: Client, world: watch::Sender<Option<Arc<World>>>) {
+/// Watches until the receiver side of `world` is gone. `up` tells which watches work.
+pub async fn run(
+    client: Client,
+    world: watch::Sender<Option<Arc<World>>>,
+    up: Family<Kind, Gauge>,
+) {
     let mut changes = futures::stream::select_all([
-        stream(Api::all(client.clone()), Change::Node),
-        stream(Api::all(client.clone()), Change::Service),
-        stream(Api::all(client.clone()), Change::Slice),
-        stream(Api::all(client.clone()), Change::Vip),
-        stream(Api::all(client.clone()), Change::Announcement),
-        stream(Api::all(client), Change::Pool),
+        stream(Api::all(client.clone()), &up, Change::Node),
+        stream(Api::all(client.clone()), &up, Change::Service),
+        stream(Api::all(client.clone()), &up, Change::Slice),
+        stream(Api::all(client.clone()), &up, Change::Vip),
+        stream(Api::all(client.clone()), &up, Change::Announcement),
+        stream(Api::all(client), &up, Change::Pool),
     ]);
     let mut state = State::default();
     let mut published: Option<Arc<World>> = None;
@@ -119,15 +126,21 @@ pub async fn keys(client: Client, namespace: &str, keys: watch::Sender<Vec<Vec<u
     }
 }
 
-fn stream<K>(api: Api<K>, wrap: fn(Event<K>) -> Change) -> BoxStream<'static, Change>
+fn stream<K>(
+    api: Api<K>,
+    up: &Family<Kind, Gauge>,
+    wrap: fn(Event<K>) -> Change,
+) -> BoxStream<'static, Change>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
     K::DynamicType: Default,
 {
     let kind = K::kind(&K::DynamicType::default()).into_owned();
+    let up = up.get_or_create_owned(&Kind { kind: kind.clone() });
     // A server that vanished without a word is noticed after this many seconds.
     lightship_kit::watch(api, Config::default().timeout(60))
         .filter_map(move |event| {
+            up.set(event.is_ok().into());
             let change = match event {
                 Ok(event) => Some(wrap(event)),
                 Err(error) => {
