@@ -8,6 +8,7 @@ mod failover;
 mod latency;
 mod moves;
 mod report;
+mod verdict;
 
 use std::process::ExitCode;
 

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::{delete, load, probe, service, shell, wait_served};
 use crate::bench::report::Section;
+use crate::bench::verdict::{self, Judged, Limit};
 
 /// The namespace, link and address of what is made by hand. The address is in no pool.
 const NETNS: &str = "byhand";
@@ -135,6 +136,11 @@ fn text(figures: &[(Figures, Figures)]) -> String {
         let ratios: Vec<f64> = figures.iter().map(|(a, b)| of(a) / of(b)).collect();
         median(&ratios).unwrap_or(f64::NAN)
     };
+    let least = Limit::AtLeast(0.95);
+    let judged = [
+        Judged::new("new connections, of by hand", ratio(|f| f.flows), "", least),
+        Judged::new("datagrams, of by hand", ratio(|f| f.forwarded), "", least),
+    ];
     let rows: Vec<Vec<String>> = figures
         .iter()
         .enumerate()
@@ -154,9 +160,8 @@ fn text(figures: &[(Figures, Figures)]) -> String {
          services and destinations, made with `ip` and `ipvsadm`. The backends are the two other \
          nodes. New connections: 32 at a time, each with a question and its answer. Datagrams: \
          32 bytes, sent from 64 ports faster than the node takes them; counted is what leaves the \
-         director. **Median ratio to by hand: {:.2} for new connections, {:.2} for datagrams.**\n\n{}",
-        ratio(|f| f.flows),
-        ratio(|f| f.forwarded),
+         director. Judged are the medians of the runs' ratios.\n\n{}\n{}",
+        verdict::lines(&judged),
         table(
             &[
                 "run",

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::{delete, load, service, shell, wait_served};
 use crate::bench::report::Section;
+use crate::bench::verdict::{self, Judged, Limit};
 
 /// What each node may send, Mbit/s: far below what this machine can do for all of them.
 const CAP: u32 = 40;
@@ -36,6 +37,14 @@ pub(in crate::bench) fn measure(lab: &mut Lab) -> Result<Section> {
     }
     let rows = outcome?;
     let first = rows.first().map_or(1.0, |(_, megabits)| *megabits);
+    let judged: Vec<Judged> = rows
+        .iter()
+        .zip(1..=nodes.len())
+        .map(|((what, megabits), count)| {
+            let limit = Limit::AtLeast(0.95 * count as f64);
+            Judged::new(what, megabits / first, "×", limit)
+        })
+        .collect();
     let lines: Vec<Vec<String>> = rows
         .iter()
         .map(|(what, megabits)| {
@@ -50,8 +59,9 @@ pub(in crate::bench) fn measure(lab: &mut Lab) -> Result<Section> {
         "A client downloads from one Service as fast as it comes, {WORKERS} connections at a time. \
          Each node may send {CAP} Mbit/s (`tc … tbf`). With the director every node answers the client \
          by its own uplink; with `forwardingMode: Announce` (and the policy Cluster, so that all \
-         pods work) everything leaves by the announcing node.\n\n{}",
-        table(&["", "Mbit/s", "of one node"], &lines)
+         pods work) everything leaves by the announcing node.\n\n{}\n{}",
+        table(&["", "Mbit/s", "of one node"], &lines),
+        verdict::lines(&judged)
     );
     Ok(Section {
         id: "director-egress".to_owned(),
