@@ -10,6 +10,8 @@ mod common;
 mod early;
 #[path = "net/failover.rs"]
 mod failover;
+#[path = "net/metrics.rs"]
+mod metrics;
 #[path = "net/modes.rs"]
 mod modes;
 #[path = "net/placing.rs"]
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
                 "each_node_says_what_it_is_and_has",
                 speakers::true_to_the_node,
             ),
+            ("metrics_and_probes_are_served", metrics::served),
             ("a_node_says_that_strict_arp_is_off", speakers::strict_arp),
             ("both_families_are_served", modes::both_families),
             ("policy_cluster_is_served", modes::cluster),
