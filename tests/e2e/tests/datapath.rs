@@ -1,6 +1,8 @@
 //! The director on three nodes with kernels that have IPVS, beside a real kube-proxy.
 
 mod common;
+#[path = "datapath/drain.rs"]
+mod drain;
 #[path = "datapath/early.rs"]
 mod early;
 #[path = "datapath/failover.rs"]
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
             ("upkeep_what_is_changed_by_hand_is_mended", upkeep::drift),
             ("upkeep_a_refused_vip_hurts_no_other", upkeep::refused),
             ("upkeep_cleanup_leaves_nothing", upkeep::cleanup),
+            ("a_drained_node_keeps_what_it_has", drain::keeps),
             ("a_stopped_speaker_loses_nothing", failover::planned),
             ("a_killed_speaker_loses_nothing", failover::killed),
             ("a_crash_costs_only_its_own", failover::crash),

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lightship_e2e::experiment::{self, Outcome, Plan, Traffic};
+use lightship_e2e::experiment::{self, Outcome, PACE, Plan, Traffic};
+use lightship_e2e::probe::{Probe, Stream};
 use lightship_e2e::scene::{self, Wish};
 use lightship_e2e::vip;
 use lightship_lab::{How, Lab};
@@ -24,7 +25,15 @@ pub(crate) fn crash(lab: &mut Lab) -> Result<()> {
         let outcome = crash_owner(lab, vips[0], false)?;
         let vip = moved_from(lab, vips[0], &outcome.owner)?;
         eprintln!("    {:?} took over: {:?}", vip.owner, vip.moved);
+        // The node boots, and gets no share before its kube-proxy has rules.
+        let mut stream = Probe::stream(lab, vips[0], PACE, false)?;
         scene::heal_and_settle(lab, vips[0])?;
+        let seen: Stream = stream.end()?;
+        ensure!(
+            seen.failures == 0,
+            "new connections failed while {} came back: {seen:?}",
+            outcome.owner
+        );
         let back = vip::owner(lab, vips[0])?;
         ensure!(
             Some(&back) == vip.owner.as_ref(),
