@@ -5,7 +5,7 @@
 //! +-------+------+----------+------+----------+----------+---------+--------+-----+
 //! | 0x50  | kind | question | lost | asker    | asked    | boot id | serial | tag |
 //! +-------+------+----------+------+----------+----------+---------+--------+-----+
-//! kind = 1 question, 2 answer; question = 0 to 4, see [`Question`]
+//! kind = 1 question, 2 answer, 3 question because the other node asked; question = 0 to 4, see [`Question`]
 //! lost = one bit for each question, of those that the asker has found lost on this way
 //! asker, asked = digests of the two nodes' names; boot id, serial = the asker's
 //! ```
@@ -98,6 +98,8 @@ impl FromIterator<Question> for Set {
 pub struct Probe {
     /// Whether it is the answer.
     pub answer: bool,
+    /// Asked because the other node did, which is no reason for that to ask again. Not kept by answers.
+    pub back: bool,
     /// What is asked.
     pub question: Question,
     /// What the asker has found lost on its way to the asked; empty where it does not know.
@@ -114,7 +116,11 @@ pub struct Probe {
 
 /// Writes a datagram, signed with the current key. `keys` are made with [`LABEL`].
 pub fn encode(probe: &Probe, keys: &Keys) -> Vec<u8> {
-    let kind = if probe.answer { 2 } else { 1 };
+    let kind = match (probe.answer, probe.back) {
+        (true, _) => 2,
+        (false, false) => 1,
+        (false, true) => 3,
+    };
     let mut out = vec![MAGIC, kind, probe.question as u8, probe.lost.0];
     for number in [probe.asker, probe.asked, probe.boot_id, probe.serial] {
         out.extend(number.to_be_bytes());
@@ -143,10 +149,11 @@ pub fn decode(datagram: &[u8], keys: &Keys) -> Option<Probe> {
     };
     Some(Probe {
         answer: match kind {
-            1 => false,
+            1 | 3 => false,
             2 => true,
             _ => return None,
         },
+        back: kind == 3,
         question: *Question::ALL.get(usize::from(question))?,
         lost: Set(lost),
         asker: number(4)?,
@@ -169,6 +176,7 @@ mod tests {
     fn probe(answer: bool, question: Question) -> Probe {
         Probe {
             answer,
+            back: false,
             question,
             lost: [Question::Foreign].into_iter().collect(),
             asker: 1,
@@ -182,9 +190,14 @@ mod tests {
     fn what_is_written_is_read_again() {
         for question in Question::ALL {
             for answer in [false, true] {
-                let probe = probe(answer, question);
-                let datagram = encode(&probe, &keys());
-                assert_eq!(decode(&datagram, &keys()), Some(probe));
+                for back in [false, !answer] {
+                    let probe = Probe {
+                        back,
+                        ..probe(answer, question)
+                    };
+                    let datagram = encode(&probe, &keys());
+                    assert_eq!(decode(&datagram, &keys()), Some(probe));
+                }
             }
         }
     }

@@ -24,8 +24,8 @@ const AFTER_LOSS: Duration = Duration::from_secs(30);
 const GOOD: u32 = 3;
 /// Between those, and before the other node is told of a loss.
 const SOON: Duration = Duration::from_secs(2);
-/// Who is asked after so long asks back.
-const ASK_BACK: Duration = Duration::from_secs(20);
+/// Who is asked asks back, at the earliest so long after its own last round.
+const ASK_BACK: Duration = Duration::from_secs(5);
 /// What a peer said of its way to here counts for so long: two of its rounds and a bit.
 const FRESH: Duration = Duration::from_secs(1_500);
 
@@ -118,6 +118,8 @@ impl Shot {
 struct Trial {
     /// When it is its turn.
     due: Duration,
+    /// The round that goes on or comes next is because the other node asked.
+    back: bool,
     /// When its last round ended.
     ended: Duration,
     /// Of the round that goes on.
@@ -207,6 +209,7 @@ impl Tester {
     pub(super) fn again(&mut self, now: Duration) {
         for trial in self.trials.values_mut() {
             trial.begin(now);
+            trial.back = false;
         }
     }
 
@@ -229,8 +232,9 @@ impl Tester {
         if let Some(trial) = self.trials.get_mut(&(name.clone(), family)) {
             trial.told = Some((probe.lost, now));
             // Something is new over there, so it may be here: both ways are known anew then.
-            if trial.due > now + AFTER_LOSS && now > trial.ended + ASK_BACK {
-                trial.begin(now + SOON);
+            if !probe.back && trial.tries == 0 {
+                trial.begin((now + SOON).max(trial.ended + ASK_BACK));
+                trial.back = true;
             }
         }
         Some(Shot {
@@ -239,6 +243,7 @@ impl Tester {
             ip: (self.own.address(family)?, peer.address(family)?),
             probe: Probe {
                 answer: true,
+                back: false,
                 ..*probe
             },
         })
@@ -333,6 +338,7 @@ impl Tester {
                 ip: (source, to),
                 probe: Probe {
                     answer: false,
+                    back: trial.back,
                     question,
                     lost: trial.lost.unwrap_or_default(),
                     asker: me,
@@ -402,6 +408,7 @@ impl Trial {
             self.lost = Some(Set::default());
         }
         self.ended = now;
+        self.back = false;
         self.due = Duration::MAX;
         self.begin(now + next);
     }

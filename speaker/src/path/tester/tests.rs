@@ -112,7 +112,8 @@ fn where_all_frames_pass_all_is_known_within_seconds_and_fine() {
         assert!(verdict.fine(), "{verdict:?}");
         assert_eq!((verdict.known, verdict.reason()), (4, "Passed"));
     }
-    // Then it is silent for minutes.
+    // Who was asked asked back, and then it is silent for minutes.
+    lan.run(seconds(15));
     let before = lan.sent.len();
     lan.run(seconds(500));
     assert_eq!(lan.sent.len(), before);
@@ -235,6 +236,22 @@ fn a_speaker_that_is_new_is_asked_back_by_the_others() {
     let now = lan.now;
     lan.testers.get_mut(&2).unwrap().again(now);
     lan.run(seconds(20));
+    assert_eq!(lan.verdict(2).fault, Some(Fault::FramesToDirectorDropped));
+}
+
+#[test]
+fn two_changes_in_a_row_are_both_asked_back() {
+    let mut lan = Lan::new(3, |_| false);
+    lan.run(seconds(60));
+    for _ in 0..2 {
+        let now = lan.now;
+        lan.testers.get_mut(&2).unwrap().again(now);
+        lan.run(seconds(2));
+    }
+    lan.rule = Box::new(|shot| of_node(shot.eth.1, 2) && is_director(shot.eth.1));
+    let now = lan.now;
+    lan.testers.get_mut(&2).unwrap().again(now);
+    lan.run(seconds(30));
     assert_eq!(lan.verdict(2).fault, Some(Fault::FramesToDirectorDropped));
 }
 

@@ -269,7 +269,9 @@ impl Cluster {
         })?;
         self.kubectl
             .run(&["delete", "events.events.k8s.io", "--all", "-n", "default"])?;
-        Ok(())
+        // Addresses that were released without a pool rest; a new controller knows of none.
+        self.stop_controller()?;
+        self.start_controller()
     }
 }
 
