@@ -6,7 +6,7 @@
 
 use std::env;
 use std::net::IpAddr;
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use lightship_e2e::{scene, vip};
 use lightship_lab::addressing::Families;
 use lightship_lab::options::{Options, ProxyMode, SubstrateKind};
 use lightship_lab::progress::{self, Progress};
-use lightship_lab::{Lab, deps};
+use lightship_lab::{How, Lab, deps};
 
 /// A test: it gets a healthy lab with pods, and may break what [`scene::heal`] heals.
 pub(crate) type Test = fn(&mut Lab) -> Result<()>;
@@ -121,9 +121,40 @@ fn run(shared: &Mutex<Option<Shared>>, options: &Options, test: Test) -> Result<
     // passes is said aloud, and is worth a look, but does not stop everybody's work.
     eprintln!("    FAILED, tried once more: {error:#}");
     progress::check()?;
+    revive(lab)?;
     scene::heal(lab).context("the lab is not whole again after the failure")?;
     timed(lab, test).with_context(|| format!("failed twice, first: {error:#}"))?;
     eprintln!("    PASSED ONLY AT THE SECOND ATTEMPT");
+    Ok(())
+}
+
+/// Boots nodes anew whose timers stand still: in a kernel of User Mode Linux the one clock interrupt can
+/// get lost for good, and then nothing there that sleeps wakes again, kube-proxy for one.
+fn revive(lab: &mut Lab) -> Result<()> {
+    for node in lab.node_names() {
+        // One that a fault has stopped is healed otherwise.
+        let Ok(mut command) = lab.exec_command(&node, &["sleep".to_owned(), "0.1".to_owned()])
+        else {
+            continue;
+        };
+        let mut sleeper = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut ended = false;
+        while !ended && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+            ended = sleeper.try_wait()?.is_some();
+        }
+        if !ended {
+            let _ = sleeper.kill();
+            sleeper.wait()?;
+            eprintln!("    the timers of {node} stand still; it is booted anew");
+            lab.fail(&node, How::Crash)?;
+        }
+    }
     Ok(())
 }
 
