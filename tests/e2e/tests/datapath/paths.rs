@@ -1,5 +1,6 @@
 //! Ports that drop what a director sends or gets: seen, named, and got round.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -35,9 +36,7 @@ pub(crate) fn filters(lab: &mut Lab) -> Result<()> {
             }
             eprintln!("    {node}: {reason}");
             // Served by that node's own kube-proxy now, or by another node's director.
-            scene::wait_served(lab, vip, 1)?;
-            let seen = probe::stream_for(lab, vip, 5, Duration::from_secs(2), false)?;
-            ensure!(seen.failures == 0, "{reason}: {seen:?}");
+            served(lab, vip)?;
             lab.heal(&node)?;
             lab.fail(&node, How::KillSpeaker)?;
             speaker(lab, &node, "DirectRouting", "Passed")?;
@@ -57,6 +56,19 @@ pub(crate) fn filters(lab: &mut Lab) -> Result<()> {
         speaker(lab, &node, "DirectRouting", "Passed")?;
         scene::wait_served(lab, vip, 3)
     })
+}
+
+/// Waits until new connections succeed, whichever nodes serve them.
+fn served(lab: &Lab, vip: IpAddr) -> Result<()> {
+    sh::wait_for(
+        "all new connections succeed",
+        Duration::from_secs(30),
+        Duration::from_millis(100),
+        || {
+            let seen = probe::stream_for(lab, vip, 10, Duration::from_secs(2), false)?;
+            Ok((seen.failures == 0).then_some(()))
+        },
+    )
 }
 
 /// Waits until a node's object says this mode and, unless empty, this verdict.
