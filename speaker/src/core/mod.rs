@@ -377,17 +377,22 @@ impl Core {
             self.say_anew(Duration::ZERO);
         }
         self.unreported |= report != self.director;
-        let owned: Vec<IpAddr> = self.owned.keys().copied().collect();
-        let before: Vec<bool> = owned.iter().map(|vip| self.directed(*vip)).collect();
+        let before = self.owned_and_directed();
         let could = self.can_own();
         self.director = report;
         if could != self.can_own() {
             // Peers should hear of it at once: others take over, or may give something back.
             self.next_beat = Duration::ZERO;
         }
-        for (vip, was) in owned.into_iter().zip(before) {
+        for (vip, was) in before {
             self.if_turned(vip, was);
         }
+    }
+
+    /// The owned VIPs, and whether each is directed: what [`Self::if_turned`] compares with.
+    fn owned_and_directed(&self) -> Vec<(IpAddr, bool)> {
+        let owned = self.owned.keys();
+        owned.map(|vip| (*vip, self.directed(*vip))).collect()
     }
 
     /// Has a VIP announced anew if it `was` directed and is no more, or the other way round:

@@ -1,6 +1,5 @@
 //! The path test ([`crate::path`]): whom it may ask, and what its verdict changes.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +16,9 @@ impl Core {
         if self.path_fault == fault {
             return;
         }
-        let owned: Vec<IpAddr> = self.owned.keys().copied().collect();
-        let before: Vec<bool> = owned.iter().map(|vip| self.directed(*vip)).collect();
+        let before = self.owned_and_directed();
         self.path_fault = fault;
-        for (vip, was) in owned.into_iter().zip(before) {
+        for (vip, was) in before {
             self.if_turned(vip, was);
         }
         self.stale = true;
