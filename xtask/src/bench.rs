@@ -73,6 +73,7 @@ enum What {
 enum Substrate {
     Netns,
     Uml,
+    Qemu,
 }
 
 impl Args {
@@ -103,6 +104,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let substrate = args.substrate.map(|substrate| match substrate {
         Substrate::Netns => SubstrateKind::Netns,
         Substrate::Uml => SubstrateKind::Uml,
+        Substrate::Qemu => SubstrateKind::Qemu,
     });
     let options = |kind| Options::resolve(3, kind, None, Families::Dual, true);
     let main = options(substrate)?;

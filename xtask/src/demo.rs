@@ -29,6 +29,7 @@ pub(crate) struct Args {
 enum Substrate {
     Netns,
     Uml,
+    Qemu,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -77,6 +78,7 @@ fn up(args: &Args, story: &mut Story) -> Result<Lab> {
     let substrate = args.substrate.map(|substrate| match substrate {
         Substrate::Netns => SubstrateKind::Netns,
         Substrate::Uml => SubstrateKind::Uml,
+        Substrate::Qemu => SubstrateKind::Qemu,
     });
     let options = Options::resolve(3, substrate, None, Families::Dual, true)?;
     story.chapter("A Kubernetes cluster");
@@ -85,6 +87,11 @@ fn up(args: &Args, story: &mut Story) -> Result<Lab> {
             "A real control plane and three nodes, each with a Linux kernel of its own\n\
              (User Mode Linux), real kube-proxy and a Lightship speaker; and a client on the\n\
              same LAN. All of it lives in namespaces of this machine and is removed at the end."
+        }
+        SubstrateKind::Qemu => {
+            "A real control plane and three nodes, virtual machines with Debian's own kernel, with\n\
+             real kube-proxy and a Lightship speaker on each; and a client on the same LAN. All of\n\
+             it is removed at the end."
         }
         SubstrateKind::Netns => {
             "A real control plane and three nodes that are namespaces of this machine's kernel,\n\

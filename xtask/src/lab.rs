@@ -81,7 +81,7 @@ pub(crate) struct Up {
     /// ip_vs and macvlan, else User Mode Linux.
     #[arg(long, default_value = "auto")]
     substrate: SubstrateName,
-    /// How kube-proxy works. Default: nftables on netns, iptables on uml.
+    /// How kube-proxy works. Default: nftables on netns and qemu, iptables on uml.
     #[arg(long)]
     proxy_mode: Option<ProxyMode>,
     /// ipv4, ipv6 or dual.
@@ -97,6 +97,7 @@ enum SubstrateName {
     Auto,
     Netns,
     Uml,
+    Qemu,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -180,6 +181,7 @@ fn up(wanted: &Up, progress: Progress) -> Result<()> {
             SubstrateName::Auto => None,
             SubstrateName::Netns => Some(SubstrateKind::Netns),
             SubstrateName::Uml => Some(SubstrateKind::Uml),
+            SubstrateName::Qemu => Some(SubstrateKind::Qemu),
         },
         wanted.proxy_mode,
         wanted.families,

@@ -189,7 +189,11 @@ fn short_hash(text: &[u8]) -> String {
         .collect()
 }
 
-fn cache_folder() -> Result<PathBuf> {
+/// Where what is made once is kept, outside the checkout.
+///
+/// # Errors
+/// When neither `XDG_CACHE_HOME` nor `HOME` is set.
+pub(crate) fn cache_folder() -> Result<PathBuf> {
     let base = env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| env::home_dir().map(|home| home.join(".cache")))

@@ -56,6 +56,11 @@ impl Lab {
         substrate::of(self.state.options.substrate)
     }
 
+    /// A limit of time for what usually takes at most `usual`: longer where nodes are emulated.
+    pub fn within(&self, usual: Duration) -> Duration {
+        usual * self.state.pace
+    }
+
     /// A command that runs `argv` on the client host.
     pub fn client_command<S: AsRef<std::ffi::OsStr>>(&self, argv: &[S]) -> Command {
         net::command_in(CLIENT_NETNS, argv)

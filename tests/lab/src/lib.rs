@@ -3,8 +3,8 @@
 //! etcd, kube-apiserver and kube-controller-manager run in the network
 //! namespace `ls-lab`; nodes hang off its bridge and run real kube-proxy, real
 //! pods and the Lightship speaker; a client host shares their LAN. A node is
-//! either a network namespace of this kernel or a User Mode Linux process with a
-//! kernel of its own: see [`substrate`].
+//! either a network namespace of this kernel, a User Mode Linux process or a virtual
+//! machine, both with a kernel of their own: see [`substrate`].
 //!
 //! [`up`] and [`down`] make and end it; [`Lab`] is what one does with it in
 //! between. `docs/lab.md` is the guide for users; `cargo xtask lab` is the door.

@@ -165,7 +165,7 @@ pub(crate) fn wait_ready(lab: &Lab, name: &str) -> Result<()> {
     let spec = &lab.state.node(name)?.spec;
     sh::wait_for(
         &format!("{name} is set up (its console: {})", spec.log.display()),
-        Duration::from_secs(90),
+        lab.within(Duration::from_secs(90)),
         Duration::from_millis(50),
         || {
             let process = lab.state.processes.get(name).context("it never started")?;
@@ -188,10 +188,10 @@ pub(crate) fn wait_proxy(lab: &Lab, name: &str) -> Result<()> {
     };
     sh::wait_for(
         &format!("kube-proxy on {name} has its rules"),
-        Duration::from_secs(120),
+        lab.within(Duration::from_secs(120)),
         Duration::from_millis(200),
         || {
-            let probe = lab.exec(name, &["curl", "-s", "-m", "1", "-o", "/dev/null", &url])?;
+            let probe = lab.exec(name, &["curl", "-s", "-m", "2", "-o", "/dev/null", &url])?;
             Ok(probe.status.success().then_some(()))
         },
     )

@@ -18,6 +18,8 @@ pub enum SubstrateKind {
     Netns,
     /// User Mode Linux: a kernel for each node.
     Uml,
+    /// Virtual machines with Debian's stock kernel.
+    Qemu,
 }
 
 /// kube-proxy's `--proxy-mode`.
@@ -73,13 +75,13 @@ impl Options {
             }
         });
         let proxy_mode = proxy_mode.unwrap_or(match substrate {
-            SubstrateKind::Netns => ProxyMode::Nftables,
+            SubstrateKind::Netns | SubstrateKind::Qemu => ProxyMode::Nftables,
             SubstrateKind::Uml => ProxyMode::Iptables,
         });
         if substrate == SubstrateKind::Uml && proxy_mode == ProxyMode::Nftables {
             bail!(
                 "kube-proxy's nftables mode cannot run in User Mode Linux (its kernel has no \
-                 nf_tables for IPv4): choose --proxy-mode iptables or --substrate netns"
+                 nf_tables for IPv4): choose --proxy-mode iptables or --substrate qemu"
             );
         }
         Ok(Self {
@@ -121,6 +123,7 @@ impl fmt::Display for SubstrateKind {
         f.write_str(match self {
             Self::Netns => "netns",
             Self::Uml => "uml",
+            Self::Qemu => "qemu",
         })
     }
 }
@@ -197,6 +200,7 @@ mod tests {
         };
         assert_eq!(mode(SubstrateKind::Netns), ProxyMode::Nftables);
         assert_eq!(mode(SubstrateKind::Uml), ProxyMode::Iptables);
+        assert_eq!(mode(SubstrateKind::Qemu), ProxyMode::Nftables);
     }
 
     #[test]

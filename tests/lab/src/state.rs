@@ -56,9 +56,14 @@ impl LabDir {
         self.root.join("etcd")
     }
 
+    /// What nodes share, and their folders.
+    pub fn nodes(&self) -> PathBuf {
+        self.root.join("nodes")
+    }
+
     /// One node's own folder.
     pub fn node(&self, node: &str) -> PathBuf {
-        self.root.join("nodes").join(node)
+        self.nodes().join(node)
     }
 
     /// A client configuration for the API server.
@@ -197,10 +202,17 @@ pub struct State {
     pub kubernetes: Kubernetes,
     /// `/run/netns` was no mount before this lab.
     pub made_netns_mount: bool,
+    /// How many times longer than usual things may take on these nodes.
+    #[serde(default = "usual_pace")]
+    pub pace: u32,
     /// What runs, by name: `etcd`, `kube-apiserver`, …, `node1`, ….
     pub processes: BTreeMap<String, Process>,
     /// The nodes, in order.
     pub nodes: Vec<Node>,
+}
+
+fn usual_pace() -> u32 {
+    1
 }
 
 impl State {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -67,6 +68,7 @@ pub fn up(options: &Options, progress: Progress) -> Result<Lab> {
             phase: Phase::Starting,
             options: options.clone(),
             made_netns_mount: !net::names_are_mounted(),
+            pace: 1,
             processes: BTreeMap::new(),
             nodes: nodes::plan(&dir, options, &ours.agent, &kubernetes.built),
             kubernetes,
@@ -109,6 +111,7 @@ fn start(lab: &mut Lab, ours: &Binaries, progress: Progress) -> Result<()> {
     let options = lab.state.options.clone();
     lab.dir.create()?;
     lab.state.save(&lab.dir)?;
+    lab.state.pace = lab.substrate().provide(&lab.dir.nodes(), progress)?;
     progress.step("networks: control plane, LAN and client", || {
         net::create(options.families)
     })?;
@@ -140,13 +143,14 @@ fn start(lab: &mut Lab, ours: &Binaries, progress: Progress) -> Result<()> {
             .iter()
             .try_for_each(|name| nodes::wait_ready(lab, name))
     })?;
+    let limit = lab.within(Duration::from_secs(60)).as_secs();
     progress.step("nodes Ready in Kubernetes", || {
         lab.kubectl(&[
             "wait",
             "--for=condition=Ready",
             "node",
             "--all",
-            "--timeout=60s",
+            &format!("--timeout={limit}s"),
         ])
     })?;
     progress.step(
@@ -191,7 +195,7 @@ pub(crate) fn start_api(lab: &mut Lab) -> Result<()> {
         if served.is_ok() || tries == 3 || running.is_some_and(crate::process::Process::is_alive) {
             return served;
         }
-        std::thread::sleep(std::time::Duration::from_secs(1));
+        std::thread::sleep(Duration::from_secs(1));
     }
 }
 

@@ -109,7 +109,10 @@ impl Lab {
             "pod",
             "--selector",
             &selector,
-            "--timeout=60s",
+            &format!(
+                "--timeout={}s",
+                self.within(Duration::from_secs(60)).as_secs()
+            ),
         ])?;
         Ok(())
     }

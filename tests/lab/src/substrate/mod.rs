@@ -1,14 +1,16 @@
-//! What a node is made of: one trait, two ways.
+//! What a node is made of: one trait, three ways.
 //!
 //! [`Substrate`] is all that the rest of the lab knows about nodes. Faults on the
 //! network (unplug, partition) are not here: every substrate puts the node's uplink
 //! on the bridge `br0` in `ls-lab` as a port named [`NodeSpec::port`], so they are
 //! the same for all.
 
+mod guest;
 pub mod netns;
+pub mod qemu;
 pub mod uml;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -17,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::deps::Need;
 use crate::options::SubstrateKind;
+use crate::progress::Progress;
 
 /// Network namespace of the control plane and of the bridges.
 pub const LAB_NETNS: &str = "ls-lab";
@@ -81,6 +84,16 @@ pub trait Substrate {
     /// Whether the nodes' control socket and management link are used.
     fn has_management(&self) -> bool;
 
+    /// Gets ready what all nodes share, in `folder`, which holds the nodes' own folders. Gives how many times
+    /// longer than usual things may take on these nodes.
+    ///
+    /// # Errors
+    /// When a part cannot be had.
+    fn provide(&self, folder: &Path, progress: Progress) -> Result<u32> {
+        let _ = (folder, progress);
+        Ok(1)
+    }
+
     /// Makes the node's links (in [`LAB_NETNS`], uplink in [`LAN_BRIDGE`] and up)
     /// and gives the command that boots the node and lives as long as it:
     /// the lab spawns it detached, with the log as its output, and records its pid.
@@ -128,5 +141,6 @@ pub fn of(kind: SubstrateKind) -> Box<dyn Substrate> {
     match kind {
         SubstrateKind::Netns => Box::new(netns::Netns),
         SubstrateKind::Uml => Box::new(uml::Uml),
+        SubstrateKind::Qemu => Box::new(qemu::Qemu),
     }
 }

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::super::guest::{IPVS_MODE_MODULES, quote};
 use crate::agent_config::{MANAGEMENT, UPLINK};
 
 /// Kernel modules that kube-proxy and the director need. Not `nfnetlink_acct`:
@@ -40,19 +41,6 @@ const MODULES: &[&str] = &[
     "xt_recent",
     "ipt_REJECT",
     "ip6t_REJECT",
-];
-
-/// What it takes for kube-proxy's ipvs mode beside.
-const IPVS_MODE_MODULES: &[&str] = &[
-    "ip_vs_rr",
-    "ip_set",
-    "xt_set",
-    "ip_set_hash_ip",
-    "ip_set_hash_ipport",
-    "ip_set_hash_ipportip",
-    "ip_set_hash_ipportnet",
-    "ip_set_bitmap_port",
-    "dummy",
 ];
 
 /// Tools that speak to the kernel's old tables; the guest has no nf_tables for IPv4.
@@ -151,11 +139,6 @@ impl Script<'_> {
         lines.push(String::new());
         lines.join("\n")
     }
-}
-
-/// Quotes a word for the shell.
-fn quote(word: &Path) -> String {
-    format!("'{}'", word.display().to_string().replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@
 mod init;
 mod xstate;
 
+use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -23,10 +23,10 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::{LAB_NETNS, LAN_BRIDGE, MANAGEMENT_BRIDGE, NodeSpec, Substrate};
+use super::{LAB_NETNS, NodeSpec, Substrate, guest};
 use crate::agent_config::AgentConfig;
 use crate::deps::{self, Need, need};
-use crate::{net, nodes, process, sh};
+use crate::{net, process};
 
 /// Memory of a node. UML keeps it in an unlinked file in `/dev/shm` (or `$TMPDIR`), which
 /// grows as the guest uses it.
@@ -34,15 +34,6 @@ const MEMORY: &str = "512M";
 
 /// The kernels whose modules Debian's package brings.
 const MODULES: &str = "/usr/lib/uml/modules";
-
-/// Starts UML (the words after the first) with the library (the first) loaded. A node's
-/// heartbeats are due within milliseconds whatever else this machine does, so it
-/// gets more of the processors than a compiler, where sessions compete as
-/// groups (sched(7), "The autogroup feature").
-const BOOT: &str = r#"{ echo -10 > /proc/self/autogroup; } 2> /dev/null || :
-export LD_PRELOAD="$1"
-shift
-exec "$@""#;
 
 /// Nodes as User Mode Linux processes.
 #[derive(Clone, Copy, Debug)]
@@ -69,25 +60,17 @@ impl Substrate for Uml {
 
     fn prepare(&self, node: &NodeSpec) -> Result<Command> {
         let config = AgentConfig::read(&node.config)?;
-        let mut used = vec![&node.dir, &node.config, &node.agent, &config.kubeconfig];
-        used.extend([&config.log_dir, &config.state_dir]);
-        if let Some(hidden) = used.iter().find(|path| is_hidden(path)) {
-            bail!(
-                "{} lies in /run, of which a node has one of its own: choose another folder \
-                 (LIGHTSHIP_LAB_DIR, CARGO_TARGET_DIR)",
-                hidden.display()
-            );
-        }
+        guest::check_visible(node, &config)?;
         let uml = deps::find("linux.uml").context("linux.uml is not installed")?;
         // One for all nodes.
         let library = xstate::build(node.dir.parent().unwrap_or(&node.dir))?;
         let script = write_script(node, &config)?;
-        tap(&node.port(), LAN_BRIDGE)?;
-        tap(&node.management_port(), MANAGEMENT_BRIDGE)?;
+        guest::add_taps(node)?;
 
-        let mut command = net::command_in(LAB_NETNS, &["sh", "-c", BOOT, "boot"]);
+        let mut command = net::command_in(LAB_NETNS, &["sh", "-c", guest::BOOT, "boot"]);
         command
-            .arg(&library)
+            .arg("env")
+            .arg(preload(&library))
             .args(["taskset", "--cpu-list", &processor(node.index)?.to_string()])
             .arg(uml)
             .args([
@@ -102,7 +85,7 @@ impl Substrate for Uml {
             .arg(vector(
                 "vec1",
                 &node.management_port(),
-                &management_mac(node.index),
+                &guest::management_mac(node.index),
             ))
             // Nearly a second of each boot went to measuring RAID checksums.
             .arg("initcall_blacklist=raid6_select_algo")
@@ -151,13 +134,7 @@ impl Substrate for Uml {
         for pid in members(node, 0) {
             process::send(pid, Signal::SIGKILL)?;
         }
-        for port in [node.port(), node.management_port()] {
-            if net::exists(LAB_NETNS)
-                && sh::ip(&format!("-n {LAB_NETNS} link show dev {port}")).is_ok()
-            {
-                sh::ip(&format!("-n {LAB_NETNS} link delete {port}"))?;
-            }
-        }
+        guest::remove_taps(node)?;
         let control = node.dir.join("uml");
         if control.exists() {
             fs::remove_dir_all(&control)
@@ -167,49 +144,31 @@ impl Substrate for Uml {
     }
 
     fn exec(&self, node: &NodeSpec, _: u32, argv: &[String]) -> Result<Command> {
-        let mut command = net::command_in(LAB_NETNS, &[&node.agent]);
-        command
-            .args(["ctl", &nodes::control_address(node).to_string()])
-            .args(["exec", "--"])
-            .args(argv);
-        Ok(command)
+        Ok(guest::exec(node, argv))
     }
 }
 
-/// Whether a path of this machine is out of a guest's sight.
-fn is_hidden(path: &Path) -> bool {
-    ["/run", "/var/run", "/proc", "/sys", "/dev"]
-        .iter()
-        .any(|folder| path.starts_with(folder))
+/// The variable that loads the library before a program; `env` sets it, so that it reaches UML alone.
+fn preload(library: &Path) -> OsString {
+    let mut variable = OsString::from("LD_PRELOAD=");
+    variable.push(library);
+    variable
 }
 
 fn write_script(node: &NodeSpec, config: &AgentConfig) -> Result<PathBuf> {
     let system = deps::find("iptables-legacy")
         .and_then(|file| Some(file.parent()?.to_owned()))
         .context("iptables-legacy is not installed")?;
-    let mut writable = vec![node.dir.clone(), config.log_dir.clone()];
-    if !config.state_dir.starts_with(&node.dir) {
-        writable.push(config.state_dir.clone());
-    }
-    let ipvs_mode = config
-        .kube_proxy
-        .iter()
-        .flat_map(|daemon| &daemon.argv)
-        .any(|argument| argument == "--proxy-mode=ipvs");
-    let text = init::Script {
+    let script = init::Script {
         name: &node.name,
         modules: Path::new(MODULES),
-        writable,
-        ipvs_mode,
+        writable: guest::writable(node, config),
+        ipvs_mode: guest::wants_ipvs_mode(config),
         system: &system,
         agent: &node.agent,
         config: &node.config,
-    }
-    .text();
-    let path = node.dir.join("init");
-    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    Ok(path)
+    };
+    guest::write_script(node, &script.text())
 }
 
 /// The processor of this machine that node `index` runs on.
@@ -227,22 +186,9 @@ fn processor(index: u8) -> Result<usize> {
     allowed.get(turn).copied().context("no processor is ours")
 }
 
-/// Makes a tap on a bridge of the lab, up.
-fn tap(name: &str, bridge: &str) -> Result<()> {
-    sh::ip(&format!("-n {LAB_NETNS} tuntap add dev {name} mode tap"))?;
-    sh::ip(&format!(
-        "-n {LAB_NETNS} link set {name} master {bridge} up"
-    ))
-}
-
 /// The command line's word for a network device.
 fn vector(device: &str, tap: &str, mac: &str) -> String {
     format!("{device}:transport=tap,ifname={tap},depth=128,gro=1,mac={mac}")
-}
-
-/// MAC address of a node's management interface: locally administered.
-fn management_mac(index: u8) -> String {
-    format!("02:1a:b0:00:01:{index:02x}")
 }
 
 /// Every process of the node: those in the session that `main` leads, and those that
@@ -273,13 +219,7 @@ fn session(pid: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_a_guest_cannot_see_is_told_apart() {
-        assert!(is_hidden(Path::new("/run/user/0/lab")));
-        assert!(!is_hidden(Path::new("/running/lab")));
-        assert!(!is_hidden(Path::new("/var/lib/lightship-lab")));
-    }
+    use crate::sh;
 
     #[test]
     fn nodes_are_spread_over_the_processors() {
