@@ -8,6 +8,7 @@ mod failover;
 mod latency;
 mod moves;
 mod report;
+mod scale;
 mod verdict;
 
 use std::process::ExitCode;
@@ -42,6 +43,15 @@ pub(crate) struct Args {
     /// With `controller`: numbers of Services. Default: 100,1000,10000.
     #[arg(long, value_name = "N,N…")]
     services: Option<String>,
+    /// With `scale`: nodes in all, the real one included.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(2..=1000))]
+    nodes: u16,
+    /// With `scale`: VIPs.
+    #[arg(long, default_value_t = 1000)]
+    vips: usize,
+    /// With `scale`: how long it is measured, in seconds.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
     /// Print the figures, but leave docs/performance.md as it is.
     #[arg(long)]
     dry_run: bool,
@@ -63,6 +73,8 @@ enum What {
     Move,
     /// Speed of the director: against IPVS by hand, and over several capped uplinks.
     Director,
+    /// One real speaker among 499 nodes that are not there and 1,000 VIPs: processor, packets, memory.
+    Scale,
     /// Many Services at once, one among many, a restart, memory; needs no nodes.
     Controller,
     /// All of it.
@@ -97,6 +109,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.what == What::Controller {
         return Ok(ExitCode::SUCCESS);
     }
+    let size = scale::Size {
+        nodes: args.nodes,
+        vips: args.vips,
+        seconds: args.seconds,
+    };
     progress::watch_signals()?;
     if Lab::open().is_ok() {
         bail!("a lab is up, and others may use it: `cargo xtask lab down` ends it");
@@ -106,6 +123,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Substrate::Uml => SubstrateKind::Uml,
         Substrate::Qemu => SubstrateKind::Qemu,
     });
+    if args.wants(What::Scale) {
+        // What the speaker does for its peers is the same on all nodes, and these are light.
+        let netns = Some(SubstrateKind::Netns);
+        let one = Options::resolve(1, netns, None, Families::Ipv6, true)?;
+        on_lab(&one, args, |lab, sections| {
+            sections.push(scale::measure(lab, &size)?);
+            Ok(())
+        })?;
+    }
+    if args.what == What::Scale {
+        return Ok(ExitCode::SUCCESS);
+    }
     let options = |kind| Options::resolve(3, kind, None, Families::Dual, true);
     let main = options(substrate)?;
     on_lab(&main, args, |lab, sections| {

@@ -10,6 +10,7 @@
 //! | `ctl` | on the lab's host | runs a command on a node through its control socket |
 //! | `probe` | on the client | measures flows, requests and outages |
 //! | `flood` | on the client | ARP requests for others, as a busy LAN has them |
+//! | `peers` | on the client | heartbeats of many nodes that are not there |
 //!
 //! The contract of `node` with the lab is [`lightship_lab::agent_config`].
 
@@ -18,6 +19,7 @@ mod flood;
 mod init;
 mod kubelet;
 mod node;
+mod peers;
 mod pod;
 mod probe;
 mod sctp;
@@ -47,6 +49,8 @@ enum Role {
     Probe(probe::Args),
     /// Send ARP requests for addresses that nobody here has.
     Flood(flood::Args),
+    /// Send the heartbeats of many nodes that are not there.
+    Peers(peers::Args),
 }
 
 fn main() -> Result<ExitCode> {
@@ -64,6 +68,7 @@ fn main() -> Result<ExitCode> {
         Role::Pod(args) => pod::run(&args),
         Role::Ctl(args) => control::client::run(&args),
         Role::Flood(args) => flood::run(&args),
+        Role::Peers(args) => peers::run(&args),
         Role::Probe(args) => probe::run(&args),
     }
 }

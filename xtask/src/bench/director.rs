@@ -58,7 +58,7 @@ fn load(lab: &Lab, target: SocketAddr, words: &[&str]) -> Result<Load> {
 }
 
 /// Runs a line of shell on a node.
-fn shell(lab: &Lab, node: &str, line: &str) -> Result<String> {
+pub(super) fn shell(lab: &Lab, node: &str, line: &str) -> Result<String> {
     let output = lab.exec(node, &["sh", "-c", line])?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

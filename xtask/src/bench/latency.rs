@@ -1,7 +1,7 @@
 //! From a new Service to the first reply through its address, step by step.
 
 mod api;
-mod crowd;
+pub(super) mod crowd;
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -6,6 +6,7 @@ use lightship_e2e::figures::table;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Limit {
     AtLeast(f64),
+    AtMost(f64),
 }
 
 /// A figure that is judged.
@@ -35,6 +36,7 @@ impl Judged {
     pub(super) fn kept(&self) -> bool {
         match self.limit {
             Limit::AtLeast(limit) => self.value >= limit,
+            Limit::AtMost(limit) => self.value <= limit,
         }
     }
 }
@@ -47,6 +49,7 @@ pub(super) fn lines(all: &[Judged]) -> String {
             let unit = judged.unit;
             let limit = match judged.limit {
                 Limit::AtLeast(limit) => format!("≥ {limit} {unit}"),
+                Limit::AtMost(limit) => format!("≤ {limit} {unit}"),
             };
             let verdict = if judged.kept() { "pass" } else { "**FAIL**" };
             vec![
@@ -68,16 +71,17 @@ mod tests {
     fn a_limit_is_kept_or_not_and_a_missing_figure_keeps_none() {
         let kept = |value, limit| Judged::new("x", value, "", limit).kept();
         assert!(kept(0.95, Limit::AtLeast(0.95)) && !kept(0.94, Limit::AtLeast(0.95)));
-        assert!(!kept(f64::NAN, Limit::AtLeast(0.0)));
+        assert!(kept(2.0, Limit::AtMost(2.0)) && !kept(2.1, Limit::AtMost(2.0)));
+        assert!(!kept(f64::NAN, Limit::AtMost(2.0)) && !kept(f64::NAN, Limit::AtLeast(0.0)));
     }
 
     #[test]
     fn the_lines_say_it() {
         let text = lines(&[
-            Judged::new("egress", 2.876, "×", Limit::AtLeast(2.85)),
+            Judged::new("CPU", 1.234, "%", Limit::AtMost(2.0)),
             Judged::new("speed", 0.5, "", Limit::AtLeast(0.95)),
         ]);
-        assert!(text.contains("2.88 ×") && text.contains("≥ 2.85 ×") && text.contains("pass"));
+        assert!(text.contains("1.23 %") && text.contains("≤ 2 %") && text.contains("pass"));
         assert!(text.contains("0.50") && text.contains("**FAIL**"));
     }
 }

@@ -10,6 +10,7 @@ use lightship_lab::Lab;
 use lightship_lab::progress::Progress;
 use lightship_lab::workload::{PORT, TrafficPolicy};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::{delete, load, probe, service, shell, wait_served};
 use crate::bench::report::Section;
@@ -21,6 +22,10 @@ const LINK: &str = "bh-dir";
 const ADDRESS: &str = "192.0.2.240";
 
 const NAME: &str = "byhand";
+
+/// The Service that is only announced, and what makes it so.
+const ANNOUNCED: &str = "byhand-announce";
+const POLICIES: [&str; 2] = ["bench-announce", "bench-direct"];
 
 #[derive(Deserialize)]
 struct Sent {
@@ -36,7 +41,10 @@ struct Figures {
     offered: f64,
 }
 
-/// Measures both ways in turn, so that whatever else the machine does hits both.
+/// One run: the director, by hand, and new connections per second of an announced address.
+type Run = (Figures, Figures, f64);
+
+/// Measures all ways in turn, so that whatever else the machine does hits them all.
 pub(in crate::bench) fn measure(lab: &mut Lab, runs: usize) -> Result<Section> {
     let steps = Progress::on_stderr();
     let title = "The director against IPVS made by hand";
@@ -58,12 +66,16 @@ pub(in crate::bench) fn measure(lab: &mut Lab, runs: usize) -> Result<Section> {
             wait_served(lab, target)?;
             Ok(target)
         })?;
+        let announced = steps.step("a Service in mode Announce", || {
+            announced(lab, &nodes, &owner)
+        })?;
         let ours = SocketAddr::new(vip.address, PORT);
         let mut figures = Vec::new();
         for run in 1..=runs {
             figures.push(steps.step(&format!("run {run} of {runs}"), || {
                 let ours = one(lab, &owner, director::NETNS, "ls-dir", ours)?;
-                Ok((ours, one(lab, &owner, NETNS, LINK, by_hand)?))
+                let by_hand = one(lab, &owner, NETNS, LINK, by_hand)?;
+                Ok((ours, by_hand, flows(lab, announced)?))
             })?);
         }
         Ok(figures)
@@ -74,6 +86,9 @@ pub(in crate::bench) fn measure(lab: &mut Lab, runs: usize) -> Result<Section> {
         &format!("ip netns delete {NETNS} 2>/dev/null; true"),
     )?;
     delete(lab, NAME)?;
+    delete(lab, ANNOUNCED)?;
+    let words = ["delete", "l2announcement", "--ignore-not-found"];
+    lab.kubectl(&[&words[..], &POLICIES].concat())?;
     Ok(Section {
         id: "director-by-hand".to_owned(),
         title: title.to_owned(),
@@ -89,6 +104,39 @@ fn pin(lab: &Lab, address: IpAddr, node: &str) -> Result<()> {
         vip.ready && vip.owner.as_deref() == Some(node)
     })?;
     Ok(())
+}
+
+/// A Service in mode `Announce` at a node: its kube-proxy sends to the pods on all nodes. (With the
+/// policy Local only the node's own would work.)
+fn announced(lab: &Lab, nodes: &[String], node: &str) -> Result<SocketAddr> {
+    let selects = |operator| {
+        json!([{ "matchExpressions": [
+        { "key": "bench", "operator": operator, "values": ["announce"] },
+    ] }])
+    };
+    let policy = |name, mode, operator| {
+        json!({
+            "apiVersion": "lightship.dev/v1beta1",
+            "kind": "L2Announcement",
+            "metadata": { "name": name },
+            "spec": { "forwardingMode": mode, "serviceSelectors": selects(operator) },
+        })
+    };
+    let both = [
+        policy(POLICIES[0], "Announce", "In"),
+        policy(POLICIES[1], "Auto", "NotIn"),
+    ];
+    lab.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": both }).to_string())?;
+    let made = service(lab, ANNOUNCED, TrafficPolicy::Cluster, nodes, &[])?;
+    lab.kubectl(&["label", "service", ANNOUNCED, "bench=announce"])?;
+    let limit = Duration::from_secs(20);
+    vip::wait(lab, made.address, "is Announce", limit, |vip| {
+        vip.mode == "Announce"
+    })?;
+    pin(lab, made.address, node)?;
+    let target = SocketAddr::new(made.address, PORT);
+    wait_served(lab, target)?;
+    Ok(target)
 }
 
 /// A namespace with a macvlan that has the address, and the director's own services under it,
@@ -114,10 +162,15 @@ fn build(lab: &Lab, node: &str, vip: IpAddr) -> Result<()> {
     shell(lab, node, &line).map(drop)
 }
 
-/// New connections to the end of their first answer, then datagrams without end.
-fn one(lab: &Lab, node: &str, netns: &str, link: &str, target: SocketAddr) -> Result<Figures> {
+/// New connections to the end of their first answer, per second.
+fn flows(lab: &Lab, target: SocketAddr) -> Result<f64> {
     let words = ["--workers", "32", "--warm-up", "1s", "--duration", "4s"];
-    let flows = load(lab, target, &words)?.done_per_second();
+    Ok(load(lab, target, &words)?.done_per_second())
+}
+
+/// The same, then datagrams without end.
+fn one(lab: &Lab, node: &str, netns: &str, link: &str, target: SocketAddr) -> Result<Figures> {
+    let flows = flows(lab, target)?;
     let counter = format!("ip netns exec {netns} cat /sys/class/net/{link}/statistics/tx_packets");
     let packets = || -> Result<f64> { Ok(shell(lab, node, &counter)?.trim().parse()?) };
     let before = packets()?;
@@ -131,9 +184,9 @@ fn one(lab: &Lab, node: &str, netns: &str, link: &str, target: SocketAddr) -> Re
     })
 }
 
-fn text(figures: &[(Figures, Figures)]) -> String {
+fn text(figures: &[Run]) -> String {
     let ratio = |of: fn(&Figures) -> f64| {
-        let ratios: Vec<f64> = figures.iter().map(|(a, b)| of(a) / of(b)).collect();
+        let ratios: Vec<f64> = figures.iter().map(|(a, b, _)| of(a) / of(b)).collect();
         median(&ratios).unwrap_or(f64::NAN)
     };
     let least = Limit::AtLeast(0.95);
@@ -144,11 +197,12 @@ fn text(figures: &[(Figures, Figures)]) -> String {
     let rows: Vec<Vec<String>> = figures
         .iter()
         .enumerate()
-        .map(|(index, (ours, by_hand))| {
+        .map(|(index, (ours, by_hand, announced))| {
             vec![
                 (index + 1).to_string(),
                 format!("{:.0}", ours.flows),
                 format!("{:.0}", by_hand.flows),
+                format!("{announced:.0}"),
                 format!("{:.0}", ours.forwarded),
                 format!("{:.0}", by_hand.forwarded),
                 format!("{:.0} / {:.0}", ours.offered, by_hand.offered),
@@ -160,13 +214,16 @@ fn text(figures: &[(Figures, Figures)]) -> String {
          services and destinations, made with `ip` and `ipvsadm`. The backends are the two other \
          nodes. New connections: 32 at a time, each with a question and its answer. Datagrams: \
          32 bytes, sent from 64 ports faster than the node takes them; counted is what leaves the \
-         director. Judged are the medians of the runs' ratios.\n\n{}\n{}",
+         director. Beside them a Service of policy Cluster in mode `Announce` at the same node, with a pod \
+         on each: there every connection passes kube-proxy's address translation both ways, and the \
+         answers, too, leave by this node.\n\n{}\n{}",
         verdict::lines(&judged),
         table(
             &[
                 "run",
                 "new connections/s",
                 "by hand",
+                "Announce",
                 "datagrams/s",
                 "by hand",
                 "offered/s"

@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// Makes `count` of them, with IPv6 addresses from a pool of their own, and waits until all have an owner.
 /// They are gone with the lab.
-pub(super) fn gather(lab: &Lab, count: usize) -> Result<()> {
+pub(in crate::bench) fn gather(lab: &Lab, count: usize) -> Result<()> {
     let pool = json!({
         "apiVersion": "lightship.dev/v1beta1",
         "kind": "AddressPool",

@@ -1,0 +1,246 @@
+//! One real speaker among hundreds of nodes that are not there, and many VIPs.
+//!
+//! The others are Node objects, addresses on the lab's client host, and heartbeats from
+//! `lightship-lab-agent peers`, signed with the cluster's key; they hold all VIPs between them.
+
+use std::net::IpAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lightship_e2e::vip;
+use lightship_lab::Lab;
+use lightship_lab::progress::Progress;
+use lightship_lab::sh;
+use serde_json::{Value, json};
+
+use super::latency::crowd;
+use super::report::Section;
+use super::verdict::{self, Judged, Limit};
+
+/// What is measured, and for how long.
+pub(super) struct Size {
+    pub(super) nodes: u16,
+    pub(super) vips: usize,
+    pub(super) seconds: u64,
+}
+
+const PREFIX: &str = "phantom-";
+
+/// What the speaker has used and exchanged so far.
+#[derive(Clone, Copy, Debug)]
+struct Usage {
+    cpu_seconds: f64,
+    datagrams: f64,
+    resident_mib: f64,
+}
+
+/// Measures it, on a lab of one node with IPv6.
+pub(super) fn measure(lab: &Lab, size: &Size) -> Result<Section> {
+    let steps = Progress::on_stderr();
+    let title = format!(
+        "One speaker among {} nodes and {} VIPs",
+        size.nodes, size.vips
+    );
+    steps.say(&title);
+    let phantoms = size.nodes - 1;
+    let nodes = lab.node_names();
+    let real = nodes.first().context("a node is needed")?;
+    let alone = usage(lab, real)?;
+    steps.step(&format!("{phantoms} more Nodes"), || {
+        make_nodes(lab, phantoms)
+    })?;
+    let peers = steps.step("their heartbeats", || {
+        Peers::start(lab, real, phantoms, &[])
+    })?;
+    steps.step(&format!("{} Services", size.vips), || {
+        crowd::gather(lab, size.vips)
+    })?;
+    let vips: Vec<IpAddr> = vip::all(lab)?.iter().map(|vip| vip.address).collect();
+    drop(peers);
+    let peers = steps.step("heartbeats of their owners", || {
+        let peers = Peers::start(lab, real, phantoms, &vips)?;
+        wait_heard(lab, real)?;
+        // What follows from the moves has settled by then.
+        std::thread::sleep(Duration::from_secs(10));
+        Ok(peers)
+    })?;
+    let used = steps.step(&format!("{} s", size.seconds), || {
+        let before = usage(lab, real)?;
+        std::thread::sleep(Duration::from_secs(size.seconds));
+        Ok((before, usage(lab, real)?))
+    })?;
+    drop(peers);
+    Ok(Section {
+        id: "scale".to_owned(),
+        title,
+        command: "cargo xtask bench scale".to_owned(),
+        text: text(size, alone, used),
+    })
+}
+
+fn text(size: &Size, alone: Usage, (before, after): (Usage, Usage)) -> String {
+    let seconds = size.seconds as f64;
+    let cpu = (after.cpu_seconds - before.cpu_seconds) / seconds * 100.0;
+    let packets = (after.datagrams - before.datagrams) / seconds;
+    let judged = [
+        Judged::new("processor", cpu, "% of a core", Limit::AtMost(2.0)),
+        Judged::new(
+            "heartbeats, both ways",
+            packets,
+            "packets/s",
+            Limit::AtMost(2000.0),
+        ),
+        Judged::new(
+            "memory (RSS)",
+            after.resident_mib,
+            "MiB",
+            Limit::AtMost(25.0),
+        ),
+    ];
+    format!(
+        "One speaker process for {seconds} s. The other nodes are Node objects and signed heartbeats \
+         from one generator, which hold all VIPs. Right after its start, alone, the speaker's RSS \
+         was {:.1} MiB.\n\n{}",
+        alone.resident_mib,
+        verdict::lines(&judged)
+    )
+}
+
+fn address(number: u16) -> String {
+    // The digits of the number, read as hexadecimal: a different one for each.
+    format!("2001:db8:2::1:{number}")
+}
+
+/// Node objects, and their addresses on the client host, whose kernel answers for them.
+fn make_nodes(lab: &Lab, count: u16) -> Result<()> {
+    let node = |number: u16| {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": { "name": format!("{PREFIX}{number}") },
+            "status": {
+                "addresses": [{ "type": "InternalIP", "address": address(number) }],
+                "conditions": [{
+                    "type": "Ready", "status": "True", "reason": "Phantom", "message": "",
+                }],
+            },
+        })
+    };
+    let items: Vec<Value> = (1..=count).map(node).collect();
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
+    // `create` and not `apply`, which would leave the status out.
+    let create = lab.kubectl_command(&["create", "-f", "-"]);
+    sh::run_with_input(create, Some(&list.to_string()))?;
+    let add = format!(
+        "for n in $(seq 1 {count}); do \
+         ip address add 2001:db8:2::1:$n/128 dev eth0 nodad || exit 1; done"
+    );
+    sh::run(lab.client_command(&["sh", "-c", &add])).map(drop)
+}
+
+/// The generator; it ends with this value.
+struct Peers(std::process::Child);
+
+impl Peers {
+    fn start(lab: &Lab, real: &str, count: u16, vips: &[IpAddr]) -> Result<Self> {
+        let secret = lab.kubectl_json(&[
+            "get",
+            "secret",
+            "--namespace",
+            "lightship-system",
+            "lightship-heartbeat",
+        ])?;
+        let input = json!({ "key": secret["data"]["key"], "vips": vips });
+        let node = lab.kubectl_json(&["get", "node", real])?;
+        let addresses = node["status"]["addresses"].as_array();
+        let own = addresses
+            .into_iter()
+            .flatten()
+            .find(|address| address["type"] == "InternalIP")
+            .and_then(|address| address["address"].as_str())
+            .with_context(|| format!("{real} has no InternalIP"))?;
+        let agent = lab.state().nodes[0].spec.agent.display().to_string();
+        let mut command = lab.client_command(&[
+            &agent,
+            "peers",
+            "--count",
+            &count.to_string(),
+            "--prefix",
+            PREFIX,
+            "--target",
+            &format!("{real}={own}"),
+        ]);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start the generator")?;
+        let stdin = child.stdin.take().context("no standard input")?;
+        serde_json::to_writer(stdin, &input)?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until the real node has left all VIPs to those that claim them.
+fn wait_heard(lab: &Lab, real: &str) -> Result<()> {
+    sh::wait_for(
+        &format!("{real} owns no VIP"),
+        Duration::from_secs(60),
+        Duration::from_millis(500),
+        || {
+            let speaker = lab.kubectl_json(&["get", "speaker", real])?;
+            let owned = speaker["status"]["vips"].as_u64();
+            Ok((owned == Some(0)).then_some(()))
+        },
+    )
+}
+
+/// Ticks of `/proc/PID/stat` per second (`USER_HZ`, the same on all architectures that matter here).
+const TICKS: f64 = 100.0;
+
+fn usage(lab: &Lab, node: &str) -> Result<Usage> {
+    // Names are cut to 15 characters.
+    let line = "for p in /proc/[0-9]*; do \
+                [ \"$(cat $p/comm 2>/dev/null)\" = lightship-speak ] || continue; \
+                sed 's/.*) //' $p/stat; grep VmRSS $p/status; done; grep Datagrams /proc/net/snmp6";
+    parse(&super::director::shell(lab, node, line)?).context("the speaker's figures")
+}
+
+/// From the fields of `/proc/PID/stat` after the name (proc(5): the state is the third field of all,
+/// `utime` the 14th), the line `VmRSS` and those of `/proc/net/snmp6`.
+fn parse(text: &str) -> Option<Usage> {
+    let stat: Vec<&str> = text.lines().next()?.split_whitespace().collect();
+    let ticks = |field: usize| stat.get(field - 3)?.parse::<f64>().ok();
+    let value = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<f64>().ok()
+    };
+    Some(Usage {
+        cpu_seconds: (ticks(14)? + ticks(15)?) / TICKS,
+        datagrams: value("Udp6InDatagrams")? + value("Udp6OutDatagrams")?,
+        resident_mib: value("VmRSS:")? / 1024.0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_read_from_proc() {
+        let text = "S 1 2 2 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 9 0 33 1 2\n\
+                    VmRSS:\t   20480 kB\nUdp6InDatagrams   \t30\nUdp6OutDatagrams\t12\n";
+        let usage = parse(text).unwrap();
+        assert_eq!((usage.cpu_seconds, usage.datagrams), (3.0, 42.0));
+        assert_eq!(usage.resident_mib, 20.0);
+        assert!(parse("").is_none());
+    }
+}
