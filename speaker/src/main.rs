@@ -3,8 +3,13 @@
 use clap::Parser;
 use lightship_speaker::args::{Cli, Command};
 
+fn main() -> anyhow::Result<()> {
+    lightship_netio::keep_memory_small();
+    start()
+}
+
 #[tokio::main(worker_threads = 2)]
-async fn main() -> anyhow::Result<()> {
+async fn start() -> anyhow::Result<()> {
     let cli = Cli::parse();
     if let Some(Command::Cleanup { state_file, stay }) = cli.command {
         let said = |what| println!("removed {what}");

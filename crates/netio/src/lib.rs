@@ -35,6 +35,7 @@
 mod async_fd;
 mod datagram;
 mod error;
+mod memory;
 mod module;
 mod monitor;
 mod multicast;
@@ -47,6 +48,7 @@ pub mod sysctl;
 pub use datagram::bind_datagram;
 pub use error::{Error, Result};
 pub use lightship_frames::Mac;
+pub use memory::keep_memory_small;
 pub use module::{ModuleState, load_module};
 pub use monitor::{Monitor, Notice};
 pub use multicast::MulticastGroups;

@@ -708,6 +708,10 @@ impl Core {
     /// The nodes to which nothing should be given as long as there are others.
     fn held(&self, now: Duration) -> BTreeSet<NodeName> {
         let mut held = self.flaps.held(now);
+        // Most often nobody does, and this is asked at every tick.
+        if !self.peers.values().any(|peer| peer.holds_us) {
+            return held;
+        }
         // One that was cut off itself may take all others for those that come and go.
         let live = self.peers.iter();
         let live = live.filter(|(name, _)| self.detector.state(name).can_own());
