@@ -9,7 +9,12 @@
 //!
 //! A target fails by panicking: what it decodes must also survive a round trip. `cargo test`
 //! gives each target some seconds; `cargo xtask fuzz TARGET --for 8h` as long as one likes.
+//!
+//! That needs nothing but a stable compiler. `cargo fuzz run --features libfuzzer TARGET` gives the
+//! same targets to libFuzzer, which sees the branches that an input takes and gets deeper sooner.
 
+#[cfg(feature = "libfuzzer")]
+pub mod libfuzzer;
 pub mod mutate;
 pub mod runner;
 pub mod targets;

@@ -79,7 +79,21 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
     full.claims.insert([192, 0, 2, 200].into(), 7);
     full.secrets.push(vec![1, 2, 3]);
     full.boot_id = 1_700_000_000_000_000_000;
-    let seeds = [("empty", Saved::default()), ("full", full)];
+    let mut many = full.clone();
+    let world = Arc::make_mut(&mut many.world);
+    for number in 1..=40_u8 {
+        let name: Arc<str> = format!("node{number}").into();
+        let node = Node {
+            v4: Some([192, 0, 2, number].into()),
+            ..Node::default()
+        };
+        world.nodes.insert(name.clone(), node);
+        many.peers.insert(name, SavedPeer::default());
+        let vip = [198, 51, 100, number].into();
+        world.vips.insert(vip, Vip::default());
+        many.claims.insert(vip, u64::from(number) << 32);
+    }
+    let seeds = [("empty", Saved::default()), ("full", full), ("many", many)];
     let write = |saved: &Saved| encode(saved).expect("a state can be written");
     seeds
         .map(|(name, saved)| (name.to_owned(), write(&saved)))

@@ -1,0 +1,4 @@
+//! `cargo fuzz run heartbeat`.
+#![no_main]
+
+lightship_fuzz::libfuzzer_target!("heartbeat");

@@ -1,0 +1,4 @@
+//! `cargo fuzz run ipvs`.
+#![no_main]
+
+lightship_fuzz::libfuzzer_target!("ipvs");
