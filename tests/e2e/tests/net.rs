@@ -18,6 +18,8 @@ mod modes;
 mod placing;
 #[path = "net/speakers.rs"]
 mod speakers;
+#[path = "net/strangers.rs"]
+mod strangers;
 
 use std::process::ExitCode;
 
@@ -44,6 +46,10 @@ fn main() -> ExitCode {
             (
                 "questions_are_answered_in_every_form",
                 announcing::questions,
+            ),
+            (
+                "clients_with_other_settings_follow_a_move",
+                strangers::caches,
             ),
             ("arp_for_others_wakes_no_speaker", announcing::flood),
             ("an_address_in_use_is_not_announced", announcing::in_use),
