@@ -7,7 +7,7 @@ use std::process::{self, ExitCode};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use lightship_lab::addressing::Families;
-use lightship_lab::options::{Options, ProxyMode, SubstrateKind};
+use lightship_lab::options::{Options, ProxyMode, SubstrateKind, UplinkKind};
 use lightship_lab::progress::{self, Progress};
 use lightship_lab::state::{LabDir, PortFilter};
 use lightship_lab::{How, Lab, status};
@@ -87,6 +87,10 @@ pub(crate) struct Up {
     /// ipv4, ipv6 or dual.
     #[arg(long, default_value = "dual")]
     families: Families,
+    /// What the nodes' uplinks are, in turn: plain, bridge, bond or vlan. Bonds and VLANs need a
+    /// kernel that has them; User Mode Linux does.
+    #[arg(long, value_delimiter = ',', value_name = "KIND,KIND…")]
+    uplinks: Vec<UplinkKind>,
     /// Kubernetes alone, without controller and speakers.
     #[arg(long)]
     without_lightship: bool,
@@ -186,7 +190,8 @@ fn up(wanted: &Up, progress: Progress) -> Result<()> {
         wanted.proxy_mode,
         wanted.families,
         !wanted.without_lightship,
-    )?;
+    )?
+    .with_uplinks(&wanted.uplinks);
     progress::watch_signals()?;
     let start = std::time::Instant::now();
     progress.say(&format!("Lab: {options}"));

@@ -29,9 +29,13 @@ impl<'a> Guest<'a> {
             node: node.to_owned(),
         };
         let [v4, v6] = Self::ADDRESSES;
+        let state = lab.state();
+        let found = state.nodes.iter().find(|found| found.spec.name == node);
+        let index = found.with_context(|| format!("no node {node}"))?.spec.index;
+        let uplink = state.options.uplink(index).interface();
         guest.shell(&format!(
             "set -e; ip netns add {NETNS}; \
-             ip link add {LINK} link eth0 netns {NETNS} type macvlan mode bridge; \
+             ip link add {LINK} link {uplink} netns {NETNS} type macvlan mode bridge; \
              in='ip netns exec {NETNS}'; $in ip link set lo up; $in ip link set {LINK} up; \
              $in ip address add {v4}/24 dev {LINK}; \
              $in ip address add {v6}/64 dev {LINK} nodad"

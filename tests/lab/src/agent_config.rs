@@ -2,7 +2,7 @@
 //! `lightship-lab-agent node --config FILE` (which makes a machine a node).
 //!
 //! **Who does what.** The lab makes the node's namespace or kernel with an
-//! uplink `eth0` in it and starts the agent as the node's first process. The agent does
+//! interface `eth0` in it and starts the agent as the node's first process. The agent does
 //! all else inside: interface addresses, routes and sysctls; the Node object's
 //! status (InternalIPs, Ready) and its Lease; pods bound to this node; and
 //! the daemons below, each restarted when it ends. The lab creates the Node
@@ -29,7 +29,9 @@ use anyhow::{Context, Result};
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
-/// Name of the uplink inside every node, on every substrate.
+use crate::options::UplinkKind;
+
+/// Name of the interface on the LAN inside every node, on every substrate; most often the uplink.
 pub const UPLINK: &str = "eth0";
 
 /// Name of the management interface inside nodes that have one.
@@ -41,7 +43,10 @@ pub const MANAGEMENT: &str = "mgmt0";
 pub struct AgentConfig {
     /// Name of the Node object.
     pub node_name: String,
-    /// The node's addresses on [`UPLINK`], with prefix length, first family first.
+    /// What carries its addresses.
+    #[serde(default)]
+    pub uplink: UplinkKind,
+    /// The node's addresses there, with prefix length, first family first.
     pub addresses: Vec<IpNet>,
     /// Default gateways, one for each family.
     pub gateways: Vec<IpAddr>,

@@ -60,6 +60,7 @@ pub(crate) fn write_configs(lab: &Lab, speaker: impl Fn(&str) -> Option<Daemon>)
         fs::create_dir_all(&log_dir)?;
         let config = AgentConfig {
             node_name: spec.name.clone(),
+            uplink: options.uplink(spec.index),
             addresses: spec.addresses.clone(),
             gateways: addressing::host(options.families)
                 .iter()

@@ -9,6 +9,7 @@ use anyhow::{Error, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::addressing::{Families, MAX_NODES};
+use crate::agent_config::UPLINK;
 
 /// What nodes are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,34 @@ pub enum ProxyMode {
     Ipvs,
 }
 
+/// What a node's uplink is. The addresses are on it, and the interface [`UPLINK`] is below.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UplinkKind {
+    /// The interface itself.
+    #[default]
+    Plain,
+    /// A bridge with the interface as its port, as hosts of virtual machines have it.
+    Bridge,
+    /// A bond (active-backup) with the interface as its only port.
+    Bond,
+    /// VLAN 7 on the interface. The client and the control plane are not in it: to the latter leads
+    /// a route past it, over IPv4.
+    Vlan,
+}
+
+impl UplinkKind {
+    /// The name of the interface with the node's addresses.
+    pub fn interface(self) -> &'static str {
+        match self {
+            Self::Plain => UPLINK,
+            Self::Bridge => "br0",
+            Self::Bond => "bond0",
+            Self::Vlan => "eth0.7",
+        }
+    }
+}
+
 /// The choices that make up one lab.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
@@ -50,6 +79,10 @@ pub struct Options {
     /// What the speakers get besides what they need; their defaults hold for the rest.
     #[serde(default)]
     pub speaker_flags: Vec<String>,
+    /// What the nodes' uplinks are, in the nodes' order, and from the start again if there are more
+    /// nodes. None: plain ones.
+    #[serde(default)]
+    pub uplinks: Vec<UplinkKind>,
 }
 
 impl Options {
@@ -91,6 +124,7 @@ impl Options {
             families,
             lightship,
             speaker_flags: Vec::new(),
+            uplinks: Vec::new(),
         })
     }
 
@@ -102,6 +136,21 @@ impl Options {
             speaker_flags,
             ..self
         }
+    }
+
+    /// The same with those uplinks.
+    #[must_use]
+    pub fn with_uplinks(self, uplinks: &[UplinkKind]) -> Self {
+        Self {
+            uplinks: uplinks.to_vec(),
+            ..self
+        }
+    }
+
+    /// What the uplink of node `index` (from 1) is.
+    pub fn uplink(&self, index: u8) -> UplinkKind {
+        let at = usize::from(index.saturating_sub(1)).checked_rem(self.uplinks.len());
+        at.map_or(UplinkKind::Plain, |at| self.uplinks[at])
     }
 }
 
@@ -138,11 +187,22 @@ impl fmt::Display for ProxyMode {
     }
 }
 
+impl fmt::Display for UplinkKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            Self::Bridge => "bridge",
+            Self::Bond => "bond",
+            Self::Vlan => "vlan",
+        })
+    }
+}
+
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "--nodes {} --substrate {} --proxy-mode {} --families {}{}{}",
+            "--nodes {} --substrate {} --proxy-mode {} --families {}{}{}{}",
             self.nodes,
             self.substrate,
             self.proxy_mode,
@@ -151,6 +211,12 @@ impl fmt::Display for Options {
                 ""
             } else {
                 " --without-lightship"
+            },
+            if self.uplinks.is_empty() {
+                String::new()
+            } else {
+                let all: Vec<String> = self.uplinks.iter().map(UplinkKind::to_string).collect();
+                format!(" --uplinks {}", all.join(","))
             },
             if self.speaker_flags.is_empty() {
                 String::new()
@@ -187,6 +253,20 @@ impl FromStr for ProxyMode {
     }
 }
 
+impl FromStr for UplinkKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "plain" => Self::Plain,
+            "bridge" => Self::Bridge,
+            "bond" => Self::Bond,
+            "vlan" => Self::Vlan,
+            _ => bail!("expected plain, bridge, bond or vlan"),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,5 +295,18 @@ mod tests {
         .unwrap_err();
         assert!(error.to_string().contains("--proxy-mode iptables"));
         Options::resolve(0, None, None, Families::Ipv4, true).unwrap_err();
+    }
+
+    #[test]
+    fn nodes_get_uplinks_in_turn() {
+        let options = Options::resolve(3, None, None, Families::Ipv4, true).unwrap();
+        assert_eq!(options.uplink(3), UplinkKind::Plain);
+        let options = options.with_uplinks(&["bond".parse().unwrap(), UplinkKind::Vlan]);
+        let kinds = [1, 2, 3].map(|index| options.uplink(index));
+        assert_eq!(
+            kinds,
+            [UplinkKind::Bond, UplinkKind::Vlan, UplinkKind::Bond]
+        );
+        assert!(options.to_string().ends_with(" --uplinks bond,vlan"));
     }
 }

@@ -189,6 +189,7 @@ mod tests {
     fn config() -> AgentConfig {
         AgentConfig {
             node_name: "node1".into(),
+            uplink: lightship_lab::options::UplinkKind::Plain,
             addresses: vec![
                 "192.0.2.11/24".parse().unwrap(),
                 "2001:db8:2::11/64".parse().unwrap(),

@@ -7,10 +7,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use lightship_lab::agent_config::{AgentConfig, MANAGEMENT, UPLINK};
+use lightship_lab::options::UplinkKind;
 
 /// Settings of a node that routes for its pods, and why.
 const SYSCTLS: &[(&str, &str)] = &[
@@ -33,7 +35,29 @@ pub(crate) fn set_up(config: &AgentConfig) -> Result<()> {
     set_sysctls(SYSCTLS)?;
     // The interfaces exist already, so they did not take the default.
     let _ = set_sysctls(&[("net/ipv6/conf/eth0/accept_dad", "0")]);
+    let made = Path::new("/sys/class/net").join(config.uplink.interface());
+    if !made.exists() {
+        ip_batch(None, making(config.uplink))?;
+    }
     ip_batch(None, &commands(config))
+}
+
+/// What makes the uplink above [`UPLINK`].
+fn making(uplink: UplinkKind) -> &'static str {
+    match uplink {
+        UplinkKind::Plain => "",
+        UplinkKind::Bridge => {
+            "link add br0 type bridge forward_delay 0\n\
+             link set eth0 master br0\n"
+        }
+        // Only an interface that is down becomes a bond's port.
+        UplinkKind::Bond => {
+            "link add bond0 type bond mode active-backup miimon 100\n\
+             link set eth0 down\n\
+             link set eth0 master bond0\n"
+        }
+        UplinkKind::Vlan => "link add link eth0 name eth0.7 type vlan id 7\n",
+    }
 }
 
 fn commands(config: &AgentConfig) -> String {
@@ -42,10 +66,14 @@ fn commands(config: &AgentConfig) -> String {
         let _ = batch.write_fmt(text);
         batch.push('\n');
     };
+    let uplink = config.uplink.interface();
     line(format_args!("link set {UPLINK} up"));
+    if uplink != UPLINK {
+        line(format_args!("link set {uplink} up"));
+    }
     for address in &config.addresses {
         line(format_args!(
-            "addr replace {address} dev {UPLINK}{}",
+            "addr replace {address} dev {uplink}{}",
             no_dad(address.addr())
         ));
     }
@@ -54,6 +82,10 @@ fn commands(config: &AgentConfig) -> String {
         line(format_args!("addr replace {address} dev {MANAGEMENT}"));
     }
     for gateway in &config.gateways {
+        if config.uplink == UplinkKind::Vlan {
+            let all = if gateway.is_ipv4() { 32 } else { 128 };
+            line(format_args!("route replace {gateway}/{all} dev {UPLINK}"));
+        }
         line(format_args!("route replace default via {gateway}"));
     }
     for peer in &config.peers {
@@ -130,6 +162,7 @@ mod tests {
     fn a_dual_stack_node_routes_to_its_peers_by_family() {
         let config = AgentConfig {
             node_name: "node1".into(),
+            uplink: UplinkKind::Plain,
             addresses: vec![
                 "192.0.2.11/24".parse().unwrap(),
                 "2001:db8:2::11/64".parse().unwrap(),

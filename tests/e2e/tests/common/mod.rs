@@ -30,8 +30,14 @@ pub(crate) fn main(
     proxy_mode: Option<ProxyMode>,
     tests: &[(&'static str, Test)],
 ) -> ExitCode {
+    let options = Options::resolve(3, substrate, proxy_mode, Families::Dual, true);
+    main_on(options, tests)
+}
+
+/// The same on a lab of one's own choice.
+pub(crate) fn main_on(options: Result<Options>, tests: &[(&'static str, Test)]) -> ExitCode {
     let arguments = Arguments::from_args();
-    let options = match Options::resolve(3, substrate, proxy_mode, Families::Dual, true) {
+    let options = match options {
         Ok(options) => options,
         Err(error) => {
             eprintln!("these tests cannot run here: {error:#}");

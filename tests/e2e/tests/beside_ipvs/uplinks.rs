@@ -1,0 +1,54 @@
+//! Uplinks that are no plain interface.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lightship_e2e::probe;
+use lightship_e2e::scene::{self, Wish};
+use lightship_e2e::vip;
+use lightship_lab::Lab;
+
+use crate::common::Served;
+
+/// Each node says which interface it found, and that it directs there.
+pub(crate) fn said(lab: &mut Lab) -> Result<()> {
+    for node in &lab.state().nodes {
+        let (name, wanted) = (&node.spec.name, lab.state().options.uplink(node.spec.index));
+        let speaker = lab.kubectl_json(&["get", "speaker", name])?;
+        let uplink = &speaker["status"]["uplinks"][0];
+        ensure!(
+            uplink["interface"] == wanted.interface()
+                && speaker["status"]["mode"] == "DirectRouting",
+            "{name}: {speaker:#}"
+        );
+    }
+    Ok(())
+}
+
+/// Each director serves whatever the others' uplinks are, and when the VIP moves from one kind to
+/// another, no request is lost.
+pub(crate) fn kinds(lab: &mut Lab) -> Result<()> {
+    said(lab)?;
+    let wish = Wish {
+        dual_stack: true,
+        ..Wish::local("uplinks")
+    };
+    Served::during(lab, &wish, |lab, vips| {
+        let nodes = lab.node_names();
+        for vip in vips {
+            let mut stream = probe::Probe::stream(lab, *vip, 50, false)?;
+            for node in nodes.iter().chain(nodes.first()) {
+                vip::annotate(lab, *vip, &format!("lightship.dev/move-to={node}"))?;
+                let limit = Duration::from_secs(20);
+                vip::wait(lab, *vip, "is at the wanted node", limit, |vip| {
+                    vip.ready && vip.owner.as_ref() == Some(node)
+                })?;
+                scene::wait_served(lab, *vip, nodes.len())
+                    .with_context(|| format!("with the director of {node}"))?;
+            }
+            let seen: probe::Stream = stream.end()?;
+            ensure!(seen.failures == 0 && seen.requests > 0, "{vip}: {seen:?}");
+        }
+        Ok(())
+    })
+}
