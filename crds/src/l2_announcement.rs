@@ -80,6 +80,11 @@ pub struct L2AnnouncementSpec {
     /// How traffic reaches the Pods: Auto takes DirectRouting on nodes that can do it.
     #[serde(default)]
     pub forwarding_mode: ForwardingMode,
+
+    /// What clients of a Service without any endpoint get: Refuse tells them at once (ICMP port
+    /// unreachable, "connection refused"), Drop leaves them without an answer.
+    #[serde(default)]
+    pub without_endpoints: WithoutEndpoints,
 }
 
 /// Nodes to prefer, and how much.
@@ -104,4 +109,14 @@ pub enum ForwardingMode {
     DirectRouting,
     /// The announcing node's kube-proxy takes all of the traffic.
     Announce,
+}
+
+/// What clients of a Service without any endpoint get.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WithoutEndpoints {
+    /// ICMP port unreachable, as from kube-proxy.
+    #[default]
+    Refuse,
+    /// Nothing.
+    Drop,
 }

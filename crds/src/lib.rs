@@ -19,7 +19,9 @@ pub use address_pool::{
     RestingAddress, ServiceAllocation,
 };
 pub use generate::{CrdFile, crd_files};
-pub use l2_announcement::{ForwardingMode, L2Announcement, L2AnnouncementSpec, PreferredNodes};
+pub use l2_announcement::{
+    ForwardingMode, L2Announcement, L2AnnouncementSpec, PreferredNodes, WithoutEndpoints,
+};
 pub use names::*;
 pub use net::AddressBlock;
 pub use selector::{LabelSet, matches_any};

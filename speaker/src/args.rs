@@ -79,6 +79,11 @@ pub struct Args {
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=86_400), value_name = "S")]
     pub rebalance_after: u32,
 
+    /// How long a node that died, drained or lost its endpoints stays in the directors' tables at
+    /// weight 0, in seconds, 1 to 3600. The same on all nodes.
+    #[arg(long, default_value = "30", value_parser = grace, value_name = "S")]
+    pub removal_grace: Duration,
+
     /// How long to ask the LAN whether another machine uses an address before it is announced for
     /// the first time ever, in milliseconds, 0 to 2000.
     #[arg(long, default_value = "25", value_parser = short_wait, value_name = "MS")]
@@ -145,6 +150,13 @@ fn milliseconds(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn grace(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(seconds @ 1..=3_600) => Ok(Duration::from_secs(seconds)),
+        _ => Err("a whole number of seconds from 1 to 3600 is needed".into()),
+    }
+}
+
 fn short_wait(text: &str) -> Result<Duration, String> {
     match text.parse::<u64>() {
         Ok(ms @ 0..=2_000) => Ok(Duration::from_millis(ms)),
@@ -164,6 +176,7 @@ mod tests {
             lightship_membership::Config::new(args.heartbeat_interval, args.heartbeat_misses);
         assert_eq!(given, lightship_membership::Config::default());
         assert_eq!(given.timeout(), Duration::from_millis(280));
+        assert_eq!(args.removal_grace, crate::grace::DEFAULT);
     }
 
     #[test]
@@ -186,5 +199,27 @@ mod tests {
             "5",
         ]);
         assert!(error.unwrap_err().to_string().contains("from 20 to 10000"));
+    }
+
+    #[test]
+    fn the_removal_grace_has_bounds() {
+        for (text, fine) in [("1", true), ("3600", true), ("0", false), ("3601", false)] {
+            let words = [
+                "lightship-speaker",
+                "--node-name",
+                "n",
+                "--removal-grace",
+                text,
+            ];
+            match Args::try_parse_from(words) {
+                Ok(args) => assert!(fine, "{text}: {:?}", args.removal_grace),
+                Err(error) => {
+                    assert!(
+                        !fine && error.to_string().contains("from 1 to 3600"),
+                        "{error}"
+                    );
+                }
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@
 //! | the condition NetworkUnavailable | barred: its CNI says that it cannot serve |
 //! | no InternalIP of the VIP's family | barred: it is not on that LAN |
 //! | no director, and `forwardingMode: DirectRouting` | barred |
-//! | no director, policy `Local`, and no endpoint | barred: its kube-proxy would drop all |
+//! | no director, policy `Local`, and no endpoint, while another node has one or `withoutEndpoints: Drop` | barred: its kube-proxy would drop all |
 //! | the annotation `lightship.dev/drain` | avoided: somebody is about to work on it |
 //! | the taint `node.kubernetes.io/out-of-service` | avoided: somebody says that it is shut down |
 //! | a cordon, with `--cordon=move` | avoided |

@@ -3,7 +3,7 @@
 //! A node that dies, drains or loses its endpoints gets weight 0 at once: the `mh`
 //! table keeps its shape and only that node's flows are hashed anew. Removing it would
 //! move 1-3 % of the other nodes' flows too, so it is removed only after it has been
-//! unwanted for [`GRACE`]: by then a short absence (a reboot, a rolling update) is over.
+//! unwanted for a while ([`DEFAULT`]): by then a short absence (a reboot, a rolling update) is over.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use crate::intent::Weights;
 
-/// How long an unwanted destination stays at weight 0 before it is removed.
-pub const GRACE: Duration = Duration::from_secs(30);
+/// How long an unwanted destination stays at weight 0 before it is removed, unless
+/// `--removal-grace` says otherwise.
+pub const DEFAULT: Duration = Duration::from_secs(30);
 
 /// The destinations that each service has or had lately.
 ///
@@ -21,6 +22,8 @@ pub const GRACE: Duration = Duration::from_secs(30);
 /// want the same of the same nodes, so what is alike is worked out and kept once.
 #[derive(Debug)]
 pub struct Grace<K> {
+    /// How long an unwanted destination stays.
+    time: Duration,
     services: BTreeMap<K, Arc<Kept>>,
     /// When the next destination is due to be removed.
     next: Option<Duration>,
@@ -39,13 +42,13 @@ struct Kept {
 
 impl Kept {
     /// What comes of it when `wanted` is wanted at `now`.
-    fn next(&self, wanted: &Weights, now: Duration) -> Kept {
+    fn next(&self, wanted: &Weights, time: Duration, now: Duration) -> Kept {
         let mut gone = self.gone.clone();
         for destination in self.wanted.keys() {
             gone.entry(*destination).or_insert(now);
         }
         gone.retain(|destination, since| {
-            !wanted.contains_key(destination) && now.saturating_sub(*since) < GRACE
+            !wanted.contains_key(destination) && now.saturating_sub(*since) < time
         });
         let mut list = wanted.clone();
         if !gone.is_empty() {
@@ -64,16 +67,16 @@ impl Kept {
     }
 }
 
-impl<K: Ord + Clone> Default for Grace<K> {
-    fn default() -> Self {
+impl<K: Ord + Clone> Grace<K> {
+    /// Removes what has been unwanted for `time`.
+    pub fn new(time: Duration) -> Self {
         Grace {
+            time,
             services: BTreeMap::new(),
             next: None,
         }
     }
-}
 
-impl<K: Ord + Clone> Grace<K> {
     /// Counts a destination that was found in the kernel at start as wanted until now,
     /// so that a restarted
     /// speaker keeps it for a while too (up to a full grace time, where its peers may have
@@ -86,7 +89,7 @@ impl<K: Ord + Clone> Grace<K> {
     }
 
     /// Takes what each service wants now (address to weight) and adds, at weight 0, what
-    /// it had until less than [`GRACE`] ago. Services that are not named are forgotten.
+    /// it had until less than the grace time ago. Services that are not named are forgotten.
     pub fn apply(&mut self, wanted: BTreeMap<K, Weights>, now: Duration) -> BTreeMap<K, Weights> {
         let before = std::mem::take(&mut self.services);
         let none = Arc::new(Kept::default());
@@ -101,14 +104,14 @@ impl<K: Ord + Clone> Grace<K> {
                 if same {
                     was.clone()
                 } else {
-                    Arc::new(was.next(list, now))
+                    Arc::new(was.next(list, self.time, now))
                 }
             });
             result.insert(key.clone(), kept.list.clone());
             self.services.insert(key.clone(), kept.clone());
         }
         let gone = made.values().flat_map(|kept| kept.gone.values());
-        self.next = gone.min().map(|since| *since + GRACE);
+        self.next = gone.min().map(|since| *since + self.time);
         result
     }
 
@@ -123,6 +126,7 @@ mod tests {
     use super::*;
 
     const S: Duration = Duration::from_secs(1);
+    const GRACE: Duration = Duration::from_secs(10);
 
     fn ip(last: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, last])
@@ -138,7 +142,7 @@ mod tests {
 
     #[test]
     fn an_unwanted_destination_stays_at_weight_0_for_the_grace_time() {
-        let mut grace = Grace::default();
+        let mut grace = Grace::new(GRACE);
         assert_eq!(
             grace.apply(want(&[(1, 1), (2, 1)]), S),
             want(&[(1, 1), (2, 1)])
@@ -157,22 +161,22 @@ mod tests {
 
     #[test]
     fn a_destination_that_returns_starts_afresh() {
-        let mut grace = Grace::default();
+        let mut grace = Grace::new(GRACE);
         grace.apply(want(&[(1, 1), (2, 1)]), S);
         grace.apply(want(&[(1, 1)]), S * 2);
         assert_eq!(
-            grace.apply(want(&[(1, 1), (2, 1)]), S * 20),
+            grace.apply(want(&[(1, 1), (2, 1)]), S * 8),
             want(&[(1, 1), (2, 1)])
         );
         assert_eq!(
-            grace.apply(want(&[(1, 1)]), S * 40),
+            grace.apply(want(&[(1, 1)]), S * 16),
             want(&[(1, 1), (2, 0)])
         );
     }
 
     #[test]
     fn an_adopted_destination_is_not_removed_at_once() {
-        let mut grace = Grace::default();
+        let mut grace = Grace::new(GRACE);
         grace.adopt("web", ip(9), S);
         assert_eq!(grace.apply(want(&[(1, 1)]), S * 2), want(&[(1, 1), (9, 0)]));
         assert_eq!(grace.apply(want(&[(1, 1)]), S + GRACE), want(&[(1, 1)]));
@@ -180,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_service_that_is_gone_is_forgotten() {
-        let mut grace = Grace::default();
+        let mut grace = Grace::new(GRACE);
         grace.apply(want(&[(1, 1)]), S);
         assert_eq!(grace.apply(BTreeMap::new(), S), BTreeMap::new());
         assert_eq!(grace.apply(want(&[(2, 1)]), S), want(&[(2, 1)]));
@@ -189,7 +193,7 @@ mod tests {
     /// However many services want the same, there is one list of it, before and after a death.
     #[test]
     fn services_that_want_the_same_share_their_list() {
-        let mut grace = Grace::default();
+        let mut grace = Grace::new(GRACE);
         let want = |of_all: &Weights| (0..9).map(|n| (n, of_all.clone())).collect();
         let shared = |got: &BTreeMap<u8, Weights>| got.values().all(|l| Arc::ptr_eq(l, &got[&0]));
         let both = list(&[(1, 1), (2, 1)]);

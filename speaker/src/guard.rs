@@ -11,6 +11,11 @@
 //! next try is a new flow. For this the guard must be there before the first packet is: it
 //! follows a new VIP at once, and stays for a while when a VIP goes ([`linger`]).
 //!
+//! One exception: where no Service of a VIP has an endpoint, kube-proxy has rules that refuse its
+//! packets (ICMP port unreachable). They stand behind the routing decision, so a VIP that was
+//! without endpoints for a while is not guarded, unless its clients should get no answer
+//! (`withoutEndpoints: Drop`).
+//!
 //! It is done with a routing table of our own and one rule per interface and family:
 //! no firewall rule that kube-proxy or a CNI could mind, and nothing that packets of
 //! local processes or Pods ever see.
@@ -60,7 +65,12 @@ pub async fn run(
         let looked = Instant::now();
         let name = uplink.borrow_and_update().link.name.clone();
         if let Some(world) = &*world.borrow_and_update() {
-            linger.update(world.vips.keys().copied().collect(), looked);
+            let refuse = world
+                .vips
+                .iter()
+                .filter(|(ip, vip)| world.refuses(**ip, vip));
+            let refuse = refuse.map(|(ip, _)| *ip).collect();
+            linger.update(world.vips.keys().copied().collect(), &refuse, looked);
         }
         let guarded = linger.guarded(looked);
         match apply(&name, director, &guarded).await {
@@ -83,7 +93,7 @@ pub async fn run(
             }
         }
         let mut again = looked + CHECK;
-        if let Some(deadline) = linger.deadline() {
+        if let Some(deadline) = linger.deadline(looked) {
             again = again.min(deadline);
         }
         loop {

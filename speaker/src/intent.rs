@@ -106,8 +106,9 @@ struct Facts<'a> {
 #[derive(Debug, PartialEq, Eq)]
 struct Judged {
     vip: Arc<VipIntent>,
-    /// In the order of [`Vip::services`]; `None` for one that is not there.
-    weights: Vec<Option<Weights>>,
+    /// In the order of [`Vip::services`]; `None` for one that is not there. Of each the weights of its
+    /// ports in their order, or one list if all have the same.
+    weights: Vec<Option<Vec<Weights>>>,
 }
 
 /// Judges a VIP. What comes out must follow from what [`memo::Class`] holds, and the facts.
@@ -115,6 +116,7 @@ fn judge(facts: Facts<'_>, address: IpAddr, vip: &Vip, seats: &mut memo::Seats) 
     let Facts { world, health, .. } = facts;
     let announcements = world.announcements_for(vip);
     let announce_only = announcements.iter().any(|a| a.announce_only);
+    let silent = announcements.iter().any(|a| a.drop_without_endpoints);
     let lan = Lan::of(world, health, address, announce_only);
     let mut stranded = BTreeMap::new();
     let mut backends = BTreeMap::<NodeName, u32>::new();
@@ -125,25 +127,46 @@ fn judge(facts: Facts<'_>, address: IpAddr, vip: &Vip, seats: &mut memo::Seats) 
             all.push(None);
             continue;
         };
-        let nodes = backends::of(world, &lan, reference, service);
-        if service.local {
-            local_nodes.get_or_insert_default().extend(nodes.local);
+        let (groups, heads) = world.port_groups(reference, address.is_ipv6());
+        let mut lists: Vec<Weights> = Vec::new();
+        for port in &heads {
+            let nodes = backends::of(world, &lan, reference, service, port);
+            // Any node can refuse for a port without endpoints.
+            let served = || world.port_has_endpoints(reference, address.is_ipv6(), port);
+            if service.local && (silent || served()) {
+                local_nodes.get_or_insert_default().extend(nodes.local);
+            }
+            if !nodes.stranded.is_empty() {
+                let of_service = stranded.entry(reference.clone());
+                of_service
+                    .or_insert_with(BTreeSet::new)
+                    .extend(nodes.stranded);
+            }
+            // Without a real server the director refuses. Nodes whose kube-proxy has no Pod to send a
+            // packet to drop it instead: their loop guard does.
+            let drops = (silent && nodes.shares.is_empty()).then(|| backends::all(world, &lan));
+            let shares = drops.as_ref().unwrap_or(&nodes.shares).iter();
+            let weights: BTreeMap<IpAddr, u32> = shares
+                .filter(|(_, share)| share.alive)
+                .filter_map(|(name, share)| {
+                    Some((world.nodes.get(name)?.address_like(address)?, share.weight))
+                })
+                .collect();
+            let weights = Arc::new(weights);
+            let known = lists.iter().find(|known| **known == weights);
+            lists.push(known.cloned().unwrap_or(weights));
+            for (name, share) in nodes.shares {
+                let best = backends.entry(name).or_default();
+                *best = share.weight.max(*best);
+            }
         }
-        if !nodes.stranded.is_empty() {
-            stranded.insert(reference.clone(), nodes.stranded);
-        }
-        let shares = nodes.shares.iter();
-        let weights: BTreeMap<IpAddr, u32> = shares
-            .filter(|(_, share)| share.alive)
-            .filter_map(|(name, share)| {
-                Some((world.nodes.get(name)?.address_like(address)?, share.weight))
-            })
-            .collect();
-        all.push(Some(Arc::new(weights)));
-        for (name, share) in nodes.shares {
-            let best = backends.entry(name).or_default();
-            *best = share.weight.max(*best);
-        }
+        let alike = lists.windows(2).all(|pair| Arc::ptr_eq(&pair[0], &pair[1]));
+        all.push(Some(if alike {
+            lists.truncate(1);
+            lists
+        } else {
+            groups.iter().map(|group| lists[*group].clone()).collect()
+        }));
     }
     let case = Case {
         world,
@@ -176,7 +199,10 @@ impl Intent {
             let (Some(service), Some(weights)) = (world.services.get(reference), weights) else {
                 continue;
             };
-            for port in &service.ports {
+            for (place, port) in service.ports.iter().enumerate() {
+                let Some(weights) = weights.get(place).or_else(|| weights.first()) else {
+                    continue;
+                };
                 let key = PortKey {
                     vip: address,
                     port: *port,

@@ -148,6 +148,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     // Without a state file the node has booted, and kube-proxy with it.
     let idle = saved.boot_id == 0 || saved.idle;
     core.on_serves(!idle, now);
+        removal_grace: args.removal_grace,
     let (serves_tx, serves) = watch::channel(!idle);
     if idle {
         tokio::spawn(crate::proxy::wait(client.clone(), serves_tx));

@@ -159,6 +159,9 @@ pub struct Vip {
 pub struct Service {
     /// Its ports as clients see them.
     pub ports: BTreeSet<Port>,
+    /// The names of those that have one.
+    #[serde(default)]
+    pub port_names: BTreeSet<(Port, String)>,
     /// `externalTrafficPolicy: Local`.
     pub local: bool,
     /// `sessionAffinity: ClientIP`.
@@ -166,6 +169,22 @@ pub struct Service {
     /// Its labels, for selectors.
     pub labels: Labels,
 }
+
+impl Service {
+    /// By what an EndpointSlice names a port of this Service.
+    pub fn slice_port(&self, port: Port) -> SlicePort {
+        let mut names = self.port_names.iter();
+        let name = names.find(|(named, _)| *named == port);
+        (
+            port.protocol,
+            name.map_or_else(String::new, |(_, name)| name.clone()),
+        )
+    }
+}
+
+/// A port of an EndpointSlice: it serves the Service port of this protocol and name, which is empty
+/// for the only one of a Service (discovery/v1, EndpointPort).
+pub type SlicePort = (Protocol, String);
 
 /// One port of a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -199,6 +218,16 @@ pub struct Slice {
     pub draining: BTreeSet<NodeName>,
     /// It has a usable endpoint on no node of the cluster (an outside address).
     pub elsewhere: bool,
+    /// The ports that its endpoints serve; `None`: not known, taken for all.
+    #[serde(default)]
+    pub ports: Option<BTreeSet<SlicePort>>,
+}
+
+impl Slice {
+    /// Whether its endpoints serve a port; kube-proxy has no rule to one that does not.
+    fn serves(&self, port: &SlicePort) -> bool {
+        self.ports.as_ref().is_none_or(|ports| ports.contains(port))
+    }
 }
 
 /// An L2Announcement, reduced to what decides on nodes.
@@ -222,6 +251,9 @@ pub struct Announcement {
     /// `forwardingMode: DirectRouting`: nodes without a director stay out.
     #[serde(default)]
     pub direct_only: bool,
+    /// `withoutEndpoints: Drop`: clients of a Service without endpoints get no answer.
+    #[serde(default)]
+    pub drop_without_endpoints: bool,
 }
 
 impl Announcement {
@@ -257,19 +289,26 @@ impl Announcement {
 }
 
 impl World {
-    /// Nodes with ready and with merely draining endpoints of a Service, in one family.
+    fn slices_of(
+        &self,
+        service: &ServiceRef,
+        ipv6: bool,
+        port: &SlicePort,
+    ) -> impl Iterator<Item = &Slice> {
+        let slices = self.slices.get(service).into_iter();
+        let slices = slices.flat_map(BTreeMap::values);
+        slices.filter(move |slice| slice.ipv6 == ipv6 && slice.serves(port))
+    }
+
+    /// Nodes with ready and with merely draining endpoints of a Service's port, in one family.
     pub fn endpoint_nodes(
         &self,
         service: &ServiceRef,
         ipv6: bool,
+        port: &SlicePort,
     ) -> (BTreeSet<NodeName>, BTreeSet<NodeName>) {
         let (mut ready, mut draining) = (BTreeSet::new(), BTreeSet::new());
-        let slices = self
-            .slices
-            .get(service)
-            .into_iter()
-            .flat_map(BTreeMap::values);
-        for slice in slices.filter(|s| s.ipv6 == ipv6) {
+        for slice in self.slices_of(service, ipv6, port) {
             ready.extend(slice.ready.iter().cloned());
             draining.extend(slice.draining.iter().cloned());
         }
@@ -277,15 +316,47 @@ impl World {
         (ready, draining)
     }
 
-    /// Whether a Service has any usable endpoint in one family, wherever it is.
-    pub fn has_endpoints(&self, service: &ServiceRef, ipv6: bool) -> bool {
-        let slices = self
-            .slices
-            .get(service)
-            .into_iter()
-            .flat_map(BTreeMap::values);
-        let mut slices = slices.filter(|s| s.ipv6 == ipv6);
+    /// Whether a Service's port has any usable endpoint in one family, wherever it is.
+    pub fn port_has_endpoints(&self, service: &ServiceRef, ipv6: bool, port: &SlicePort) -> bool {
+        let mut slices = self.slices_of(service, ipv6, port);
         slices.any(|s| s.elsewhere || !s.ready.is_empty() || !s.draining.is_empty())
+    }
+
+    /// Whether any port of a Service has a usable endpoint in one family.
+    pub fn has_endpoints(&self, service: &ServiceRef, ipv6: bool) -> bool {
+        let Some(found) = self.services.get(service) else {
+            return false;
+        };
+        let mut ports = found.ports.iter().map(|port| found.slice_port(*port));
+        ports.any(|port| self.port_has_endpoints(service, ipv6, &port))
+    }
+
+    /// The ports of a Service in groups that the same slices of one family serve: mostly there is one
+    /// group. Each port by its place in [`Service::ports`] with the number of its group, and of each
+    /// group one port.
+    pub fn port_groups(&self, service: &ServiceRef, ipv6: bool) -> (Vec<usize>, Vec<SlicePort>) {
+        let Some(found) = self.services.get(service) else {
+            return (Vec::new(), Vec::new());
+        };
+        let slices = self.slices.get(service).into_iter();
+        let slices: Vec<&Slice> = slices
+            .flat_map(BTreeMap::values)
+            .filter(|slice| slice.ipv6 == ipv6)
+            .collect();
+        let mut served: Vec<Vec<bool>> = Vec::new();
+        let mut heads = Vec::new();
+        let mut of = Vec::new();
+        for port in &found.ports {
+            let port = found.slice_port(*port);
+            let by: Vec<bool> = slices.iter().map(|slice| slice.serves(&port)).collect();
+            let group = served.iter().position(|other| *other == by);
+            of.push(group.unwrap_or_else(|| {
+                served.push(by);
+                heads.push(port);
+                heads.len() - 1
+            }));
+        }
+        (of, heads)
     }
 
     /// The announcements that are for this VIP: its pool, and at least one of its Services.
@@ -300,6 +371,22 @@ impl World {
             a.covers_pool(&vip.pool, pool) && services.iter().any(|s| a.covers_service(&s.labels))
         };
         self.announcements.values().filter(covers).collect()
+    }
+
+    /// Whether no Service of this VIP has an endpoint of its family and clients should hear so, from
+    /// kube-proxy where there is no director.
+    pub fn refuses(&self, address: IpAddr, vip: &Vip) -> bool {
+        let known = || {
+            vip.services
+                .iter()
+                .filter(|s| self.services.contains_key(s))
+        };
+        known().next().is_some()
+            && !known().any(|service| self.has_endpoints(service, address.is_ipv6()))
+            && !self
+                .announcements_for(vip)
+                .iter()
+                .any(|a| a.drop_without_endpoints)
     }
 }
 

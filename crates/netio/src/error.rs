@@ -79,6 +79,12 @@ impl Error {
         )
     }
 
+    /// Whether the kernel takes the request for senseless: for a macvlan, the parent is no Ethernet
+    /// interface (`macvlan.c`, `macvlan_port_create`).
+    pub fn is_invalid(&self) -> bool {
+        self.os_error() == Some(libc::EINVAL)
+    }
+
     /// Whether somebody else holds the thing: for a macvlan, the parent is a
     /// bridge port, a bond member or has an ipvlan (one receive handler per device).
     pub fn is_busy(&self) -> bool {

@@ -88,6 +88,12 @@ async fn a_parent_that_can_carry_no_macvlan_says_so() {
         "{missing}"
     );
 
+    let tunnel = rtnl
+        .create_macvlan(&director(LOOPBACK_INDEX), None)
+        .await
+        .unwrap_err();
+    assert!(tunnel.is_invalid(), "{tunnel}");
+
     // On the bridge itself it works.
     let bridge = ns.index("br0").await;
     assert!(rtnl.create_macvlan(&director(bridge), None).await.unwrap());

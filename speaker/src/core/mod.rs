@@ -73,6 +73,8 @@ pub struct Setup {
     /// How long all must have been calm before one VIP is moved to even the spread out; `None`:
     /// none ever is.
     pub rebalance: Option<Duration>,
+    /// How long a node that is unwanted stays in the table at weight 0.
+    pub removal_grace: Duration,
     /// How long the LAN is asked for another user of an address before it is announced for the
     /// first time ever.
     pub conflict_wait: Duration,
@@ -296,7 +298,7 @@ impl Core {
             intent: Intent::default(),
             memo: Memo::default(),
             nominated: nominated::Nominated::default(),
-            grace: Grace::default(),
+            grace: Grace::new(setup.removal_grace),
             detours: detour::Detours::default(),
             retiring: retiring::Retiring::default(),
             schedule: Schedule::default(),

@@ -97,6 +97,7 @@ fn core(n: u8, world: Arc<World>, saved: &Saved, now: Duration) -> Core {
         interface: "eth0".into(),
         policy: Policy::default(),
         rebalance: None,
+        removal_grace: crate::grace::DEFAULT,
         conflict_wait: 40 * MS,
     };
     let found = DirectorReport {

@@ -23,6 +23,20 @@ pub enum Error {
 }
 
 impl Error {
+    /// What a failure to put a macvlan upon the uplink means.
+    pub(super) fn of_macvlan(error: lightship_netio::Error) -> Self {
+        if error.is_invalid() {
+            return Error::Unsupported {
+                what: "the uplink carries no macvlan",
+                reason: format!(
+                    "{error}; it is no Ethernet interface (a tunnel, WireGuard, the loopback); \
+                     name another by --uplink if there is one"
+                ),
+            };
+        }
+        error.into()
+    }
+
     /// Whether this node cannot have a director at all, so that trying again is no use.
     pub fn is_not_supported(&self) -> bool {
         match self {

@@ -135,7 +135,8 @@ impl Ground {
             mac,
             parent,
         };
-        self.host.create_macvlan(&wanted, Some(&self.netns)).await?;
+        let made_it = self.host.create_macvlan(&wanted, Some(&self.netns)).await;
+        made_it.map_err(Error::of_macvlan)?;
         made.push(format!("link {MACVLAN}"));
         Ok(self.inside.require_link(MACVLAN).await?)
     }

@@ -19,7 +19,7 @@ use std::net::IpAddr;
 
 use super::NodeHealth;
 use crate::eligibility;
-use crate::world::{NodeName, Service, ServiceRef, World};
+use crate::world::{NodeName, Service, ServiceRef, SlicePort, World};
 
 /// What a node does for a Service.
 #[derive(Clone, Copy, Debug)]
@@ -82,17 +82,23 @@ impl<'a> Lan<'a> {
 /// kube-proxy's rules, only endpoints that terminate, retired.
 type Rank = (bool, bool, bool);
 
-/// The nodes that serve a Service on this VIP.
+/// The nodes that serve a Service's port on this VIP.
 ///
 /// Under `externalTrafficPolicy: Cluster` that is every node, if there is an endpoint anywhere; under
 /// `Local` those with an endpoint, where nodes whose endpoints all terminate get new flows only if no
 /// node has a ready one (as kube-proxy does on each node).
-pub(super) fn of(world: &World, lan: &Lan<'_>, reference: &ServiceRef, service: &Service) -> Nodes {
+pub(super) fn of(
+    world: &World,
+    lan: &Lan<'_>,
+    reference: &ServiceRef,
+    service: &Service,
+    port: &SlicePort,
+) -> Nodes {
     let mut all = Nodes::default();
     let ipv6 = lan.vip.is_ipv6();
     let (ready, draining) = if service.local {
-        world.endpoint_nodes(reference, ipv6)
-    } else if world.has_endpoints(reference, ipv6) {
+        world.endpoint_nodes(reference, ipv6, port)
+    } else if world.port_has_endpoints(reference, ipv6, port) {
         (world.nodes.keys().cloned().collect(), BTreeSet::new())
     } else {
         // Without any endpoint no node can serve. The director then has no real server and
@@ -100,16 +106,8 @@ pub(super) fn of(world: &World, lan: &Lan<'_>, reference: &ServiceRef, service: 
         return all;
     };
     let ready = ready.iter().map(|name| (name, false));
-    let mut found: Vec<(&NodeName, &NodeHealth, Rank)> = Vec::new();
-    for (name, terminates) in ready.chain(draining.iter().map(|name| (name, true))) {
-        let (Some(node), Some(health)) = (world.nodes.get(name), lan.health.get(name)) else {
-            continue;
-        };
-        if node.excluded || node.network_unavailable || node.address_like(lan.vip).is_none() {
-            continue;
-        }
-        found.push((name, health, (health.idle, terminates, health.retired)));
-    }
+    let candidates = ready.chain(draining.iter().map(|name| (name, true)));
+    let found = heard(world, lan, candidates);
     if service.local {
         let live = found.iter().filter(|(_, health, _)| health.alive);
         let terminates = live.clone().map(|(.., rank)| rank.1).min();
@@ -122,15 +120,49 @@ pub(super) fn of(world: &World, lan: &Lan<'_>, reference: &ServiceRef, service: 
     if service.local && !found.iter().any(|(_, health, _)| health.alive) {
         all.stranded = off.into_iter().map(|(name, ..)| name.clone()).collect();
     }
+    all.shares = shares(found);
+    all
+}
+
+/// All nodes that can be a real server on this VIP, as if each had an endpoint.
+pub(super) fn all(world: &World, lan: &Lan<'_>) -> BTreeMap<NodeName, Share> {
+    let found = heard(world, lan, world.nodes.keys().map(|name| (name, false)));
+    let reached = found
+        .into_iter()
+        .filter(|(_, health, _)| lan.reaches(health));
+    shares(reached.collect())
+}
+
+type Heard<'a> = (&'a NodeName, &'a NodeHealth, Rank);
+
+/// Of these nodes (and whether all that they have terminates) those that were heard and can be a
+/// real server.
+fn heard<'a>(
+    world: &World,
+    lan: &Lan<'a>,
+    nodes: impl Iterator<Item = (&'a NodeName, bool)>,
+) -> Vec<Heard<'a>> {
+    let mut found = Vec::new();
+    for (name, terminates) in nodes {
+        let (Some(node), Some(health)) = (world.nodes.get(name), lan.health.get(name)) else {
+            continue;
+        };
+        if node.excluded || node.network_unavailable || node.address_like(lan.vip).is_none() {
+            continue;
+        }
+        found.push((name, health, (health.idle, terminates, health.retired)));
+    }
+    found
+}
+
+/// Those of the best rank get weight 1.
+fn shares(found: Vec<Heard<'_>>) -> BTreeMap<NodeName, Share> {
     let live = found.iter().filter(|(_, health, _)| health.alive);
     let best = live.map(|(.., rank)| *rank).min();
-    all.shares = found
-        .into_iter()
-        .map(|(name, health, rank)| {
-            let alive = health.alive;
-            let weight = u32::from(alive && Some(rank) == best);
-            (name.clone(), Share { weight, alive })
-        })
-        .collect();
-    all
+    let share = |(name, health, rank): Heard<'_>| {
+        let alive = health.alive;
+        let weight = u32::from(alive && Some(rank) == best);
+        (name.clone(), Share { weight, alive })
+    };
+    found.into_iter().map(share).collect()
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Facts, Intent, Judged, NodeHealth, judge};
+use super::{Facts, Intent, Judged, NodeHealth, Weights, judge};
 use crate::eligibility::{self, Case, Eligibility, Policy};
 use crate::world::{NodeName, ServiceRef, Vip, World};
 
@@ -39,8 +39,8 @@ struct Lan {
 enum Of {
     /// It is not there.
     Absent,
-    /// Policy `Cluster`; whether it has any endpoint.
-    Cluster { endpoints: bool },
+    /// Policy `Cluster`; whether its ports have any endpoint, each in its order or all alike.
+    Cluster { endpoints: Vec<bool> },
     /// Policy `Local`: its endpoints count.
     Local(ServiceRef),
 }
@@ -81,7 +81,8 @@ impl Memo {
         let same_slices = |reference: &ServiceRef| {
             calm.is_some_and(|b| {
                 Arc::ptr_eq(&b.world, world)
-                    || b.world.slices.get(reference) == world.slices.get(reference)
+                    || (b.world.slices.get(reference) == world.slices.get(reference)
+                        && b.world.services.get(reference) == world.services.get(reference))
             })
         };
         let facts = Facts {
@@ -130,7 +131,7 @@ fn class(world: &World, networks: &BTreeSet<IpNet>, address: IpAddr, vip: &Vip) 
         None => Of::Absent,
         Some(service) if service.local => Of::Local(reference.clone()),
         Some(_) => Of::Cluster {
-            endpoints: world.has_endpoints(reference, address.is_ipv6()),
+            endpoints: cluster(world, reference, address.is_ipv6()),
         },
     };
     let containing = networks.iter().filter(|network| network.contains(&address));
@@ -145,6 +146,19 @@ fn class(world: &World, networks: &BTreeSet<IpNet>, address: IpAddr, vip: &Vip) 
         },
         services: vip.services.iter().map(of).collect(),
     }
+}
+
+/// Whether the ports of a Service have any endpoint.
+fn cluster(world: &World, reference: &ServiceRef, ipv6: bool) -> Vec<bool> {
+    let (groups, heads) = world.port_groups(reference, ipv6);
+    let heads = heads.iter();
+    let has = |port| world.port_has_endpoints(reference, ipv6, port);
+    let mut heads: Vec<bool> = heads.map(has).collect();
+    if heads.windows(2).all(|pair| pair[0] == pair[1]) {
+        heads.truncate(1);
+        return heads;
+    }
+    groups.iter().map(|group| heads[*group]).collect()
 }
 
 impl Class {
@@ -164,7 +178,7 @@ fn intern(new: Judged, old: Option<&Arc<Judged>>) -> Arc<Judged> {
     if **old == new {
         return old.clone();
     }
-    let keep = |weights: Option<Arc<_>>, before: &Option<Arc<_>>| {
+    let keep = |weights: Option<Vec<Weights>>, before: &Option<Vec<Weights>>| {
         if weights == *before {
             before.clone()
         } else {

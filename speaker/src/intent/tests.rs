@@ -95,7 +95,7 @@ fn endpoints(world: &mut World, slice: &str, ipv6: bool, ready: &[u8], draining:
         ipv6,
         ready: names(ready),
         draining: names(draining),
-        elsewhere: false,
+        ..Slice::default()
     };
     world
         .slices
@@ -154,6 +154,105 @@ fn without_any_endpoint_there_is_no_real_server() {
     let slices = world.slices.get_mut(&web()).unwrap();
     slices.get_mut("web-4").unwrap().elsewhere = true;
     assert_eq!(weights(&compute(&world, &health), vip()).len(), 3);
+}
+
+#[test]
+fn without_any_endpoint_nodes_that_drop_may_be_asked_for() {
+    for local in [false, true] {
+        let (mut world, mut health) = fixture(local);
+        endpoints(&mut world, "web-4", false, &[], &[]);
+        health.get_mut(&name(3)).unwrap().retired = true;
+        assert!(world.refuses(vip(), &world.vips[&vip()]));
+        let policy = Announcement {
+            drop_without_endpoints: true,
+            ..Announcement::default()
+        };
+        world.announcements.insert("one".into(), policy);
+        let intent = compute(&world, &health);
+        assert_eq!(
+            weights(&intent, vip()),
+            [(ip(11), 1), (ip(12), 1), (ip(13), 0)].into()
+        );
+        assert!(
+            intent.vips[&vip()].backends.is_empty(),
+            "they serve nobody, and people are told so"
+        );
+        assert!(!world.refuses(vip(), &world.vips[&vip()]));
+    }
+}
+
+#[test]
+fn any_node_may_own_an_address_to_refuse() {
+    let (mut world, mut health) = fixture(true);
+    for health in health.values_mut() {
+        health.direct_routing = false;
+    }
+    endpoints(&mut world, "web-4", false, &[], &[]);
+    assert_eq!(candidates(&compute(&world, &health)), names(&[1, 2, 3]));
+    let policy = Announcement {
+        drop_without_endpoints: true,
+        ..Announcement::default()
+    };
+    world.announcements.insert("one".into(), policy);
+    assert_eq!(candidates(&compute(&world, &health)), names(&[]));
+}
+
+/// A rolling update that renames a container's port makes slices of which each serves one of the two.
+#[test]
+fn a_slice_counts_for_the_ports_that_it_has() {
+    for local in [false, true] {
+        let (mut world, health) = fixture(local);
+        let udp = Port {
+            protocol: Protocol::Udp,
+            number: 53,
+        };
+        let service = world.services.get_mut(&web()).unwrap();
+        service.port_names = [(tcp(80), "http".into()), (udp, "dns".into())].into();
+        endpoints(&mut world, "web-4", false, &[1], &[]);
+        endpoints(&mut world, "web-5", false, &[2], &[]);
+        let ports = |world: &mut World, slice: &str, ports: &[(Protocol, &str)]| {
+            let slices = world.slices.get_mut(&web()).unwrap();
+            let ports = ports.iter().map(|(p, name)| (*p, (*name).to_owned()));
+            slices.get_mut(slice).unwrap().ports = Some(ports.collect());
+        };
+        let nodes = |world: &World, port: Port| {
+            let intent = compute(world, &health);
+            let key = PortKey { vip: vip(), port };
+            let nodes: Vec<IpAddr> = intent.virtuals[&key].weights.keys().copied().collect();
+            nodes
+        };
+        ports(
+            &mut world,
+            "web-4",
+            &[(Protocol::Tcp, "http"), (Protocol::Udp, "dns")],
+        );
+        // The same name of another protocol is another port.
+        ports(
+            &mut world,
+            "web-5",
+            &[(Protocol::Tcp, "http"), (Protocol::Tcp, "dns")],
+        );
+        let all = vec![ip(11), ip(12), ip(13)];
+        let (of_tcp, of_udp) = if local {
+            (vec![ip(11), ip(12)], vec![ip(11)])
+        } else {
+            (all.clone(), all.clone())
+        };
+        assert_eq!(
+            (nodes(&world, tcp(80)), nodes(&world, udp)),
+            (of_tcp, of_udp)
+        );
+        ports(&mut world, "web-4", &[(Protocol::Tcp, "http")]);
+        assert_eq!(nodes(&world, udp), [] as [IpAddr; 0]);
+        assert!(
+            !world.refuses(vip(), &world.vips[&vip()]),
+            "one port is served"
+        );
+        ports(&mut world, "web-4", &[]);
+        ports(&mut world, "web-5", &[(Protocol::Tcp, "")]);
+        assert_eq!(nodes(&world, tcp(80)), [] as [IpAddr; 0]);
+        assert!(world.refuses(vip(), &world.vips[&vip()]));
+    }
 }
 
 #[test]

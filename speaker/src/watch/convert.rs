@@ -1,12 +1,13 @@
 //! Kubernetes objects to the values of [`crate::world`]. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use lightship_crds::{
     ANNOTATION_DRAIN, ANNOTATION_MOVE_TO, ANNOTATION_PIN_TO, ForwardingMode, L2Announcement,
-    VirtualIP,
+    VirtualIP, WithoutEndpoints,
 };
 
 use crate::world::{Announcement, Node, NodeName, Port, Protocol, Service, ServiceRef, Slice, Vip};
@@ -79,26 +80,33 @@ pub(super) fn service(object: &core::Service) -> Option<Service> {
         return None;
     }
     let ports = spec.ports.as_deref().unwrap_or_default();
+    let ports = ports.iter().filter_map(|p| {
+        let port = Port {
+            protocol: protocol(p.protocol.as_deref())?,
+            number: u16::try_from(p.port).ok()?,
+        };
+        Some((port, p.name.clone().unwrap_or_default()))
+    });
+    let ports: BTreeSet<(Port, String)> = ports.collect();
     Some(Service {
-        ports: ports
-            .iter()
-            .filter_map(|p| {
-                let protocol = match p.protocol.as_deref() {
-                    None | Some("TCP") => Protocol::Tcp,
-                    Some("UDP") => Protocol::Udp,
-                    Some("SCTP") => Protocol::Sctp,
-                    Some(_) => return None,
-                };
-                Some(Port {
-                    protocol,
-                    number: u16::try_from(p.port).ok()?,
-                })
-            })
+        ports: ports.iter().map(|(port, _)| *port).collect(),
+        port_names: ports
+            .into_iter()
+            .filter(|(_, name)| !name.is_empty())
             .collect(),
         local: spec.external_traffic_policy.as_deref() == Some("Local"),
         client_ip_affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
         labels: object.metadata.labels.clone().unwrap_or_default(),
     })
+}
+
+fn protocol(name: Option<&str>) -> Option<Protocol> {
+    match name {
+        None | Some("TCP") => Some(Protocol::Tcp),
+        Some("UDP") => Some(Protocol::Udp),
+        Some("SCTP") => Some(Protocol::Sctp),
+        Some(_) => None,
+    }
 }
 
 /// The Service a slice belongs to, and what it says; `None` for a slice of names (FQDN) or
@@ -111,8 +119,15 @@ pub(super) fn slice(object: &EndpointSlice) -> Option<(ServiceRef, Slice)> {
         "IPv6" => true,
         _ => return None,
     };
+    // A port without a number stands for none that kube-proxy could send to, and it sends to none.
+    let ports = object.ports.iter().flatten().filter(|p| p.port.is_some());
+    let ports = ports.filter_map(|p| {
+        let name = p.name.clone().unwrap_or_default();
+        Some((protocol(p.protocol.as_deref())?, name))
+    });
     let mut slice = Slice {
         ipv6,
+        ports: Some(ports.collect()),
         ..Slice::default()
     };
     for endpoint in &object.endpoints {
@@ -174,5 +189,6 @@ pub(super) fn announcement(object: &L2Announcement) -> Announcement {
         interfaces: spec.interfaces,
         announce_only: spec.forwarding_mode == ForwardingMode::Announce,
         direct_only: spec.forwarding_mode == ForwardingMode::DirectRouting,
+        drop_without_endpoints: spec.without_endpoints == WithoutEndpoints::Drop,
     }
 }

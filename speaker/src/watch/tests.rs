@@ -2,6 +2,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 
 use super::*;
+use crate::world::{Port, Protocol};
 
 fn object<K: DeserializeOwned>(value: serde_json::Value) -> K {
     serde_json::from_value(value).unwrap()
@@ -102,6 +103,38 @@ fn endpoints_are_sorted_by_what_they_can_do() {
     assert_eq!(names(&one.draining), ["draining"]);
     assert!(!one.elsewhere);
     assert!(read(&[endpoint(None, Some(true), None)]).elsewhere);
+}
+
+#[test]
+fn ports_are_matched_by_name_and_protocol() {
+    let service: core::Service = object(json!({ "spec": { "type": "LoadBalancer", "ports": [
+        { "name": "http", "port": 80, "targetPort": "web" },
+        { "name": "dns", "port": 53, "protocol": "UDP" },
+    ] } }));
+    let service = convert::service(&service).unwrap();
+    let named = |protocol, number| service.slice_port(Port { protocol, number });
+    assert_eq!(named(Protocol::Tcp, 80), (Protocol::Tcp, "http".to_owned()));
+    assert_eq!(named(Protocol::Udp, 53), (Protocol::Udp, "dns".to_owned()));
+    let only: core::Service =
+        object(json!({ "spec": { "type": "LoadBalancer", "ports": [{ "port": 80 }] } }));
+    let only = convert::service(&only).unwrap();
+    let port = *only.ports.first().unwrap();
+    assert_eq!(only.slice_port(port), (Protocol::Tcp, String::new()));
+
+    let mut of_http = slice("s", "web", json!([]));
+    of_http.ports = object(json!([
+        { "name": "http", "port": 8080, "protocol": "TCP" },
+        { "port": 8081 },
+        { "name": "without-number", "protocol": "TCP" },
+    ]));
+    let ports = convert::slice(&of_http).unwrap().1.ports.unwrap();
+    let expected = [
+        (Protocol::Tcp, String::new()),
+        (Protocol::Tcp, "http".to_owned()),
+    ];
+    assert_eq!(ports, expected.into());
+    let none = convert::slice(&slice("s", "web", json!([]))).unwrap().1;
+    assert_eq!(none.ports, Some([].into()), "it serves no port");
 }
 
 #[test]

@@ -20,6 +20,8 @@ mod placing;
 mod speakers;
 #[path = "net/strangers.rs"]
 mod strangers;
+#[path = "datapath/without.rs"]
+mod without;
 
 use std::process::ExitCode;
 
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
             ("a_node_says_that_strict_arp_is_off", speakers::strict_arp),
             ("both_families_are_served", modes::both_families),
             ("policy_cluster_is_served", modes::cluster),
+            ("without_endpoints_refused_or_silent", without::none),
             (
                 "announcements_are_right_to_strangers",
                 announcing::as_strangers_see_it,

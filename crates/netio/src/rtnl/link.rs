@@ -128,7 +128,7 @@ impl Rtnl {
     /// # Errors
     /// [`Error::is_not_supported`] if the kernel has no macvlan;
     /// [`Error::is_busy`] if the parent cannot carry one (bridge port, bond
-    /// member, ipvlan on it); [`Error::is_not_found`] if there is no such parent.
+    /// member, ipvlan on it); [`Error::is_invalid`] if it is no Ethernet interface; [`Error::is_not_found`] if there is no such parent.
     pub async fn create_macvlan(&self, spec: &Macvlan, into: Option<&Netns>) -> Result<bool> {
         let mut message = named(&spec.name, spec.mac, into);
         message.attributes.push(LinkAttribute::Link(spec.parent));

@@ -1,0 +1,117 @@
+//! What clients get of a Service without endpoints.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lightship_e2e::scene::{self, APP, Wish};
+use lightship_e2e::vip;
+use lightship_lab::{Lab, sh};
+use serde_json::{Value, json};
+
+/// In which a change has to show: kube-proxy starts programs to write its rules, which takes long
+/// in User Mode Linux.
+const SOON: Duration = Duration::from_secs(60);
+
+/// What a client gets that asks once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Got {
+    Answer,
+    /// Refused at once.
+    Refusal,
+    /// Nothing within 3 s, longer than a SYN is sent again; or its own kernel gave up, as nobody
+    /// answers for the address.
+    Silence,
+    Other,
+}
+
+fn ask(lab: &Lab, address: IpAddr) -> Result<Got> {
+    let url = match address {
+        IpAddr::V4(v4) => format!("http://{v4}:80/"),
+        IpAddr::V6(v6) => format!("http://[{v6}]:80/"),
+    };
+    let output = lab.client(&["curl", "-sv", "-g", "-m", "3", "-o", "/dev/null", &url])?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    Ok(match output.status.code() {
+        Some(0) => Got::Answer,
+        Some(7) if said.contains("refused") => Got::Refusal,
+        Some(28) => Got::Silence,
+        Some(7) if said.contains("No route") => Got::Silence,
+        _ => Got::Other,
+    })
+}
+
+fn wait(lab: &Lab, addresses: &[IpAddr], wanted: Got) -> Result<()> {
+    for address in addresses {
+        let mut last = Got::Other;
+        let seen = sh::wait_for(
+            &format!("a client of {address} gets {wanted:?}"),
+            SOON,
+            Duration::from_millis(500),
+            || {
+                last = ask(lab, *address)?;
+                Ok((last == wanted).then_some(()))
+            },
+        );
+        seen.map_err(|error| error.context(format!("it got {last:?}")))?;
+        // Once might be chance; of the others, silence was long, and an answer is proof.
+        if wanted == Got::Refusal {
+            let again = ask(lab, *address)?;
+            ensure!(again == wanted, "{address}: {again:?} after {wanted:?}");
+        }
+    }
+    Ok(())
+}
+
+fn patch(lab: &Lab, name: &str, spec: &Value) -> Result<()> {
+    let patch = json!({ "spec": spec }).to_string();
+    lab.kubectl(&["patch", "service", name, "-p", &patch])
+        .map(drop)
+}
+
+/// A Service without endpoints refuses, or is silent where an announcement asks for that, under both
+/// policies and in both families, and serves once it has a pod.
+pub(crate) fn none(lab: &mut Lab) -> Result<()> {
+    let wish = Wish {
+        dual_stack: true,
+        ..Wish::local("none").fresh()
+    };
+    let mut object = wish.object();
+    object["spec"]["selector"] = json!({ "app": "nobody" });
+    lab.apply(&object.to_string())?;
+    let outcome = without_endpoints(lab, &wish);
+    lab.kubectl(&["delete", "l2announcement", "none", "--ignore-not-found"])?;
+    outcome.and(scene::delete_service(lab, wish.name))
+}
+
+fn without_endpoints(lab: &Lab, wish: &Wish) -> Result<()> {
+    let addresses = lab.wait_addresses(wish.name, Duration::from_secs(20))?;
+    let addresses: Vec<IpAddr> = addresses
+        .iter()
+        .map(|text| Ok(text.parse()?))
+        .collect::<Result<_>>()?;
+    for address in &addresses {
+        vip::wait(lab, *address, "is announced", SOON, |vip| {
+            vip.owner.is_some() && !vip.ready && vip.serving() == 0
+        })?;
+    }
+    wait(lab, &addresses, Got::Refusal)?;
+    patch(
+        lab,
+        wish.name,
+        &json!({ "externalTrafficPolicy": "Cluster" }),
+    )?;
+    wait(lab, &addresses, Got::Refusal)?;
+    let announcement = json!({
+        "apiVersion": "lightship.dev/v1beta1",
+        "kind": "L2Announcement",
+        "metadata": { "name": "none" },
+        "spec": { "withoutEndpoints": "Drop" },
+    });
+    lab.apply(&announcement.to_string())?;
+    wait(lab, &addresses, Got::Silence)?;
+    patch(lab, wish.name, &json!({ "externalTrafficPolicy": "Local" }))?;
+    wait(lab, &addresses, Got::Silence)?;
+    patch(lab, wish.name, &json!({ "selector": { "app": APP } }))?;
+    wait(lab, &addresses, Got::Answer)
+}
