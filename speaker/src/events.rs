@@ -1,9 +1,11 @@
-//! Kubernetes events on VirtualIPs: another machine uses the address, or does so no more.
+//! Kubernetes events: on VirtualIPs, that another machine uses the address, or does so no more; on the
+//! node's Speaker, that somebody changed what it made.
 //!
 //! The conditions in the status say the same for as long as it lasts; events are for who looks
 //! later, or watches. Nothing waits for them, and one that cannot be sent is dropped.
 
 mod ledger;
+mod mended;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use tokio::sync::watch;
 use crate::core::Ownership;
 use crate::world::{NodeName, World};
 use ledger::{Conflict, Ledger};
+pub use mended::run as mended;
 
 /// How long one event may take, all attempts included; it is given up then.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -79,22 +82,33 @@ async fn send(
     // `kubectl describe` finds events by the object's uid.
     let vips = Api::<VirtualIP>::all(client.clone());
     let object = while_busy(LONGEST_PAUSE, || vips.get(object)).await?;
-    // Events about objects without a namespace go where `kubectl describe` looks for them.
+    let said = said(vip, now);
+    post(client, node, &object, said).await
+}
+
+/// What an event says.
+struct Said {
+    warning: bool,
+    reason: &'static str,
+    action: &'static str,
+    note: String,
+}
+
+/// Sends an event about an object without a namespace.
+async fn post<K>(client: &Client, node: &NodeName, object: &K, said: Said) -> kube::Result<()>
+where
+    K: Resource<DynamicType = ()>,
+{
+    // Such events go where `kubectl describe` looks for them.
     let api: Api<Event> = Api::namespaced(client.clone(), "default");
-    let event = event(&object, node, vip, now, Timestamp::now());
+    let event = event(object, node, said, Timestamp::now());
     let params = PostParams::default();
     let create = while_busy(LONGEST_PAUSE, || api.create(&params, &event));
     create.await.map(drop)
 }
 
-fn event(
-    object: &VirtualIP,
-    node: &NodeName,
-    vip: IpAddr,
-    conflict: Option<Conflict>,
-    now: Timestamp,
-) -> Event {
-    let (kind, reason, note) = match conflict {
+fn said(vip: IpAddr, conflict: Option<Conflict>) -> Said {
+    let (warning, reason, note) = match conflict {
         Some(Conflict { mac, announced }) => {
             let does = if announced {
                 "claims it too: it is announced anew, at most once per 10 s"
@@ -105,14 +119,27 @@ fn event(
                 "{mac}, which is no node of this cluster that is heard, {does}. \
                  Give that machine another address, or take {vip} out of the pool"
             );
-            ("Warning", "AddressConflict", note)
+            (true, "AddressConflict", note)
         }
         None => {
             let note = format!("no other machine was heard to use {vip} any more");
-            ("Normal", "AddressConflictOver", note)
+            (false, "AddressConflictOver", note)
         }
     };
-    let name = object.metadata.name.clone().unwrap_or_default();
+    Said {
+        warning,
+        reason,
+        action: "AnnounceAddress",
+        note,
+    }
+}
+
+fn event<K>(object: &K, node: &NodeName, said: Said, now: Timestamp) -> Event
+where
+    K: Resource<DynamicType = ()>,
+{
+    let kind = if said.warning { "Warning" } else { "Normal" };
+    let name = object.meta().name.clone().unwrap_or_default();
     Event {
         metadata: ObjectMeta {
             name: Some(format!("{name}.{:x}", rand::random::<u64>())),
@@ -121,14 +148,14 @@ fn event(
         },
         event_time: Some(MicroTime(now)),
         type_: Some(kind.into()),
-        reason: Some(reason.into()),
-        action: Some("AnnounceAddress".into()),
-        note: Some(note),
+        reason: Some(said.reason.into()),
+        action: Some(said.action.into()),
+        note: Some(said.note),
         regarding: Some(ObjectReference {
-            api_version: Some(VirtualIP::api_version(&()).into_owned()),
-            kind: Some(VirtualIP::kind(&()).into_owned()),
+            api_version: Some(K::api_version(&()).into_owned()),
+            kind: Some(K::kind(&()).into_owned()),
             name: Some(name),
-            uid: object.metadata.uid.clone(),
+            uid: object.meta().uid.clone(),
             ..ObjectReference::default()
         }),
         reporting_controller: Some(format!("lightship.dev/{MANAGER_SPEAKER}")),

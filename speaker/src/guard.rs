@@ -32,6 +32,7 @@ use lightship_netio::{Family, Monitor, Notice, PROTOCOL, Result, Route, Rtnl, Ru
 use tokio::sync::watch;
 
 use crate::director::VETH_HOST;
+use crate::drift::Drift;
 use crate::uplink::Current;
 use crate::world::World;
 use linger::Linger;
@@ -56,6 +57,7 @@ pub async fn run(
     mut uplink: watch::Receiver<Current>,
     director: bool,
     mut world: watch::Receiver<Option<Arc<World>>>,
+    drift: Drift,
 ) -> Result<()> {
     let mut monitor = Monitor::open()?;
     let mut failing = false;
@@ -80,6 +82,7 @@ pub async fn run(
                 let same =
                     last.replace((name.clone(), guarded.clone())) == Some((name.clone(), guarded));
                 if changes > 0 && same {
+                    drift.guard(&format!("the loop guard ({changes} routes and rules)"));
                     tracing::warn!(
                         changes,
                         "the loop guard was changed by somebody else; put back"

@@ -15,7 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::watch;
 
 use crate::core::Snapshot;
-use crate::director::Health;
+use crate::drift::Mended;
 
 /// A core that has said nothing for so long is stuck: it counts itself at least once a second.
 const STUCK: Duration = Duration::from_secs(20);
@@ -54,7 +54,7 @@ impl Metrics {
     pub fn admin(
         &self,
         snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
-        director: watch::Receiver<Health>,
+        mended: watch::Receiver<Mended>,
     ) -> Admin {
         let mut registry = Registry::with_prefix("lightship_speaker");
         registry.register(
@@ -70,7 +70,7 @@ impl Metrics {
         );
         let told = Told {
             core: snapshot.clone(),
-            director,
+            mended,
         };
         registry.register_collector(Box::new(told));
         let ready = snapshot.clone();
@@ -120,7 +120,7 @@ fn ready_now(snapshot: Option<&Snapshot>) -> Result<(), String> {
 #[derive(Debug)]
 struct Told {
     core: watch::Receiver<Option<Arc<Snapshot>>>,
-    director: watch::Receiver<Health>,
+    mended: watch::Receiver<Mended>,
 }
 
 impl Collector for Told {
@@ -214,7 +214,17 @@ impl Collector for Told {
         page.counter(
             "director_repairs",
             "Times that the director was put back after somebody else changed it",
-            self.director.borrow().repairs,
+            self.mended.borrow().director,
+        )?;
+        page.counter(
+            "guard_repairs",
+            "Times that the loop guard was put back after somebody else changed it",
+            self.mended.borrow().guard,
+        )?;
+        page.gauge(
+            "mac_clashes",
+            "MAC addresses that more than one live node says is its own",
+            told.mac_clashes,
         )?;
         page.gauge("directors", "Live nodes with a director", told.directors)?;
         page.gauge(
@@ -278,12 +288,12 @@ mod tests {
     fn page(metrics: &Metrics, snapshot: Option<Snapshot>) -> String {
         let (_sender, told) = watch::channel(snapshot.map(Arc::new));
         let mut page = String::new();
-        let health = Health {
-            repairs: 1,
-            ..Health::default()
+        let mended = Mended {
+            director: 1,
+            ..Mended::default()
         };
-        let (_director, health) = watch::channel(health);
-        let admin = metrics.admin(told, health);
+        let (_drift, mended) = watch::channel(mended);
+        let admin = metrics.admin(told, mended);
         prometheus_client::encoding::text::encode(&mut page, &admin.registry).unwrap();
         page
     }

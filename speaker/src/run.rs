@@ -30,12 +30,13 @@ use tokio::sync::{mpsc, watch};
 use crate::args::{Args, Cordon, Mode};
 use crate::cache::{self, LoadError, Saved};
 use crate::core::{Core, DirectorReport, Ownership, Setup};
+use crate::drift::Drift;
 use crate::eligibility::Policy;
 use crate::metrics::Metrics;
 use crate::report::{Facts, Trouble};
 use crate::uplink::{self, Choice, Current, Uplink};
 use crate::world::{NodeName, World};
-use crate::{director, events, guard, lock, node, path, report, status};
+use crate::{director, events, guard, lock, node, path, replaced, report, status};
 
 /// How long the process waits, when all else has ended, for the word that it stops.
 const LAST_WORD: Duration = Duration::from_millis(500);
@@ -64,7 +65,8 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     let (ownership_tx, ownership) = watch::channel(Arc::<Ownership>::default());
     let (verdict_tx, verdict) = watch::channel(Arc::<path::Verdict>::default());
     let (snapshot_tx, snapshot) = watch::channel(None);
-    let admin = metrics.admin(snapshot, health.clone());
+    let drift = Drift::default();
+    let admin = metrics.admin(snapshot, drift.subscribe());
     tokio::spawn(admin.serve(args.metrics_address));
     let inputs = report::Inputs {
         verdict: verdict.clone(),
@@ -89,11 +91,24 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     let plan = director::Plan {
         uplink: uplink.clone(),
         mac: director_mac,
+        drift: drift.clone(),
     };
     let (reports_tx, reports) = mpsc::unbounded_channel();
     let (director_tx, director_rx) = watch::channel(Arc::default());
-    let started_director = start_director(args.mode, plan, director_rx, reports_tx, health_tx);
-    let (started_director, reason) = started_director.await?;
+    let replaced = replaced::by_cilium(&client).await?;
+    let started_director = match (args.mode, replaced) {
+        (Mode::Auto, Some(reason)) => {
+            tracing::warn!(%reason, "no director on this node: VIPs are only announced");
+            (None, reason)
+        }
+        (_, replaced) => {
+            if let Some(reason) = replaced {
+                tracing::warn!(%reason, "kube-proxy is replaced");
+            }
+            start_director(args.mode, plan, director_rx, reports_tx, health_tx).await?
+        }
+    };
+    let (started_director, reason) = started_director;
     let (found, director_thread) = started_director.unzip();
     let mode = if found.is_some() {
         VipMode::DirectRouting
@@ -102,7 +117,12 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     };
     let has_director = found.is_some();
     facts.send_modify(|facts| facts.mode = Some((mode, reason)));
-    let guard = guard::run(uplink.clone(), found.is_some(), world.clone());
+    let guard = guard::run(
+        uplink.clone(),
+        found.is_some(),
+        world.clone(),
+        drift.clone(),
+    );
     tokio::spawn(async move {
         if let Err(error) = guard.await {
             tracing::error!(%error, "the loop guard is not kept up any more");
@@ -128,6 +148,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         },
         rebalance: (args.rebalance_after > 0)
             .then(|| Duration::from_secs(args.rebalance_after.into())),
+        removal_grace: args.removal_grace,
         conflict_wait: args.conflict_wait,
     };
     tracing::info!(node = %me, uplink = %link.name, uplink_mac = %link.mac, %director_mac,
@@ -148,7 +169,6 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     // Without a state file the node has booted, and kube-proxy with it.
     let idle = saved.boot_id == 0 || saved.idle;
     core.on_serves(!idle, now);
-        removal_grace: args.removal_grace,
     let (serves_tx, serves) = watch::channel(!idle);
     if idle {
         tokio::spawn(crate::proxy::wait(client.clone(), serves_tx));
@@ -170,6 +190,11 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         uplink_mac: link.mac.to_string(),
         origin,
     };
+    tokio::spawn(events::mended(
+        client.clone(),
+        identity.node.clone(),
+        drift.subscribe(),
+    ));
     tokio::spawn(events::run(
         client.clone(),
         identity.node.clone(),

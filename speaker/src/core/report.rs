@@ -47,6 +47,8 @@ pub struct Ownership {
     pub directors: usize,
     /// The dead nodes of which this node is a witness.
     pub lost: BTreeSet<NodeName>,
+    /// MAC addresses that more than one live node says is its own, with those nodes.
+    pub clashes: BTreeMap<Mac, BTreeSet<NodeName>>,
 }
 
 /// What this node reports about a VIP that it owns.
@@ -149,12 +151,37 @@ impl Core {
             directors_agreeing: agreeing + own,
             directors: digests.len() + own,
             lost: self.lost(),
+            clashes: self.clashes(),
         };
         if self.sent_report.as_deref() != Some(&report) {
             let report = Arc::new(report);
             self.sent_report = Some(report.clone());
             self.out.push(Output::Report(report));
         }
+    }
+
+    /// The MAC addresses, of uplinks and directors, that two live nodes have: machines that were copied,
+    /// or a derived address that is not as unique as it should be. Frames for one reach the other.
+    fn clashes(&self) -> BTreeMap<Mac, BTreeSet<NodeName>> {
+        let mut users: BTreeMap<Mac, BTreeSet<NodeName>> = BTreeMap::new();
+        let setup = &self.setup;
+        let own = [setup.uplink_mac, setup.director_mac];
+        let own = own
+            .into_iter()
+            .take(if setup.direct_routing { 2 } else { 1 });
+        let peers = self.peers.iter().filter_map(|(name, peer)| {
+            let alive = !peer.buried && self.detector.state(name).node_alive();
+            Some((name, peer.told.as_ref().filter(|_| alive)?))
+        });
+        let peers = peers.flat_map(|(name, told)| {
+            [told.uplink_mac, told.director_mac].map(|mac| (name, Mac(mac)))
+        });
+        for (name, mac) in own.map(|mac| (&setup.me, mac)).chain(peers) {
+            users.entry(mac).or_default().insert(name.clone());
+        }
+        // Who has no director says so by zeros.
+        users.retain(|mac, nodes| nodes.len() > 1 && mac.0 != [0; 6]);
+        users
     }
 
     /// The nodes that this node is to report as dead. Who sees less than half of the nodes

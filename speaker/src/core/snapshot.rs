@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub directors: u64,
     /// Those of them whose table is the same as this node's.
     pub directors_agreeing: u64,
+    /// MAC addresses that more than one live node says is its own.
+    pub mac_clashes: u64,
     /// This node has a director.
     pub has_director: bool,
     /// It holds what it should.
@@ -92,6 +94,7 @@ impl Core {
             said: self.tally,
             directors: report.map_or(0, |r| r.directors as u64),
             directors_agreeing: report.map_or(0, |r| r.directors_agreeing as u64),
+            mac_clashes: report.map_or(0, |r| r.clashes.len() as u64),
             has_director: self.setup.direct_routing,
             director_healthy: self.director.healthy,
             director_failing: self.director.failing.len() as u64,

@@ -76,6 +76,11 @@ impl Ground {
         self.plan.uplink.clone()
     }
 
+    /// Somebody else changed something, which was put back.
+    pub(super) fn mended(&self, what: &str) {
+        self.plan.drift.director(what);
+    }
+
     /// Something changed on the host that the routes to clients may depend on.
     pub(super) fn distrust(&mut self) {
         self.answers = None;

@@ -38,6 +38,7 @@ use lightship_netio::{Netns, NetnsThread, Rtnl, spawn_thread_in};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::{DirectorIntent, DirectorReport};
+use crate::drift::Drift;
 use crate::intent::PortKey;
 use crate::uplink::{Current, Uplink};
 
@@ -52,6 +53,8 @@ pub struct Plan {
     pub uplink: watch::Receiver<Current>,
     /// The MAC of the director.
     pub mac: Mac,
+    /// Where it is told that something was put back.
+    pub drift: Drift,
 }
 
 /// What was there already when the director started.
@@ -70,8 +73,6 @@ pub struct Health {
     pub error: Option<String>,
     /// The VIPs that the kernel does not hold as wanted, and why.
     pub failing: BTreeMap<IpAddr, String>,
-    /// Times since the start that it was put back after somebody else had changed it.
-    pub repairs: u64,
 }
 
 /// The MAC of the director on this uplink: that of the one that is there, else it is derived from the

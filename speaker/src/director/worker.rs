@@ -64,8 +64,6 @@ pub(super) struct Worker {
     found: BTreeSet<IpAddr>,
     /// What was wanted at the last turn: differences to the same are somebody else's.
     last: Option<Arc<DirectorIntent>>,
-    /// Times that something was put back after somebody else had changed it.
-    repairs: u64,
 }
 
 /// Why a turn is taken.
@@ -110,7 +108,6 @@ impl Worker {
             sound: true,
             found: found.vips.clone(),
             last: None,
-            repairs: 0,
         };
         Ok((worker, found))
     }
@@ -155,7 +152,6 @@ impl Worker {
             let now = Health {
                 error: report.error.clone(),
                 failing: report.failing.clone(),
-                repairs: self.repairs,
             };
             health.send_if_modified(|health| std::mem::replace(health, now.clone()) != now);
             if reported.as_ref() != Some(&report) {
@@ -255,7 +251,7 @@ impl Worker {
         self.last = Some(wanted.clone());
         if !foreign.is_empty() {
             let what = foreign.join(", ");
-            self.repairs += 1;
+            self.ground.mended(&what);
             tracing::warn!(%what, "the director was changed by somebody else; put back");
         }
         if !refused.is_empty() {

@@ -8,6 +8,7 @@
 mod status;
 mod uplink;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,7 @@ pub async fn run(client: Client, me: NodeName, mut inputs: Inputs) -> anyhow::Re
     let mut monitor = Monitor::open()?;
     let mut writer = Writer::new(api, me.clone());
     let mut apart = Apart::default();
+    let mut clashes = BTreeMap::new();
     loop {
         let turn = Instant::now();
         let stopping = *inputs.stop.borrow_and_update();
@@ -84,6 +86,12 @@ pub async fn run(client: Client, me: NodeName, mut inputs: Inputs) -> anyhow::Re
         let ownership = inputs.ownership.borrow_and_update().clone();
         let verdict = inputs.verdict.borrow_and_update().clone();
         let apart = apart.see(&ownership, turn);
+        if ownership.clashes != clashes {
+            for (mac, nodes) in &ownership.clashes {
+                tracing::warn!(%mac, ?nodes, "several nodes have one MAC address");
+            }
+            clashes = ownership.clashes.clone();
+        }
         let world = inputs.world.borrow_and_update().clone();
         let uid = world
             .as_ref()
@@ -98,6 +106,7 @@ pub async fn run(client: Client, me: NodeName, mut inputs: Inputs) -> anyhow::Re
                 vips: ownership.vips.len(),
                 apart,
                 lost: &ownership.lost,
+                clashes: &ownership.clashes,
                 stopping,
             };
             writer.write(&uid, &seen).await;

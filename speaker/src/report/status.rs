@@ -1,10 +1,11 @@
 //! The status of a `Speaker` object from what is known. Pure, but for the time of a transition.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use lightship_crds::{CONDITION_READY, LostPeer, SpeakerStatus, VipMode};
+use lightship_frames::Mac;
 
 use super::uplink::Reading;
 use crate::director::Health;
@@ -20,6 +21,9 @@ const CONDITION_AGREEMENT: &str = "DirectorsAgree";
 
 /// Condition type: whether the network passes what this node's director sends and gets.
 const CONDITION_PATHS: &str = "PathsTested";
+
+/// Condition type: whether no two nodes have one MAC address.
+const CONDITION_MACS: &str = "MACsUnique";
 
 /// What the start of the speaker found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,6 +66,8 @@ pub(super) struct Seen<'a> {
     pub(super) apart: Option<(usize, usize)>,
     /// The dead nodes of which this node is a witness.
     pub(super) lost: &'a BTreeSet<NodeName>,
+    /// MAC addresses that several nodes have.
+    pub(super) clashes: &'a BTreeMap<Mac, BTreeSet<NodeName>>,
     pub(super) stopping: bool,
 }
 
@@ -118,6 +124,7 @@ pub(super) fn status(seen: &Seen, before: Option<&SpeakerStatus>) -> SpeakerStat
     }
     if seen.facts.mode.is_some() {
         conditions.push(paths(seen.verdict, before));
+        conditions.push(macs(seen.clashes, before));
     }
     let (mode, mode_reason) = match &seen.facts.mode {
         Some((VipMode::DirectRouting, _)) if seen.verdict.fault.is_some() => {
@@ -175,6 +182,26 @@ fn director(health: &Health, before: Option<&SpeakerStatus>) -> Condition {
         some.join("; ")
     );
     condition(CONDITION_DIRECTOR, "False", "VIPsRefused", &message, before)
+}
+
+/// Whether every MAC address that nodes tell of is one node's.
+fn macs(clashes: &BTreeMap<Mac, BTreeSet<NodeName>>, before: Option<&SpeakerStatus>) -> Condition {
+    if clashes.is_empty() {
+        let message = "no two nodes that are heard have one MAC address";
+        return condition(CONDITION_MACS, "True", "Unique", message, before);
+    }
+    let named = clashes.iter().map(|(mac, nodes)| {
+        let nodes: Vec<&str> = nodes.iter().map(|node| &**node).collect();
+        format!("{} have {mac}", nodes.join(" and "))
+    });
+    let named: Vec<String> = named.collect();
+    let message = format!(
+        "{}; switches send frames for it to one of them only. Give copied machines a MAC address \
+         of their own; a director's is derived from its uplink's, and made anew after \
+         lightship-speaker cleanup",
+        named.join("; ")
+    );
+    condition(CONDITION_MACS, "False", "MACClash", &message, before)
 }
 
 /// Whether the network passes what directors send.

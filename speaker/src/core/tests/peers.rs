@@ -188,3 +188,19 @@ fn nodes_that_left_the_cluster_are_forgotten() {
     assert_eq!(core.election.claimants(&vip(1)).count(), 0);
     assert!(!core.peers.contains_key(&name(gone)));
 }
+
+/// Every speaker that hears both names them, and no more than them; one that is dead clashes with nobody.
+#[test]
+fn two_nodes_with_one_director_mac_are_told() {
+    let mut lan = Lan::with(1);
+    lan.cores.get_mut(&2).unwrap().setup.director_mac = director(1);
+    lan.run(1_000 * MS);
+    let told = BTreeMap::from([(director(1), BTreeSet::from([name(1), name(2)]))]);
+    for n in 1..=3 {
+        assert_eq!(lan.reports[&n].clashes, told, "node {n}");
+        assert_eq!(lan.cores[&n].snapshot().mac_clashes, 1);
+    }
+    lan.cores.remove(&2);
+    lan.run(2_000 * MS);
+    assert_eq!(lan.reports[&3].clashes, BTreeMap::new());
+}

@@ -16,6 +16,11 @@ fn facts() -> Facts {
     }
 }
 
+fn none_clash() -> &'static BTreeMap<Mac, BTreeSet<NodeName>> {
+    static NONE: BTreeMap<Mac, BTreeSet<NodeName>> = BTreeMap::new();
+    &NONE
+}
+
 fn untested() -> &'static Verdict {
     static UNTESTED: std::sync::LazyLock<Verdict> = std::sync::LazyLock::new(Verdict::default);
     &UNTESTED
@@ -75,6 +80,7 @@ fn the_first_trouble_that_matters_is_named() {
             verdict: untested(),
             apart: None,
             lost: &BTreeSet::new(),
+            clashes: none_clash(),
             stopping,
         };
         let (status, reason) = ready(&seen);
@@ -94,6 +100,7 @@ fn a_condition_keeps_its_time_until_it_turns() {
         verdict: untested(),
         apart: None,
         lost: &lost,
+        clashes: none_clash(),
         stopping: false,
     };
     let mut first = status(&seen(&up), None);
@@ -124,6 +131,7 @@ fn vips_that_the_kernel_refuses_are_named_but_the_speaker_is_ready() {
         verdict: untested(),
         apart: None,
         lost: &BTreeSet::new(),
+        clashes: none_clash(),
         stopping: false,
     };
     let conditions = status(&seen, None).conditions;
@@ -148,6 +156,7 @@ fn what_is_written_equals_what_is_read_back() {
         verdict: untested(),
         apart: None,
         lost: &BTreeSet::new(),
+        clashes: none_clash(),
         stopping: false,
     };
     let written = status(&seen, None);
@@ -169,6 +178,7 @@ fn directors_that_differ_are_told_of() {
         verdict: untested(),
         apart: Some((1, 3)),
         lost: &BTreeSet::new(),
+        clashes: none_clash(),
         stopping: false,
     };
     let conditions = status(&seen, None).conditions;
@@ -190,6 +200,7 @@ fn a_dead_node_is_named_with_the_time_it_was_named_first() {
         verdict: untested(),
         apart: None,
         lost: &lost,
+        clashes: none_clash(),
         stopping,
     };
     let mut first = status(&seen(false), None);
@@ -230,6 +241,7 @@ fn a_director_that_the_network_does_not_let_work_is_none_and_the_reason_is_said(
         verdict: &verdict,
         apart: None,
         lost: &none,
+        clashes: none_clash(),
         stopping: false,
     };
     let said = status(&seen, None);
@@ -253,4 +265,32 @@ fn a_director_that_the_network_does_not_let_work_is_none_and_the_reason_is_said(
     assert_eq!(said.mode, Some(VipMode::DirectRouting));
     let tested = said.conditions.iter().find(|c| c.type_ == CONDITION_PATHS);
     assert_eq!(tested.map(|c| &*c.status), Some("Unknown"));
+}
+
+#[test]
+fn nodes_with_one_mac_are_named() {
+    let facts = facts();
+    let two = BTreeSet::from(["node1".into(), "node2".into()]);
+    let clashes = BTreeMap::from([(Mac([2, 0, 0, 0, 0, 7]), two)]);
+    for (clashes, status, part) in [
+        (none_clash(), "True", "no two nodes"),
+        (&clashes, "False", "node1 and node2 have 02:00:00:00:00:07"),
+    ] {
+        let seen = Seen {
+            facts: &facts,
+            health: &Health::default(),
+            uplink: None,
+            vips: 0,
+            verdict: untested(),
+            apart: None,
+            lost: &BTreeSet::new(),
+            clashes,
+            stopping: false,
+        };
+        let conditions = super::status(&seen, None).conditions;
+        let mut found = conditions.iter().filter(|c| c.type_ == CONDITION_MACS);
+        let found = found.next().unwrap();
+        assert_eq!(found.status, status);
+        assert!(found.message.contains(part), "{}", found.message);
+    }
 }

@@ -147,8 +147,33 @@ pub(crate) fn drift(lab: &mut Lab) -> Result<()> {
         for address in vips {
             scene::wait_served(lab, *address, lab.node_names().len())?;
         }
-        Ok(())
+        told(lab, &node)
     })
+}
+
+/// An event on the node's Speaker tells of it; of so many changes, not one each.
+fn told(lab: &Lab, node: &str) -> Result<()> {
+    let notes = sh::wait_for(
+        &format!("an event tells that {node} was changed by hand"),
+        Duration::from_secs(20),
+        Duration::from_millis(500),
+        || {
+            let events = lab.kubectl_json(&["get", "events", "-n", "default"])?;
+            let events = events["items"].as_array().cloned().unwrap_or_default();
+            let ours = events.iter().filter(|event| {
+                event["reason"] == "ChangedByHand" && event["involvedObject"]["name"] == node
+            });
+            let notes: Vec<String> = ours.map(|event| event["message"].to_string()).collect();
+            Ok((!notes.is_empty()).then_some(notes))
+        },
+    )?;
+    ensure!(
+        notes.iter().all(|note| note.contains("put back")),
+        "{notes:?}"
+    );
+    ensure!(notes.len() < 10, "too many events: {notes:#?}");
+    eprintln!("    {} events, such as {}", notes.len(), notes[0]);
+    Ok(())
 }
 
 /// The kernel of a node refuses a real server of one family: only the VIP of that family lacks
