@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use lightship_lab::{Lab, sh};
 
 /// Name of the director's network namespace on every node.
@@ -166,6 +166,18 @@ pub fn wait_gone(lab: &Lab, address: IpAddr, limit: Duration) -> Result<()> {
         },
     );
     gone.map_err(|error| error.context(format!("it is still on {last}")))
+}
+
+/// The MAC address of a node's director.
+///
+/// # Errors
+/// When it has none.
+pub fn mac(lab: &Lab, node: &str) -> Result<String> {
+    let text = run(lab, node, &["ip", "-o", "link", "show", "ls-dir"])?;
+    let mut words = text.split_whitespace();
+    words.find(|word| *word == "link/ether");
+    let mac = words.next().context("ls-dir has no MAC address")?;
+    Ok(mac.to_owned())
 }
 
 #[cfg(test)]

@@ -5,14 +5,24 @@ mod common;
 mod drain;
 #[path = "datapath/early.rs"]
 mod early;
+#[path = "datapath/endpoints.rs"]
+mod endpoints;
 #[path = "datapath/failover.rs"]
 mod failover;
+#[path = "datapath/hosts.rs"]
+mod hosts;
+#[path = "datapath/ipvs.rs"]
+mod ipvs;
 #[path = "datapath/lifecycle.rs"]
 mod lifecycle;
+#[path = "datapath/moves.rs"]
+mod moves;
 #[path = "datapath/packets.rs"]
 mod packets;
 #[path = "datapath/paths.rs"]
 mod paths;
+#[path = "datapath/replaced.rs"]
+mod replaced;
 #[path = "datapath/sctp.rs"]
 mod sctp;
 #[path = "datapath/shared.rs"]
@@ -23,6 +33,8 @@ mod spread;
 mod unchanged;
 #[path = "datapath/upkeep.rs"]
 mod upkeep;
+#[path = "datapath/without.rs"]
+mod without;
 
 use std::process::ExitCode;
 
@@ -31,6 +43,7 @@ fn main() -> ExitCode {
         None,
         None,
         &[
+            ("the_ipvs_crate_agrees_with_the_kernel", ipvs::live),
             ("every_director_holds_the_same_table", spread::same_table),
             ("connections_spread_and_the_client_is_seen", spread::spread),
             ("policy_cluster_serves_from_every_node", spread::cluster),
@@ -39,6 +52,23 @@ fn main() -> ExitCode {
             (
                 "services_share_an_address_by_port",
                 shared::ports_of_two_services,
+            ),
+            ("without_endpoints_refused_or_silent", without::none),
+            ("endpoints_are_followed", endpoints::followed),
+            (
+                "traffic_distribution_prefers_own_pods",
+                endpoints::preferred,
+            ),
+            (
+                "pods_on_the_hosts_network_are_backends",
+                hosts::host_network,
+            ),
+            ("two_ports_of_two_owners", hosts::two_ports_and_owners),
+            ("strict_reverse_path_filters", hosts::strict_rp_filter),
+            ("strays_at_a_director", hosts::strays),
+            (
+                "ten_thousand_requests_over_moves_lose_none",
+                moves::ten_thousand,
             ),
             ("a_node_without_a_rule_drops", lifecycle::loop_guard),
             (
@@ -58,6 +88,7 @@ fn main() -> ExitCode {
             ("whoever_asks_a_service_gets_an_answer", unchanged::ways),
             ("source_ranges_keep_others_out", unchanged::source_ranges),
             ("ports_that_filter_are_found_and_got_round", paths::filters),
+            ("a_replaced_kube_proxy_is_found_and_said", replaced::cilium),
             ("upkeep_what_is_changed_by_hand_is_mended", upkeep::drift),
             ("upkeep_a_refused_vip_hurts_no_other", upkeep::refused),
             ("upkeep_cleanup_leaves_nothing", upkeep::cleanup),

@@ -1,0 +1,221 @@
+//! What endpoints a Service has, and what clients get.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lightship_e2e::probe::{self, Flows, Probe};
+use lightship_e2e::scene::{self, APP, Wish};
+use lightship_lab::workload::TrafficPolicy;
+use lightship_lab::{Lab, sh};
+use serde_json::{Value, json};
+
+use crate::common::Served;
+
+/// In which a change has to show: kube-proxy starts programs to write its rules, which takes long
+/// in User Mode Linux.
+const SOON: Duration = Duration::from_secs(60);
+
+fn patch(lab: &Lab, name: &str, spec: &Value) -> Result<()> {
+    let patch = json!({ "spec": spec }).to_string();
+    lab.kubectl(&["patch", "service", name, "-p", &patch])
+        .map(drop)
+}
+
+/// Connections that stand while a pod terminates.
+const FLOWS: usize = 30;
+
+/// Pods that get unready, are published all the same, terminate and are gone, under policy `Local`: who serves,
+/// and what each node's health check port says of it.
+pub(crate) fn followed(lab: &mut Lab) -> Result<()> {
+    let wish = Wish::local("followed").fresh();
+    let mut object = wish.object();
+    object["spec"]["selector"] = json!({ "app": "followed" });
+    let outcome = lab
+        .echo_pods("followed", &lab.node_names())
+        .and_then(|()| lab.apply(&object.to_string()))
+        .and_then(|_| follow(lab, &wish));
+    lab.kubectl(&["delete", "pod", "-l", "app=followed", "--wait=false"])?;
+    outcome.and(scene::delete_service(lab, wish.name))
+}
+
+fn follow(lab: &Lab, wish: &Wish) -> Result<()> {
+    let address: IpAddr = lab.wait_addresses(wish.name, Duration::from_secs(20))?[0].parse()?;
+    let nodes = lab.node_names();
+    let [first, second, third] = &nodes[..] else {
+        anyhow::bail!("three nodes are needed, not {nodes:?}");
+    };
+    let label = |what: &str| {
+        let pod = format!("followed-{first}");
+        lab.kubectl(&[
+            "label",
+            "pod",
+            &pod,
+            &format!("lab.lightship.dev/ready{what}"),
+        ])
+    };
+    served_by(lab, address, &[first, second, third], "all are ready")?;
+    healthy(lab, wish.name, &[first, second, third])?;
+    label("=false")?;
+    served_by(lab, address, &[second, third], "one is not ready")?;
+    healthy(lab, wish.name, &[second, third])?;
+    patch(lab, wish.name, &json!({ "publishNotReadyAddresses": true }))?;
+    served_by(lab, address, &[first, second, third], "all are published")?;
+    patch(
+        lab,
+        wish.name,
+        &json!({ "publishNotReadyAddresses": false }),
+    )?;
+    served_by(lab, address, &[second, third], "they are not any more")?;
+    label("-")?;
+    served_by(lab, address, &[first, second, third], "it is ready again")?;
+
+    // It goes on serving what it has until the end of its grace time.
+    let mut flows = Probe::flows(lab, address, FLOWS)?;
+    let pod = format!("followed-{second}");
+    lab.kubectl(&["delete", "pod", &pod, "--wait=false"])?;
+    served_by(lab, address, &[first, third], "one terminates")?;
+    let flows: Flows = flows.end()?;
+    ensure!(
+        flows.kept == FLOWS && flows.changed_node == 0,
+        "connections were lost: {flows:?}"
+    );
+    ensure!(
+        flows.nodes.get(second).is_some_and(|count| *count > 0),
+        "{second} had none: {flows:?}"
+    );
+    lab.kubectl(&["wait", "--for=delete", "pod", &pod, "--timeout=60s"])?;
+    served_by(lab, address, &[first, third], "it is gone")
+}
+
+/// Waits until new connections succeed, on exactly these nodes.
+fn served_by(lab: &Lab, address: IpAddr, nodes: &[&String], when: &str) -> Result<()> {
+    let wanted: BTreeSet<&String> = nodes.iter().copied().collect();
+    let mut last = None;
+    let seen = sh::wait_for(
+        &format!("{address} is served by {nodes:?} when {when}"),
+        SOON,
+        Duration::from_millis(100),
+        || {
+            let seen = probe::stream_for(lab, address, 10, Duration::from_millis(700), false)?;
+            let right = seen.failures == 0 && seen.nodes.keys().collect::<BTreeSet<_>>() == wanted;
+            last = Some(seen);
+            Ok(right.then_some(()))
+        },
+    );
+    seen.with_context(|| format!("{last:?}"))?;
+    eprintln!("    {when}: {nodes:?}");
+    Ok(())
+}
+
+/// Waits until the health check ports of exactly these nodes say that they have endpoints.
+fn healthy(lab: &Lab, name: &str, nodes: &[&String]) -> Result<()> {
+    let service = lab.kubectl_json(&["get", "service", name])?;
+    let port = service["spec"]["healthCheckNodePort"].as_u64();
+    let port = port.context("no healthCheckNodePort")?;
+    let mut last = Vec::new();
+    let seen = sh::wait_for(
+        &format!("the health checks of {nodes:?} alone succeed"),
+        SOON,
+        Duration::from_millis(200),
+        || {
+            last.clear();
+            for node in &lab.state().nodes {
+                let url = format!("http://{}:{port}/healthz", node.spec.addresses[0].addr());
+                let ask = [
+                    "curl",
+                    "-s",
+                    "-m",
+                    "2",
+                    "-o",
+                    "/dev/null",
+                    "-w",
+                    "%{http_code}",
+                    &url,
+                ];
+                let output = lab.client(&ask)?;
+                let code = String::from_utf8_lossy(&output.stdout).into_owned();
+                last.push((node.spec.name.clone(), code));
+            }
+            let right = last.iter().all(|(node, code)| {
+                let wanted = if nodes.contains(&node) { "200" } else { "503" };
+                code == wanted
+            });
+            Ok(right.then_some(()))
+        },
+    );
+    seen.with_context(|| format!("{last:?}"))
+}
+
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// `trafficDistribution` beside policy `Cluster`: every node serves, and each prefers its own pods.
+pub(crate) fn preferred(lab: &mut Lab) -> Result<()> {
+    for (index, node) in lab.node_names().iter().enumerate() {
+        let zone = format!("{ZONE}=zone{index}");
+        lab.kubectl(&["label", "--overwrite", "node", node, &zone])?;
+    }
+    let wish = Wish {
+        policy: TrafficPolicy::Cluster,
+        ..Wish::local("preferred").fresh()
+    };
+    let outcome = Served::during(lab, &wish, |lab, vips| {
+        crossing(lab, vips[0], |crossed| crossed > 0, "without a preference")?;
+        for preference in ["PreferSameNode", "PreferSameZone"] {
+            patch(
+                lab,
+                "preferred",
+                &json!({ "trafficDistribution": preference }),
+            )?;
+            crossing(lab, vips[0], |crossed| crossed == 0, preference)?;
+            patch(lab, "preferred", &json!({ "trafficDistribution": null }))?;
+            crossing(lab, vips[0], |crossed| crossed > 0, "without a preference")?;
+        }
+        // A node without a pod of its own has a fallback.
+        patch(
+            lab,
+            "preferred",
+            &json!({ "trafficDistribution": "PreferSameNode" }),
+        )?;
+        crossing(lab, vips[0], |crossed| crossed == 0, "before")?;
+        let pod = format!("{APP}-{}", lab.node_names()[0]);
+        let ready = "lab.lightship.dev/ready";
+        lab.kubectl(&["label", "pod", &pod, &format!("{ready}=false")])?;
+        let fallback = crossing(lab, vips[0], |crossed| crossed > 0, "one node has no pod");
+        lab.kubectl(&["label", "pod", &pod, &format!("{ready}-")])?;
+        fallback
+    });
+    for node in lab.node_names() {
+        lab.kubectl(&["label", "node", &node, &format!("{ZONE}-")])?;
+    }
+    outcome
+}
+
+/// Waits until as many connections go on to a pod of another node than the director chose as `wanted`
+/// says, and none fails. kube-proxy hides the client behind the node: its address on the LAN, or
+/// towards a pod of its own another one.
+fn crossing(lab: &Lab, address: IpAddr, wanted: impl Fn(usize) -> bool, when: &str) -> Result<()> {
+    let lan: ipnet::IpNet = "192.0.2.0/24".parse()?;
+    let mut last = None;
+    let seen = sh::wait_for(
+        &format!("the share that crosses is right {when}"),
+        SOON,
+        Duration::from_millis(200),
+        || {
+            let seen = probe::stream_for(lab, address, 10, Duration::from_secs(1), false)?;
+            let crossed = seen.clients.iter().filter(|(client, _)| {
+                client
+                    .parse()
+                    .is_ok_and(|client: IpAddr| lan.contains(&client))
+            });
+            let crossed = crossed.map(|(_, count)| count).sum();
+            let right = seen.failures == 0 && wanted(crossed);
+            last = Some(seen);
+            Ok(right.then_some(crossed))
+        },
+    );
+    let crossed = seen.with_context(|| format!("{last:?}"))?;
+    eprintln!("    {when}: {crossed} connections went on to another node");
+    Ok(())
+}

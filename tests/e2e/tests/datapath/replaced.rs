@@ -1,0 +1,61 @@
+//! A node on which kube-proxy is said to be replaced by Cilium.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lightship_lab::{How, Lab, sh};
+use serde_json::{Value, json};
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// What Cilium leaves on a node and in its configuration; not Cilium itself.
+pub(crate) fn cilium(lab: &mut Lab) -> Result<()> {
+    let node = lab.node_names().into_iter().next().context("no node")?;
+    let outcome = marks(lab, &node);
+    let gone = "ip link del cilium_host 2>/dev/null; true";
+    lab.exec(&node, &["sh", "-c", gone])?;
+    let map = ["-n", "kube-system", "configmap", "cilium-config"];
+    lab.kubectl(&[&["delete", "--ignore-not-found"], &map[..]].concat())?;
+    lab.fail(&node, How::KillSpeaker)?;
+    let back = mode(lab, &node, "DirectRouting");
+    outcome.and(back.map(drop))
+}
+
+fn marks(lab: &mut Lab, node: &str) -> Result<()> {
+    let line = "ip link add cilium_host type veth peer name cilium_net";
+    let output = lab.exec(node, &["sh", "-c", line])?;
+    ensure!(output.status.success(), "{line}: {output:?}");
+    for (replacement, wanted) in [("false", "DirectRouting"), ("true", "Announce")] {
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": { "name": "cilium-config", "namespace": "kube-system" },
+            "data": { "kube-proxy-replacement": replacement },
+        });
+        lab.apply(&config.to_string())?;
+        lab.fail(node, How::KillSpeaker)?;
+        // It says what it said before until it has started.
+        std::thread::sleep(Duration::from_secs(3));
+        let said = mode(lab, node, wanted)?;
+        eprintln!("    {replacement}: {wanted}, {said}");
+        ensure!(said.contains("Cilium") == (wanted == "Announce"), "{said}");
+    }
+    Ok(())
+}
+
+/// Waits until a node's object says this mode, and gives the reason.
+fn mode(lab: &Lab, node: &str, wanted: &str) -> Result<String> {
+    let mut last = Value::Null;
+    let found = sh::wait_for(
+        &format!("the Speaker {node} says {wanted}"),
+        SOON,
+        Duration::from_millis(300),
+        || {
+            last = lab.kubectl_json(&["get", "speaker", node])?;
+            let status = &last["status"];
+            let reason = status["modeReason"].as_str().unwrap_or_default();
+            Ok((status["mode"] == wanted).then(|| reason.to_owned()))
+        },
+    );
+    found.map_err(|error| error.context(format!("last seen: {last:#}")))
+}
