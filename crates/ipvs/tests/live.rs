@@ -1,9 +1,9 @@
 //! The client against a kernel that has ip_vs, checked by `ipvsadm`.
 //!
 //! Ignored by default, for most development machines' kernels lack ip_vs and
-//! because it needs the IPVS table of its network namespace for itself. Run it
-//! in User Mode Linux with `tests/uml/live.sh`; or as root on a kernel with
-//! ip_vs:
+//! because it needs the IPVS table of its network namespace for itself. The
+//! tier `datapath` runs it on a node of the lab; alone it runs in User Mode Linux
+//! with `tests/uml/live.sh`, or as root on a kernel with ip_vs:
 //!
 //! ```text
 //! ip netns exec SOME-EMPTY-NAMESPACE cargo test -p lightship-ipvs --test live -- --ignored --test-threads=1
