@@ -16,6 +16,7 @@ mod report;
 mod reserved;
 mod restore;
 mod service;
+mod shut;
 mod status;
 mod waiting;
 
@@ -33,6 +34,7 @@ use crate::model::{
     Action, Change, Clock, Input, NamespaceView, Namespaces, Notice, PoolView, Revision,
     ServiceView, SpeakerView, Subject, Verdict,
 };
+use shut::Shut;
 use waiting::Waiting;
 
 /// A Service, and what was last said about it.
@@ -114,6 +116,8 @@ pub struct Core {
     reserved: BTreeMap<IpAddr, Arc<str>>,
     /// Services that lack something which another Service or a pool could free.
     waiting: Waiting,
+    /// Addresses that are kept although their pool is closed to their holder.
+    shut: Shut,
     /// Something changed that may concern every Service.
     revisit: bool,
     /// Pools whose conditions may have changed; of counts the allocator knows.

@@ -203,7 +203,7 @@ pub struct AddressPoolStatus {
     pub resting: Vec<RestingAddress>,
     /// `Ready`: whether the pool gives out all that its spec says, and if not why;
     /// `AddressesWithheld`: it contains addresses of nodes, gateways or subnets, which it never
-    /// gives out; `AddressesOutside`: Services hold addresses that it does not offer any more.
+    /// gives out; `AddressesOutside`: Services hold addresses that it does not offer any more, or not to them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -71,14 +71,7 @@ impl Core {
             let message = format!("never given out are {}", some(texts, reserved.len()));
             verdicts.push((CONDITION_WITHHELD, "True", "InUseOnTheLAN", message));
         }
-        let outside: Vec<_> = self.allocator.strays_of(name).collect();
-        if !outside.is_empty() {
-            let texts = outside.iter().map(|address| self.with_holders(*address));
-            let message = format!(
-                "Services hold addresses that this pool does not offer any more: {}; put them back \
-                 into spec.addresses, or give those Services others",
-                some(texts, outside.len())
-            );
+        if let Some(message) = self.outside(name) {
             verdicts.push((CONDITION_OUTSIDE, "True", "Kept", message));
         }
         let rests = self.allocator.resting_of(name).take(RESTS);
@@ -91,6 +84,31 @@ impl Core {
                 .map(|verdict| condition(verdict, entry, clock))
                 .collect(),
         }
+    }
+
+    /// What Services hold of a pool although it does not offer it, or not to them.
+    fn outside(&self, pool: &str) -> Option<String> {
+        let strays: Vec<_> = self.allocator.strays_of(pool).collect();
+        let shut = self.shut.count(pool);
+        let mut parts = Vec::new();
+        if !strays.is_empty() {
+            let texts = strays.iter().map(|address| self.with_holders(*address));
+            parts.push(format!(
+                "Services hold addresses that this pool does not offer any more: {}; put them back \
+                 into spec.addresses, or give those Services others",
+                some(texts, strays.len())
+            ));
+        }
+        if shut > 0 {
+            let texts = self.shut.of(pool);
+            let texts = texts.map(|(address, id, why)| format!("{address} ({id}: {why})"));
+            parts.push(format!(
+                "Services hold addresses of this pool, which is closed to them: {}; let it include \
+                 them, or give those Services others",
+                some(texts, shut)
+            ));
+        }
+        (!parts.is_empty()).then(|| parts.join("; "))
     }
 
     fn with_holders(&self, address: IpAddr) -> String {

@@ -16,6 +16,9 @@ use crate::model::{Change, Clock, Demand, ServiceView, Subject, Verdict, Wish};
 /// is not ours.
 pub(super) const CLAIMED: &str = "Claimed";
 
+/// The reason if the request cannot be read or contradicts itself, whatever the pools have; MetalLB's.
+const UNCLEAR: &str = "LoadBalancerFailed";
+
 /// A verdict on a Service, and the event that a change to it is worth.
 pub(super) struct Judgement {
     verdict: Verdict,
@@ -135,6 +138,7 @@ impl Core {
         for address in self.allocator.release(id, clock.mono) {
             self.released(address);
         }
+        self.note_shut(id, &BTreeMap::new());
         for address in entry.view.ingress.iter().filter_map(|seen| seen.ip) {
             self.left(id, address);
         }
@@ -186,7 +190,7 @@ impl Core {
             Demand::Unclear(fault) => {
                 let strays = self.strays(id, &closed);
                 let note = also(fault.clone(), &strays);
-                let judgement = Judgement::new(false, "AllocationFailed", note);
+                let judgement = Judgement::new(false, UNCLEAR, note);
                 (Some(judgement.told(true)), Vec::new())
             }
             Demand::Addresses(wish) => {
@@ -199,6 +203,7 @@ impl Core {
             .claim(id, &view.claims, &view.sharing, &closed, clock.mono);
         lacks.extend(self.claimed(&subject, &claims));
         judgement = self.judge_claims(id, judgement, &claims, &closed);
+        self.note_shut(id, &closed);
         self.waiting.set(id, view.created, lacks);
         self.services.insert(id.clone(), entry);
         self.judge(id, judgement);
@@ -259,7 +264,11 @@ impl Core {
                 };
                 let strays = self.strays(id, closed);
                 let note = also(self.refused(id, &text), &strays);
-                let judgement = Judgement::new(false, "AllocationFailed", note);
+                let reason = match refusal {
+                    Refusal::Invalid(_) => UNCLEAR,
+                    _ => "AllocationFailed",
+                };
+                let judgement = Judgement::new(false, reason, note);
                 (
                     judgement.told(true),
                     lacks_of(&refusal, view.sharing.key.as_ref()),

@@ -85,7 +85,15 @@ fn unclear_requests_take_nothing_away() {
     w.put(wants("a", 10));
     w.heard();
     w.put(service("a", 10, Demand::Unclear("addresses: no".into())));
-    assert_eq!(w.heard(), ["AllocationFailed: addresses: no"]);
+    assert_eq!(w.heard(), ["LoadBalancerFailed: addresses: no"]);
+    let six = asks("a", 10, "2001:db8::1");
+    w.put(six);
+    let heard = w.heard();
+    assert!(
+        heard[0].starts_with("LoadBalancerFailed: keeps 192.0.2.1")
+            && heard[0].contains("not IPv6"),
+        "{heard:?}"
+    );
     w.put(asks("a", 10, "203.0.113.5"));
     let heard = w.heard();
     assert!(

@@ -288,13 +288,16 @@ fn what_is_kept_outside_its_pool_is_flagged_whatever_else_is_amiss() {
     assert_eq!(w.told("both").2, kept);
     w.restart();
     w.quiet();
-    for view in [
-        asks("one", 11, "192.0.2.9"),
-        service("one", 11, Demand::Unclear("addresses: no".into())),
+    for (view, why) in [
+        (asks("one", 11, "192.0.2.9"), "AllocationFailed"),
+        (
+            service("one", 11, Demand::Unclear("addresses: no".into())),
+            "LoadBalancerFailed",
+        ),
     ] {
         w.put(view);
         let (met, reason, message) = w.told("one");
-        assert_eq!((met, &*reason), (false, "AllocationFailed"));
+        assert_eq!((met, &*reason), (false, why));
         assert!(
             message.contains("; kept, although pool \"lan\": it was deleted"),
             "{message}"
@@ -324,4 +327,59 @@ fn what_was_released_while_no_controller_acted_rests() {
     w.wait(100);
     w.put(wants("c", 12));
     assert_eq!(w.shows("c"), ["192.0.2.0"]);
+}
+
+#[test]
+fn a_pool_that_is_closed_to_a_holder_keeps_and_flags() {
+    let rules =
+        serde_json::json!({ "serviceSelectors": [{ "matchLabels": { "expose": "public" } }] });
+    let allocation: ServiceAllocation = serde_json::from_value(rules).unwrap();
+    let mut gold = pool("gold", 1, &["192.0.2.0/28"]);
+    gold.allocation = Some(allocation);
+    let mut w = World::started(vec![gold.clone()]);
+    let labelled = |name: &str, value: &str| ServiceView {
+        labels: [("expose".to_owned(), value.to_owned())].into(),
+        ..wants(name, 10)
+    };
+    w.put(labelled("a", "public"));
+    w.put(labelled("b", "public"));
+    assert_eq!(condition(&w, "gold", "AddressesOutside"), None);
+    // A label is taken away.
+    w.put(labelled("a", "private"));
+    assert_eq!(w.shows("a"), ["192.0.2.0"]);
+    assert_eq!(w.told("a").1, "KeptOutsidePool");
+    let said = condition(&w, "gold", "AddressesOutside").unwrap();
+    assert_eq!(
+        said,
+        "Services hold addresses of this pool, which is closed to them: 192.0.2.0 (shop/a: its \
+         serviceAllocation.serviceSelectors do not match the Service's labels); let it include \
+         them, or give those Services others"
+    );
+    // It offers the address still, to others.
+    let usage = w.pools["gold"].status.clone().unwrap().ipv4;
+    assert_eq!((usage.total, usage.assigned, usage.available), (16, 2, 14));
+    w.restart();
+    w.quiet();
+    w.put(labelled("a", "public"));
+    assert_eq!(condition(&w, "gold", "AddressesOutside"), None);
+    // The selector changes, and holders leave one by one.
+    let rules = serde_json::json!({ "namespaces": ["elsewhere"] });
+    gold.allocation = Some(serde_json::from_value(rules).unwrap());
+    w.put_pool(gold.clone());
+    let said = condition(&w, "gold", "AddressesOutside").unwrap();
+    assert!(
+        said.contains("shop/a: ") && said.contains("shop/b: "),
+        "{said}"
+    );
+    w.delete("b");
+    let said = condition(&w, "gold", "AddressesOutside").unwrap();
+    assert!(
+        said.contains("shop/a: ") && !said.contains("shop/b"),
+        "{said}"
+    );
+    // A pool that wants its addresses back has nothing to flag.
+    gold.spec.on_shrink = lightship_ipam::OnShrink::Reallocate;
+    w.put_pool(gold);
+    assert_eq!(w.shows("a"), [""; 0]);
+    assert_eq!(condition(&w, "gold", "AddressesOutside"), None);
 }

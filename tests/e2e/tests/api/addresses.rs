@@ -123,19 +123,19 @@ pub(crate) fn explicit(cluster: &mut Cluster) -> Result<()> {
     kubectl.apply(&annotated("typo", ADDRESSES, "192.0.2.400"))?;
     kubectl.told(
         "typo",
-        &["lightship.dev/addresses: \"192.0.2.400\" is no IP address"],
+        &["Warning LoadBalancerFailed: lightship.dev/addresses: \"192.0.2.400\" is no IP address"],
     )?;
     kubectl.apply(&annotated("six", ADDRESSES, "2001:db8::1"))?;
     kubectl.told(
         "six",
-        &["2001:db8::1 is asked for, but the Service is not IPv6"],
+        &["Warning LoadBalancerFailed: no address: 2001:db8::1 is asked for, but the Service is not IPv6"],
     )?;
     // The annotation and the field must not contradict each other.
     let mut both = annotated("both", ADDRESSES, "192.0.2.80");
     both["spec"]["loadBalancerIP"] = json!("192.0.2.81");
     kubectl.apply(&both)?;
     let parts = ["spec.loadBalancerIP ask for different addresses; remove one of them"];
-    kubectl.assigned("both", "False", "AllocationFailed", &parts)?;
+    kubectl.assigned("both", "False", "LoadBalancerFailed", &parts)?;
     both["spec"]["loadBalancerIP"] = json!("192.0.2.80");
     kubectl.apply(&both)?;
     kubectl.has("both", &["192.0.2.80"])?;
@@ -148,7 +148,7 @@ pub(crate) fn explicit(cluster: &mut Cluster) -> Result<()> {
     let parts = [
         "192.0.2.90 is of pool \"lan\", but 2001:db8::90 of pool \"six\"; ask for addresses of one pool",
     ];
-    kubectl.assigned("split", "False", "AllocationFailed", &parts)?;
+    kubectl.assigned("split", "False", "LoadBalancerFailed", &parts)?;
     // A change moves the Service, and gives the old address back.
     kubectl.apply(&annotated("noted", ADDRESSES, "192.0.2.78"))?;
     kubectl.has("noted", &["192.0.2.78"])?;

@@ -76,6 +76,20 @@ pub(crate) fn restrictions(cluster: &mut Cluster) -> Result<()> {
     kubectl.run(&["label", "service", "closed", "--overwrite", "expose=public"])?;
     kubectl.has("closed", &["192.0.2.2"])?;
     ensure!(kubectl.ingress("insists")?.is_empty());
+    // One that is closed to a holder is not cut off, and both say so.
+    kubectl.run(&[
+        "label",
+        "service",
+        "closed",
+        "--overwrite",
+        "expose=private",
+    ])?;
+    kubectl.assigned("closed", "True", "KeptOutsidePool", &refusal)?;
+    let why = "192.0.2.2 (default/closed: its serviceAllocation.serviceSelectors do not match";
+    kubectl.pool_says("pinned", "AddressesOutside", Some(&[why]))?;
+    kubectl.has("closed", &["192.0.2.2"])?;
+    kubectl.run(&["label", "service", "closed", "--overwrite", "expose=public"])?;
+    kubectl.pool_says("pinned", "AddressesOutside", None)?;
     Ok(())
 }
 
