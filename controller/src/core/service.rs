@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use lightship_ipam::{Assignment, Claims, Considered, Refusal, Request, ServiceId};
 
-use super::waiting::{Lack, lacks, lacks_of};
+use super::waiting::{Kind, Lack, lacks, lacks_of};
 use super::{Core, Entry, list};
 use crate::adapter;
 use crate::model::{Change, Clock, Demand, ServiceView, Subject, Verdict, Wish};
@@ -227,6 +227,7 @@ impl Core {
             sharing: view.sharing.clone(),
         };
         let result = self.allocator.assign(id, &request, clock.mono);
+        let kind = Kind::of(id, &view.sharing);
         // What it names has a say in which pool an address counts for.
         for address in self.allocator.held_by(id).to_vec() {
             self.sync_vip(address);
@@ -253,7 +254,7 @@ impl Core {
                     *message = format!("{message}; {note}");
                     judgement
                 };
-                (judgement, lacks(&pools, view.sharing.key.as_ref()))
+                (judgement, lacks(&pools, kind.as_ref()))
             }
             Err(refusal) => {
                 let text = match (&refusal, &wish.pool) {
@@ -269,10 +270,7 @@ impl Core {
                     _ => "AllocationFailed",
                 };
                 let judgement = Judgement::new(false, reason, note);
-                (
-                    judgement.told(true),
-                    lacks_of(&refusal, view.sharing.key.as_ref()),
-                )
+                (judgement.told(true), lacks_of(&refusal, kind.as_ref()))
             }
         }
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use lightship_ipam::{Considered, Family, Refusal, ServiceId, Why};
+use lightship_ipam::{Considered, Family, Refusal, ServiceId, Sharing, Why};
 
 use super::Core;
 use crate::model::Clock;
@@ -19,8 +19,26 @@ pub(super) enum Lack {
     Address(IpAddr),
     /// Any address of a family of a pool.
     Pool(Arc<str>, Family),
-    /// A place beside those who share an address of a family under this key.
-    Key(Arc<str>, Family),
+    /// A place beside those who share an address of a family of a pool.
+    Beside(Arc<str>, Family, Kind),
+}
+
+/// All who fit beside the same: of thousands that wait for a place, a look at one of each kind tells.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Kind {
+    sharing: Arc<Sharing>,
+    namespace: Arc<str>,
+}
+
+impl Kind {
+    /// Of this Service, if it shares at all.
+    pub(super) fn of(id: &ServiceId, sharing: &Sharing) -> Option<Self> {
+        sharing.key.as_ref()?;
+        Some(Self {
+            sharing: Arc::new(sharing.clone()),
+            namespace: id.namespace.clone(),
+        })
+    }
 }
 
 /// Age and name, so that the oldest comes first.
@@ -74,16 +92,35 @@ impl Waiting {
             self.freed.insert(lack);
         }
     }
+
+    /// The same of all kinds that share by this key.
+    fn free_beside(&mut self, pool: &Arc<str>, family: Family, key: Arc<str>) {
+        let first = Kind {
+            sharing: Arc::new(Sharing {
+                key: Some(key),
+                ..Sharing::default()
+            }),
+            namespace: "".into(),
+        };
+        let key = first.sharing.key.clone();
+        let of_key = |lack: &Lack| matches!(lack, Lack::Beside(of, f, kind) if of == pool && *f == family && kind.sharing.key == key);
+        let queues = self
+            .queues
+            .range(Lack::Beside(pool.clone(), family, first)..);
+        let kinds = queues.map(|(lack, _)| lack).take_while(|lack| of_key(lack));
+        self.freed.extend(kinds.cloned());
+    }
 }
 
-/// What would have to become free for a request to succeed; `key` is the one that it shares by.
-pub(super) fn lacks(considered: &[Considered], key: Option<&Arc<str>>) -> Vec<Lack> {
+/// What would have to become free for a request to succeed; `kind` is there if it may share.
+pub(super) fn lacks(considered: &[Considered], kind: Option<&Kind>) -> Vec<Lack> {
     let mut lacks = BTreeSet::new();
     for considered in considered {
         match &considered.why {
             Why::Exhausted { family, .. } => {
-                lacks.insert(Lack::Pool(considered.pool.clone(), *family));
-                lacks.extend(key.map(|key| Lack::Key(key.clone(), *family)));
+                let pool = &considered.pool;
+                lacks.insert(Lack::Pool(pool.clone(), *family));
+                lacks.extend(kind.map(|kind| Lack::Beside(pool.clone(), *family, kind.clone())));
             }
             Why::Taken { address, .. } => {
                 lacks.insert(Lack::Address(*address));
@@ -95,9 +132,9 @@ pub(super) fn lacks(considered: &[Considered], key: Option<&Arc<str>>) -> Vec<La
 }
 
 /// The same of a refusal.
-pub(super) fn lacks_of(refusal: &Refusal, key: Option<&Arc<str>>) -> Vec<Lack> {
+pub(super) fn lacks_of(refusal: &Refusal, kind: Option<&Kind>) -> Vec<Lack> {
     match refusal {
-        Refusal::Considered(considered) => lacks(considered, key),
+        Refusal::Considered(considered) => lacks(considered, kind),
         _ => Vec::new(),
     }
 }
@@ -107,9 +144,7 @@ impl Core {
     pub(super) fn wake_for(&mut self, address: IpAddr) {
         let family = Family::of(address);
         self.waiting.free(Lack::Address(address));
-        if let Some(key) = self.allocator.key_of(address).cloned() {
-            self.waiting.free(Lack::Key(key, family));
-        }
+        self.wake_sharers(address);
         if let Some(pool) = self.allocator.pools().covering(address) {
             let name = pool.spec.name.clone();
             self.waiting.free(Lack::Pool(name, family));
@@ -118,8 +153,11 @@ impl Core {
 
     /// Notes that somebody may have a place beside the one that just got this address.
     pub(super) fn wake_sharers(&mut self, address: IpAddr) {
-        if let Some(key) = self.allocator.key_of(address).cloned() {
-            self.waiting.free(Lack::Key(key, Family::of(address)));
+        let key = self.allocator.key_of(address).cloned();
+        let pool = self.allocator.pools().covering(address);
+        if let Some((key, pool)) = key.zip(pool) {
+            self.waiting
+                .free_beside(&pool.spec.name, Family::of(address), key);
         }
     }
 
@@ -142,7 +180,7 @@ impl Core {
                 let Some((_, lack)) = next.pop_first() else {
                     break;
                 };
-                if self.is_over(&lack) {
+                if self.is_over(&lack, &turn.1) {
                     continue;
                 }
                 hopes = true;
@@ -155,12 +193,15 @@ impl Core {
         }
     }
 
-    /// Whether those before have used up what the others wait for. Those that wait for one
-    /// address are told who has it now.
-    fn is_over(&self, lack: &Lack) -> bool {
+    /// Whether those before have used up what this Service and all after it wait for. Those that
+    /// wait for one address are told who has it now.
+    fn is_over(&self, lack: &Lack, id: &ServiceId) -> bool {
         match lack {
             Lack::Pool(pool, family) => self.allocator.usage(pool, *family).available == 0,
-            Lack::Address(_) | Lack::Key(..) => false,
+            Lack::Beside(pool, family, kind) => {
+                !self.allocator.has_place(pool, *family, id, &kind.sharing)
+            }
+            Lack::Address(_) => false,
         }
     }
 }

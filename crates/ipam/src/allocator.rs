@@ -3,6 +3,7 @@
 mod claim;
 mod free;
 mod hold;
+mod places;
 mod plan;
 mod reserve;
 
@@ -17,6 +18,8 @@ use crate::pool::{OnShrink, Pool, PoolSpec, Pools};
 use crate::request::{Considered, Refusal, Request, ServiceId, Why};
 use crate::resting::{Rest, Resting};
 use crate::sharing::Sharing;
+
+use places::Places;
 
 pub use claim::Claims;
 
@@ -89,8 +92,8 @@ pub struct Allocator {
     strays: BTreeMap<Arc<str>, BTreeSet<IpAddr>>,
     /// Addresses in use that a pool offers but that count for another one.
     guests: BTreeMap<Arc<str>, BTreeSet<IpAddr>>,
-    /// Addresses in use under each sharing key.
-    keys: HashMap<Arc<str>, BTreeSet<IpAddr>>,
+    /// Addresses in use that others may join.
+    places: Places,
     /// Held numbers per family.
     taken: [Intervals; 2],
     /// Held and resting numbers per family.

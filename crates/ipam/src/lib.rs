@@ -17,6 +17,7 @@ mod range;
 mod request;
 mod resting;
 mod sharing;
+mod shelf;
 
 pub use allocator::{Allocator, Assignment, Claims, Holding, Usage};
 pub use family::Family;

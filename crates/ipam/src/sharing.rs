@@ -38,7 +38,7 @@ impl fmt::Display for Port {
 }
 
 /// Which nodes can serve a Service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Backends {
     /// All of them (`externalTrafficPolicy: Cluster`).
     #[default]
@@ -50,7 +50,7 @@ pub enum Backends {
 }
 
 /// What of a Service decides with whom it may share an address.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sharing {
     /// Services share only under the same key; one without a key shares with nobody.
     pub key: Option<Arc<str>>,

@@ -90,22 +90,6 @@ impl Allocator {
         }
         None
     }
-
-    fn lowest_shared(
-        &self,
-        pool: &Pool,
-        family: Family,
-        service: &ServiceId,
-        sharing: &Sharing,
-    ) -> Option<IpAddr> {
-        let addresses = self.keys.get(sharing.key.as_ref()?)?;
-        let across = pool.spec.sharing_across_namespaces;
-        addresses.iter().copied().find(|address| {
-            Family::of(*address) == family
-                && self.offers(pool, *address)
-                && self.clash(service, sharing, *address, across).is_none()
-        })
-    }
 }
 
 /// A pool's ranges from the place of a Service on, and round again to it.

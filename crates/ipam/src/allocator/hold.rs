@@ -20,14 +20,11 @@ impl Allocator {
         pool: Arc<str>,
         on_shrink: OnShrink,
     ) {
-        let sharing = self.services.get(service).map(|held| &held.sharing);
-        if let Some(key) = sharing.and_then(|sharing| sharing.key.clone()) {
-            self.keys.entry(key).or_default().insert(address);
-        }
         if let Some(holding) = self.held.get_mut(&address) {
             if !holding.holders.contains(service) {
                 holding.holders.push(service.clone());
                 self.touched.insert(holding.pool.clone());
+                self.note_place(address);
             }
             return;
         }
@@ -46,13 +43,12 @@ impl Allocator {
             holders,
         };
         self.held.insert(address, holding);
+        self.note_place(address);
         self.note_stray(address);
     }
 
     pub(super) fn drop_holder(&mut self, service: &ServiceId, address: IpAddr, now: Duration) {
-        let mut key = None;
         if let Some(held) = self.services.get_mut(service) {
-            key.clone_from(&held.sharing.key);
             held.addresses.retain(|held| *held != address);
             held.claims.retain(|held| *held != address);
             if held.addresses.is_empty() && held.claims.is_empty() {
@@ -65,9 +61,7 @@ impl Allocator {
         holding.holders.retain(|holder| holder != service);
         self.touched.insert(holding.pool.clone());
         let alone = holding.holders.is_empty();
-        if let Some(key) = key {
-            self.leave_key(&key, address);
-        }
+        self.note_place(address);
         if alone {
             self.vacate(address, service, now);
         } else {
@@ -208,36 +202,10 @@ impl Allocator {
         if held.sharing == *sharing {
             return;
         }
-        let before = std::mem::replace(&mut held.sharing, sharing.clone());
-        if before.key == sharing.key {
-            return;
-        }
+        held.sharing = sharing.clone();
         let addresses = [&held.addresses[..], &held.claims].concat();
         for address in addresses {
-            if let Some(key) = &before.key {
-                self.leave_key(key, address);
-            }
-            if let Some(key) = &sharing.key {
-                self.keys.entry(key.clone()).or_default().insert(address);
-            }
-        }
-    }
-
-    /// Takes an address from a key's list unless a holder has that key still.
-    fn leave_key(&mut self, key: &Arc<str>, address: IpAddr) {
-        let holders = self.held.get(&address).map(|holding| &holding.holders);
-        let has_key = |holder: &ServiceId| {
-            let held = self.services.get(holder);
-            held.is_some_and(|held| held.sharing.key.as_ref() == Some(key))
-        };
-        if holders.into_iter().flatten().any(has_key) {
-            return;
-        }
-        if let Some(addresses) = self.keys.get_mut(key) {
-            addresses.remove(&address);
-            if addresses.is_empty() {
-                self.keys.remove(key);
-            }
+            self.note_place(address);
         }
     }
 }
