@@ -1,11 +1,12 @@
 //! Writes the status of the VirtualIPs that this node owns, and of those that nobody can own if
 //! it is this node's turn to.
 //!
-//! One task; it compares what should be written with what it wrote last and patches only
+//! One task; it compares what should be written with what it wrote last and applies only
 //! differences, a few objects at a time. A write that fails is tried again with back-off
 //! and holds up no other. Nothing on the data path waits for it: while the API server is
 //! away VIPs move all the same, and the last state is written when it is back.
 
+mod apply;
 mod render;
 
 use std::collections::BTreeMap;
@@ -14,12 +15,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
-use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
-use lightship_crds::{MANAGER_SPEAKER, VirtualIP};
-use serde_json::{Value, json};
+use lightship_crds::VirtualIP;
+use serde_json::Value;
 use tokio::sync::watch;
 
+use self::apply::Carried;
 use crate::core::Ownership;
 use crate::uplink::Current;
 use crate::world::{NodeName, World};
@@ -104,7 +105,14 @@ pub async fn run(
             let agreement = last.is_some_and(|w| w.status != status);
             let differs = last.is_none_or(|w| steady(&w.status) != steady(&status));
             if differs || (foreign && age > ECHO) || (agreement && age > STEADY) {
-                todo.push((*vip, object.object.clone(), status));
+                // Which move led here, if it was before this process: the object tells.
+                let moved = last.is_none() && status["lastMove"].is_null();
+                let carried = if moved {
+                    Carried::Move
+                } else {
+                    Carried::Nothing
+                };
+                todo.push((*vip, object.object.clone(), status, carried));
             } else if foreign || agreement {
                 let wait = if agreement { STEADY } else { ECHO };
                 later = Some(later.map_or(wait, |l: Duration| l.min(wait)));
@@ -118,20 +126,15 @@ pub async fn run(
             let last = written.get(vip).map(|w| &w.status);
             let status = render::unowned(report, last);
             if last != Some(&status) {
-                todo.push((*vip, object.object.clone(), status));
+                todo.push((*vip, object.object.clone(), status, Carried::LastOwner));
             }
         }
-        let results = stream::iter(todo).map(|(vip, object, status)| {
+        let results = stream::iter(todo).map(|(vip, object, status, carried)| {
             let api = &api;
             async move {
-                let params = PatchParams {
-                    field_manager: Some(MANAGER_SPEAKER.into()),
-                    ..Default::default()
-                };
-                let patch = Patch::Merge(json!({ "status": status }));
-                let write = api.patch_status(&object, &params, &patch);
+                let write = apply::apply(api, &object, status, carried);
                 let result = match tokio::time::timeout(PATIENCE, write).await {
-                    Ok(result) => result.map(|_| status).map_err(|e| e.to_string()),
+                    Ok(result) => result,
                     Err(_) => Err("the API server does not answer".to_owned()),
                 };
                 (vip, result)

@@ -1,4 +1,4 @@
-//! What a VirtualIP's status says, as JSON, so that fields this version does not know are left alone.
+//! What a VirtualIP's status says, as JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
@@ -7,6 +7,7 @@ use lightship_crds::CONDITION_READY;
 use serde_json::{Value, json};
 
 use super::Identity;
+use super::apply::Carried;
 use crate::core::{Move, OffLink, Ownership, Unowned, VipReport};
 use crate::world::{NodeName, ServiceRef};
 
@@ -136,12 +137,14 @@ pub(super) fn owned(
             "to": id.node,
             "reason": moved.reason,
         });
+    } else if let Some(moved) = last.and_then(|last| last.get("lastMove")) {
+        status["lastMove"] = moved.clone();
     }
     status
 }
 
-/// The status of a VIP that nobody owns. What the last owner wrote of itself is taken out, its
-/// epoch and move stay.
+/// The status of a VIP that nobody owns. What the last owner wrote of itself is taken out, but for
+/// [`Carried::LastOwner`]: that is none of our knowledge, and carried over.
 pub(super) fn unowned(report: &Unowned, last: Option<&Value>) -> Value {
     let ready = condition(
         CONDITION_READY,
@@ -150,16 +153,17 @@ pub(super) fn unowned(report: &Unowned, last: Option<&Value>) -> Value {
         &report.message,
         last,
     );
-    json!({
-        "owner": null,
-        "mode": null,
-        "interface": null,
-        "mac": null,
-        "directors": null,
+    let mut status = json!({
         "backends": backends(&report.backends),
         "backendsReady": format!("0/{}", report.backends.len()),
         "conditions": [ready],
-    })
+    });
+    for field in Carried::LastOwner.fields() {
+        if let Some(value) = last.and_then(|last| last.get(field)) {
+            status[field] = value.clone();
+        }
+    }
+    status
 }
 
 /// Which Services have endpoints only where the VIP's LAN is not, and what to do.

@@ -102,16 +102,23 @@ pub fn owner(lab: &Lab, address: IpAddr) -> Result<String> {
 /// # Errors
 /// When there is no such VirtualIP, or the API server refuses.
 pub fn annotate(lab: &Lab, address: IpAddr, annotation: &str) -> Result<()> {
+    let name = name(lab, address)?;
+    lab.kubectl(&["annotate", "--overwrite", "virtualip", &name, annotation])?;
+    Ok(())
+}
+
+/// The name of an address's VirtualIP.
+///
+/// # Errors
+/// When there is no such VirtualIP.
+pub fn name(lab: &Lab, address: IpAddr) -> Result<String> {
     let list = lab.kubectl_json(&["get", "virtualips"])?;
     let items = list["items"].as_array();
-    let name = items
-        .into_iter()
-        .flatten()
-        .find(|o| o["spec"]["address"] == address.to_string())
-        .and_then(|o| o["metadata"]["name"].as_str())
-        .with_context(|| format!("no VirtualIP for {address}"))?;
-    lab.kubectl(&["annotate", "--overwrite", "virtualip", name, annotation])?;
-    Ok(())
+    let mut items = items.into_iter().flatten();
+    let found = items.find(|o| o["spec"]["address"] == address.to_string());
+    let name = found.and_then(|o| o["metadata"]["name"].as_str());
+    let name = name.with_context(|| format!("no VirtualIP for {address}"))?;
+    Ok(name.to_owned())
 }
 
 /// Waits until an address's VirtualIP is as `wanted` says.

@@ -68,6 +68,10 @@ fn main() -> ExitCode {
             ("a_partition_ends_with_one_owner", failover::partition),
             ("a_link_that_fails_one_way_has_one_owner", failover::one_way),
             ("a_stopped_speaker_wakes_to_nothing", failover::paused),
+            (
+                "a_virtual_ip_has_one_manager_for_spec_and_one_for_status",
+                speakers::managers,
+            ),
             ("a_crashed_owner_is_replaced", failover::crash),
             ("a_dead_nodes_pods_are_marked_early", early::crash),
             // The rest is last, because kube-proxy takes its time to come back after an outage of the API

@@ -151,14 +151,32 @@ fn a_vip_that_nobody_owns_loses_what_its_owner_wrote() {
         backends: Arc::new([("node1".into(), 1)].into()),
     };
     let value = unowned(&report, None);
-    // A null in a merge patch removes the field (RFC 7386).
-    for field in ["owner", "mode", "mac", "interface", "directors"] {
-        assert!(value[field].is_null(), "{field}");
-        assert!(value.as_object().unwrap().contains_key(field), "{field}");
-    }
-    assert!(value.get("lastMove").is_none() && value.get("epoch").is_none());
+    // What is not stated goes when it is applied.
+    let stated: Vec<_> = value.as_object().unwrap().keys().collect();
+    assert_eq!(stated, ["backends", "backendsReady", "conditions"]);
     assert_eq!(ready(&value), ("False", "NoCandidate"));
     assert_eq!(unowned(&report, Some(&value)), value);
+    // Only what the object said of it stays.
+    let mut written = value.clone();
+    for field in Carried::LastOwner.fields() {
+        written[field] = json!("as before");
+    }
+    assert_eq!(unowned(&report, Some(&written)), written);
+}
+
+#[test]
+fn a_move_before_the_speaker_started_is_told_on() {
+    let adopted = VipReport {
+        moved: None,
+        ..self::report()
+    };
+    let all = Ownership::default();
+    let id = identity();
+    let mut written = owned(&id, &adopted, &all, None);
+    assert!(written.get("lastMove").is_none());
+    written["lastMove"] = json!({ "to": "node1", "reason": "NodeFailed" });
+    let again = owned(&id, &adopted, &all, Some(&written));
+    assert_eq!(again["lastMove"], written["lastMove"]);
 }
 
 #[test]

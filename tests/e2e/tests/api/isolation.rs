@@ -137,6 +137,31 @@ pub(crate) fn ownership(cluster: &mut Cluster) -> Result<()> {
         .map(|entry| entry["manager"].clone())
         .collect();
     ensure!(of_spec == ["lightship-controller"], "{of_spec:?}");
+    // What others put beside stays when the spec changes, and it has one manager then, too.
+    let note = ["virtualip", "192.0.2.0", "example.com/by=hand"];
+    kubectl.run(&[&["label"][..], &note].concat())?;
+    kubectl.run(&[&["annotate"][..], &note].concat())?;
+    let mut lan = pool("lan", &["192.0.2.0/28"]);
+    lan["spec"]["onShrink"] = json!("Reallocate");
+    for on_shrink in [json!("Reallocate"), Value::Null] {
+        kubectl.apply(&lan)?;
+        kubectl.wait("the spec follows", |kubectl| {
+            let vip = kubectl.json(&managed)?;
+            let meta = &vip["metadata"];
+            for kind in ["labels", "annotations"] {
+                ensure!(meta[kind]["example.com/by"] == "hand", "{meta}");
+            }
+            let entries = meta["managedFields"].as_array().cloned();
+            let of_spec = entries.unwrap_or_default();
+            let of_spec = of_spec
+                .iter()
+                .filter(|entry| !entry["fieldsV1"]["f:spec"].is_null());
+            let of_spec: Vec<_> = of_spec.map(|entry| &entry["manager"]).collect();
+            ensure!(of_spec == ["lightship-controller"], "{meta}");
+            Ok(vip["spec"]["onShrink"] == on_shrink)
+        })?;
+        lan["spec"]["onShrink"] = json!("Keep");
+    }
     kubectl.wait("the pool's status is applied", |kubectl| {
         let pool = kubectl.json(&["get", "addresspool", "lan", "--show-managed-fields"])?;
         let entries = pool["metadata"]["managedFields"].as_array().cloned();

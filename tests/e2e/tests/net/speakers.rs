@@ -4,10 +4,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use lightship_e2e::{probe, timeline};
+use lightship_e2e::scene::Wish;
+use lightship_e2e::{probe, timeline, vip};
 use lightship_lab::{How, Lab, sh};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::common::{Served, moved_from};
 use crate::modes::kernel_directs;
 
 /// How long a report may take: it waits for the rest of a flock of changes first.
@@ -189,4 +191,58 @@ pub(crate) fn kept_up(lab: &mut Lab) -> Result<()> {
     lab.heal(&node)?;
     wait(lab, &node, "is back", is_running).context(format!("VIPs when it stopped: {vips:?}"))?;
     Ok(())
+}
+
+/// The spec of a VirtualIP is the controller's and its status the speakers', each under one name that
+/// stays the same when the owner changes; what others put beside is left alone.
+pub(crate) fn managers(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &Wish::local("managers"), |lab, vips| {
+        let name = vip::name(lab, vips[0])?;
+        lab.kubectl(&["label", "virtualip", &name, "example.com/by=hand"])?;
+        let theirs = json!([{
+            "type": "example.com/Theirs", "status": "True", "reason": "Theirs", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]);
+        let object = json!({
+            "apiVersion": "lightship.dev/v1beta1", "kind": "VirtualIP",
+            "metadata": { "name": name }, "status": { "conditions": theirs },
+        });
+        let mut apply = lab.kubectl_command(&["apply", "--server-side", "--subresource=status"]);
+        apply.args(["--field-manager=example.com", "-f", "-"]);
+        sh::run_with_input(apply, Some(&object.to_string()))?;
+        let before = vip::owner(lab, vips[0])?;
+        let mut others = lab.node_names().into_iter().filter(|node| *node != before);
+        let other = others.next().context("one node only")?;
+        vip::annotate(lab, vips[0], &format!("lightship.dev/move-to={other}"))?;
+        moved_from(lab, vips[0], &before)?;
+        let wanted = [
+            ("lightship-controller", "Update", None, "f:spec"),
+            ("lightship-speaker", "Apply", Some("status"), "f:status"),
+        ];
+        sh::wait_for("the managers", SOON, Duration::from_millis(500), || {
+            let get = ["get", "virtualip", &name, "--show-managed-fields"];
+            let object = lab.kubectl_json(&get)?;
+            let meta = &object["metadata"];
+            ensure!(meta["labels"]["example.com/by"] == "hand", "{meta:#}");
+            let conditions = object["status"]["conditions"].to_string();
+            ensure!(conditions.contains("example.com/Theirs"), "{conditions}");
+            if object["status"]["owner"] != other.as_str() {
+                return Ok(None);
+            }
+            let entries = meta["managedFields"].as_array().context("no managers")?;
+            let ours = entries.iter().filter_map(|entry| {
+                let manager = entry["manager"].as_str()?;
+                let fields = entry["fieldsV1"].as_object()?;
+                let kinds = fields.keys().filter(|field| *field != "f:metadata");
+                let mut kinds = kinds.map(String::as_str);
+                let field = kinds.next()?;
+                let (operation, part) = (entry["operation"].as_str()?, &entry["subresource"]);
+                (manager != "example.com").then_some((manager, operation, part.as_str(), field))
+            });
+            let mut ours: Vec<_> = ours.collect();
+            ours.sort_unstable();
+            ensure!(ours == wanted, "{ours:?} in {meta:#}");
+            Ok(Some(()))
+        })
+    })
 }
