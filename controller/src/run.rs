@@ -75,7 +75,7 @@ enum End {
 
 /// Runs until `shutdown` ends.
 pub async fn run(client: Client, options: Options, shutdown: impl Future<Output = &'static str>) {
-    let key = heartbeat_key::ensure(client.clone(), options.namespace.clone());
+    let key = heartbeat_key::keep(client.clone(), options.namespace.clone());
     tokio::spawn(key);
     let mut leadership = Leadership::start(
         client.clone(),

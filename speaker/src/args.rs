@@ -47,6 +47,12 @@ pub struct Args {
     #[arg(long, env = "LIGHTSHIP_NAMESPACE", default_value = "lightship-system")]
     pub namespace: String,
 
+    /// Signs heartbeats with a key that everybody knows instead of that of the Secret, which is then not
+    /// read: whoever can send to the heartbeat port can take addresses over. For networks where nobody
+    /// else can. The same on all nodes.
+    #[arg(long, env = "LIGHTSHIP_INSECURE_HEARTBEATS")]
+    pub insecure_heartbeats: bool,
+
     /// The network interface on the LAN of the VIPs. Default: the one that carries the
     /// node's InternalIP.
     #[arg(long)]

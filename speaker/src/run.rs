@@ -50,14 +50,25 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     let _only = lock::take(&args.state_file)?;
     let saved = load(&args);
     let (world_tx, mut world) = watch::channel(known(&saved));
-    let (secrets_tx, mut secrets) = watch::channel(saved.secrets.clone());
+    let (secrets_tx, mut secrets) = watch::channel(crate::watch::initial(
+        &saved.secrets,
+        args.insecure_heartbeats,
+    ));
     let client = lightship_kit::connect(args.kubeconfig.as_deref()).await?;
     let metrics = Metrics::default();
     let watches = metrics.watches.clone();
     tokio::spawn(crate::watch::run(client.clone(), world_tx, watches));
-    let namespace = args.namespace.clone();
-    let keys_client = client.clone();
-    tokio::spawn(async move { crate::watch::keys(keys_client, &namespace, secrets_tx).await });
+    if args.insecure_heartbeats {
+        tracing::warn!(
+            "--insecure-heartbeats: whoever can send to UDP port {} can take addresses over",
+            args.heartbeat_port
+        );
+        // Nothing will change.
+        tokio::spawn(async move { secrets_tx.closed().await });
+    } else {
+        let (client, namespace) = (client.clone(), args.namespace.clone());
+        tokio::spawn(async move { crate::watch::keys(client, &namespace, secrets_tx).await });
+    }
 
     let me = NodeName::from(args.node_name.as_str());
     let (facts, facts_rx) = watch::channel(Facts::default());
@@ -376,10 +387,12 @@ async fn first_keys(
         if !std::mem::replace(&mut said, true) {
             let name = lightship_crds::HEARTBEAT_SECRET;
             let text = format!(
-                "waiting for Secret {}/{name}, which the controller makes",
+                "waiting for Secret {}/{name} with the heartbeat key, which the controller makes: it \
+                 has to run, in this namespace; or else start all speakers with \
+                 --insecure-heartbeats, and anybody on the network can forge heartbeats",
                 args.namespace
             );
-            tracing::info!("{text}");
+            tracing::warn!("{text}");
             facts.send_modify(|facts| facts.trouble = Some(Trouble::new("NoHeartbeatKey", text)));
         }
         tokio::select! {

@@ -6,6 +6,7 @@
 //! back-off by the watcher itself; what was known stays known meanwhile.
 
 mod convert;
+mod keys;
 #[cfg(test)]
 mod tests;
 
@@ -27,8 +28,7 @@ use tokio::sync::watch;
 use crate::metrics::Kind;
 use crate::world::{NodeName, ServiceRef, World};
 
-/// The shortest heartbeat secret that is used, in bytes.
-const SHORTEST_KEY: usize = 16;
+pub use keys::{initial, keys};
 
 /// At most this many events are taken together before the world is published.
 const BATCH: usize = 512;
@@ -86,42 +86,6 @@ pub async fn run(
         }
         if world.is_closed() {
             return;
-        }
-    }
-}
-
-/// Watches the heartbeat Secret and publishes its keys, newest first.
-pub async fn keys(client: Client, namespace: &str, keys: watch::Sender<Vec<Vec<u8>>>) {
-    let name = lightship_crds::HEARTBEAT_SECRET;
-    let api: Api<core::Secret> = Api::namespaced(client, namespace);
-    let config = Config::default().fields(&format!("metadata.name={name}"));
-    let mut events = std::pin::pin!(lightship_kit::watch(api, config));
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
-                let data = secret.data.unwrap_or_default();
-                // Anybody could forge heartbeats under an empty or short key.
-                let entry = |name| data.get(name).filter(|k| k.0.len() >= SHORTEST_KEY);
-                let Some(current) = entry("key") else {
-                    tracing::error!(
-                        "Secret {namespace}/{name} has no entry `key` of at least {SHORTEST_KEY} \
-                         bytes; delete the Secret and restart the controller, which makes a good one"
-                    );
-                    continue;
-                };
-                let all = std::iter::once(current).chain(entry("previous-key"));
-                let found: Vec<_> = all.map(|v| v.0.clone()).collect();
-                keys.send_if_modified(|k| {
-                    *k != found && {
-                        *k = found;
-                        true
-                    }
-                });
-            }
-            // A Secret deleted by mistake must not silence the heartbeats: the controller
-            // makes a new one, and until then the old keys go on.
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "cannot watch Secret {namespace}/{name}"),
         }
     }
 }

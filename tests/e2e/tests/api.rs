@@ -59,7 +59,10 @@ const TESTS: &[(&str, Test)] = &[
         "the_rights_for_early_word_are_installed_on_request_and_exact",
         install::early_rights,
     ),
-    ("the_heartbeat_key_is_made_once", install::heartbeat_key),
+    (
+        "the_heartbeat_key_is_made_when_it_is_missing_and_left_alone_else",
+        install::heartbeat_key,
+    ),
     ("samples_apply_and_work", install::samples),
     (
         "malformed_objects_are_refused_with_the_fix",

@@ -69,6 +69,10 @@ fn main() -> ExitCode {
             ("a_link_that_fails_one_way_has_one_owner", failover::one_way),
             ("a_stopped_speaker_wakes_to_nothing", failover::paused),
             (
+                "a_change_of_the_heartbeat_key_moves_nothing",
+                failover::rotated,
+            ),
+            (
                 "a_virtual_ip_has_one_manager_for_spec_and_one_for_status",
                 speakers::managers,
             ),

@@ -130,7 +130,8 @@ pub(crate) fn early_rights(cluster: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
-/// 32 random bytes, which a restart leaves as they are.
+/// 32 random bytes, which a restart leaves as they are; made anew if they are deleted, and what
+/// somebody else put there stays.
 pub(crate) fn heartbeat_key(cluster: &mut Cluster) -> Result<()> {
     let read = |cluster: &Cluster| -> Result<Value> {
         cluster
@@ -149,6 +150,20 @@ pub(crate) fn heartbeat_key(cluster: &mut Cluster) -> Result<()> {
     cluster.kill_controller();
     cluster.start_controller()?;
     ensure!(before == read(cluster)?, "a restart changed the Secret");
+    let secret = ["secret", "lightship-heartbeat", "-n", SYSTEM];
+    cluster.kubectl.run(&[&["delete"][..], &secret].concat())?;
+    cluster.kubectl.wait("another key is made", |kubectl| {
+        let found = kubectl.json(&[&["get"][..], &secret].concat());
+        Ok(found.is_ok_and(|found| found["data"]["key"] != before["data"]["key"]))
+    })?;
+    let patch = json!({ "stringData": { "key": "made by hand, and long enough" } });
+    let patch = ["-p", &patch.to_string()];
+    cluster
+        .kubectl
+        .run(&[&["patch"][..], &secret, &patch].concat())?;
+    let by_hand = read(cluster)?;
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    ensure!(by_hand == read(cluster)?, "a live key was changed");
     Ok(())
 }
 

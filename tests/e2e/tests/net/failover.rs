@@ -215,3 +215,70 @@ fn on_node(lab: &Lab, node: &str, command: &str) -> Result<()> {
     ensure!(output.status.success(), "{node}: {command}: {error}");
     Ok(())
 }
+
+/// The key of the heartbeats is changed in each of the ways in which that happens, and nobody takes it
+/// for the death of anybody: by the documented steps, in one go, and by deleting the Secret.
+pub(crate) fn rotated(lab: &mut Lab) -> Result<()> {
+    /// As long as speakers take to pass from one key to another, and more.
+    const PASSAGE: Duration = Duration::from_secs(14);
+    const SECRET: [&str; 4] = ["secret", "lightship-heartbeat", "-n", "lightship-system"];
+    Served::during(lab, &Wish::local("rotated"), |lab, vips| {
+        let before = vip::find(lab, vips[0])?.context("no VirtualIP")?;
+        let begin = probe::now_ns();
+        let key = |lab: &Lab| -> Result<String> {
+            let secret = lab.kubectl_json(&[&["get"][..], &SECRET].concat())?;
+            let key = secret["data"]["key"].as_str();
+            Ok(key.context("no key")?.to_owned())
+        };
+        let change = |lab: &Lab, data: serde_json::Value| -> Result<()> {
+            let patch = serde_json::json!({ "data": data }).to_string();
+            lab.kubectl(&[&["patch"][..], &SECRET, &["-p", &patch]].concat())?;
+            Ok(())
+        };
+        let (first, second, third) = (
+            key(lab)?,
+            "c2Vjb25kIGtleSBvZiB0aGUgaGVhcnRiZWF0cw==",
+            "dGhpcmQga2V5IG9mIHRoZSBoZWFydGJlYXRz",
+        );
+        for data in [
+            serde_json::json!({ "previous-key": second }),
+            serde_json::json!({ "key": second, "previous-key": first }),
+            serde_json::json!({ "previous-key": null }),
+        ] {
+            change(lab, data)?;
+            thread::sleep(CALM);
+        }
+        change(lab, serde_json::json!({ "key": third }))?;
+        thread::sleep(PASSAGE);
+        lab.kubectl(&[&["delete"][..], &SECRET].concat())?;
+        lightship_lab::sh::wait_for(
+            "the controller makes another key",
+            Duration::from_secs(30),
+            Duration::from_millis(500),
+            || Ok(key(lab).ok().filter(|key| key != third)),
+        )?;
+        thread::sleep(PASSAGE);
+        for node in lab.node_names() {
+            let said = timeline::speaker(lab, &node)?;
+            let said = said.iter().filter(|line| line.at_ns > begin);
+            let wrong = |text: &str| {
+                [
+                    "heartbeat refused",
+                    "VIP taken",
+                    "to=Dead",
+                    "to=SpeakerLost",
+                ]
+                .iter()
+                .any(|part| text.contains(part))
+            };
+            let wrong: Vec<_> = said.filter(|line| wrong(&line.text)).collect();
+            ensure!(wrong.is_empty(), "{node} said {wrong:?}");
+        }
+        let after = vip::find(lab, vips[0])?.context("no VirtualIP")?;
+        ensure!(
+            (&after.owner, &after.moved) == (&before.owner, &before.moved),
+            "{before:?} became {after:?}"
+        );
+        one_answers(lab, vips[0])
+    })
+}
