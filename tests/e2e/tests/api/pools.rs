@@ -218,7 +218,21 @@ pub(crate) fn overlap(cluster: &mut Cluster) -> Result<()> {
     ))?;
     kubectl.ready("a-second", "True", &[])?;
     kubectl.run(&["delete", "addresspool", "z-first"])?;
-    kubectl.has("before", &["192.0.2.0"])
+    kubectl.has("before", &["192.0.2.0"])?;
+    // Within one pool the range that is listed later is out of use, spaces or not.
+    kubectl.run(&["delete", "addresspool", "a-second"])?;
+    kubectl.apply(&pool(
+        "own",
+        &[
+            "203.0.113.4 - 203.0.113.5",
+            "203.0.113.0/29",
+            "2001:db8::/126",
+        ],
+    ))?;
+    let parts = ["203.0.113.0-203.0.113.7 is out of use", "of this same pool"];
+    kubectl.ready("own", "False", &parts)?;
+    kubectl.apply(&service("inside"))?;
+    kubectl.has("inside", &["203.0.113.4"])
 }
 
 /// A selector that matches nothing closes a pool; a label on the namespace opens it.
