@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lightship_e2e::experiment::{self, Outcome, PACE, Plan, Traffic};
-use lightship_e2e::probe::{Probe, Stream};
+use lightship_e2e::probe::{Probe, Stream, ms_between};
 use lightship_e2e::scene::{self, Wish};
-use lightship_e2e::vip;
+use lightship_e2e::{director, vip};
 use lightship_lab::{How, Lab};
 
 use crate::common::{Served, moved_from};
@@ -22,6 +22,8 @@ const LIMIT: f64 = 2000.0;
 /// The owner's kernel is killed.
 pub(crate) fn crash(lab: &mut Lab) -> Result<()> {
     Served::during(lab, &Wish::local("crash").fresh(), |lab, vips| {
+        let owner = vip::owner(lab, vips[0])?;
+        let mac = director::mac(lab, &owner)?;
         let outcome = crash_owner(lab, vips[0], false)?;
         let vip = moved_from(lab, vips[0], &outcome.owner)?;
         eprintln!("    {:?} took over: {:?}", vip.owner, vip.moved);
@@ -39,6 +41,9 @@ pub(crate) fn crash(lab: &mut Lab) -> Result<()> {
             Some(&back) == vip.owner.as_ref(),
             "it moved again, to {back}"
         );
+        // Clients may have it in their caches.
+        let after = director::mac(lab, &owner)?;
+        ensure!(after == mac, "{owner} had {mac} and has {after}");
         Ok(())
     })
 }
@@ -63,9 +68,26 @@ pub(crate) fn backend_crash(lab: &mut Lab) -> Result<()> {
             anyhow::bail!("one node only");
         };
         let traffic = Traffic::start(lab, vips[0], FLOWS)?;
+        // Scheduled packet by packet: nothing pins a client to the dead node.
+        let mut datagrams = Probe::stream(lab, vips[0], PACE, true)?;
         std::thread::sleep(Duration::from_secs(1));
         let outcome = traffic.disturb(lab, backend, How::Crash, Duration::from_secs(8))?;
         tell(&outcome);
+        let datagrams: Stream = datagrams.end()?;
+        let silent = experiment::takeover_ms(&datagrams, outcome.at_ns);
+        eprintln!(
+            "    UDP: {} of {} without an answer, {silent:?} ms",
+            datagrams.failures, datagrams.requests
+        );
+        ensure!(
+            silent.is_some_and(|ms| ms < LIMIT) && datagrams.outages.len() < 20,
+            "datagrams went to a dead node too long: {datagrams:?}"
+        );
+        let last = datagrams.outages.last();
+        ensure!(
+            last.is_none_or(|o| ms_between(outcome.at_ns, o.first_failure_ns) < LIMIT),
+            "datagrams went to a dead node too long: {datagrams:?}"
+        );
         ensure!(outcome.flows.opened == FLOWS, "{:?}", outcome.flows);
         ensure!(
             outcome.on_owner() > 0,
@@ -137,10 +159,17 @@ fn crash_owner(lab: &mut Lab, address: IpAddr, api_stopped: bool) -> Result<Outc
 
 /// The owner's speaker is told to end: it hands over first.
 pub(crate) fn planned(lab: &mut Lab) -> Result<()> {
-    Served::during(lab, &Wish::local("planned").fresh(), |lab, vips| {
-        let outcome = lose_nothing(lab, vips[0], How::StopSpeaker)?;
-        let vip = moved_from(lab, vips[0], &outcome.owner)?;
-        eprintln!("    {:?} took over: {:?}", vip.owner, vip.moved);
+    let wish = Wish {
+        dual_stack: true,
+        ..Wish::local("planned").fresh()
+    };
+    Served::during(lab, &wish, |lab, vips| {
+        for address in vips {
+            let outcome = lose_nothing(lab, *address, How::StopSpeaker)?;
+            let vip = moved_from(lab, *address, &outcome.owner)?;
+            eprintln!("    {:?} took over: {:?}", vip.owner, vip.moved);
+            lab.heal(&outcome.owner)?;
+        }
         Ok(())
     })
 }
