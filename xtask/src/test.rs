@@ -50,7 +50,7 @@ impl Tier {
             ],
             Self::Api | Self::Net => vec![vec!["-p", "lightship-e2e", "--test", self.name()]],
             // Each has a lab of its own.
-            Self::Datapath => ["datapath", "beside_ipvs", "on_vlan"]
+            Self::Datapath => ["datapath", "beside_ipvs", "beside_nftables", "on_vlan"]
                 .map(|test| vec!["-p", "lightship-e2e", "--test", test])
                 .to_vec(),
         }

@@ -151,7 +151,7 @@ pub fn wait_gone(lab: &Lab, address: IpAddr, limit: Duration) -> Result<()> {
     let mut last = String::new();
     let gone = sh::wait_for(
         &format!("{address} leaves every director"),
-        limit,
+        lab.within(limit),
         Duration::from_millis(200),
         || {
             for node in lab.node_names() {

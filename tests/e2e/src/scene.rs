@@ -127,7 +127,7 @@ pub fn prepare(lab: &Lab) -> Result<()> {
 pub fn service(lab: &Lab, wish: &Wish) -> Result<Vec<IpAddr>> {
     lab.apply(&wish.object().to_string())?;
     let addresses = lab
-        .wait_addresses(wish.name, Duration::from_secs(20))?
+        .wait_addresses(wish.name, lab.within(Duration::from_secs(20)))?
         .iter()
         .map(|text| text.parse().context("no IP address in the status"))
         .collect::<Result<Vec<IpAddr>>>()?;
@@ -165,7 +165,7 @@ pub fn wait_proxies(lab: &Lab, name: &str) -> Result<()> {
         let ask = ["curl", "-sf", "-m", "1", "-o", "/dev/null", &url];
         while !lab.client(&ask)?.status.success() {
             progress::check()?;
-            if start.elapsed() > RECOVERY {
+            if start.elapsed() > lab.within(RECOVERY) {
                 bail!(
                     "kube-proxy on {} does not know Service {name}",
                     node.spec.name
@@ -215,7 +215,7 @@ pub fn wait_served(lab: &Lab, address: IpAddr, nodes: usize) -> Result<()> {
             }
             before = Some(Drops::read(lab)?);
         }
-        if start.elapsed() > RECOVERY {
+        if start.elapsed() > lab.within(RECOVERY) {
             bail!("{address} is not served by {nodes} nodes without failure: {seen:?}");
         }
     }
@@ -238,13 +238,15 @@ pub fn heal(lab: &mut Lab) -> Result<()> {
         lab.heal(node)?;
     }
     let ready = "--for=condition=Ready";
-    lab.kubectl(&["wait", ready, "node", "--all", "--timeout=120s"])?;
+    let limit = lab.within(Duration::from_secs(120)).as_secs();
+    let limit = format!("--timeout={limit}s");
+    lab.kubectl(&["wait", ready, "node", "--all", &limit])?;
     let pods = lab.kubectl_json(&["get", "pods"])?;
     if pods["items"]
         .as_array()
         .is_some_and(|items| !items.is_empty())
     {
-        lab.kubectl(&["wait", ready, "pod", "--all", "--timeout=120s"])?;
+        lab.kubectl(&["wait", ready, "pod", "--all", &limit])?;
     }
     Ok(())
 }

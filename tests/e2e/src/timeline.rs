@@ -76,7 +76,7 @@ pub fn wait_line(
 ) -> Result<u64> {
     sh::wait_for(
         &format!("the speaker of {node} logs {parts:?}"),
-        limit,
+        lab.within(limit),
         Duration::from_millis(200),
         || {
             let lines = speaker(lab, node)?;

@@ -124,7 +124,7 @@ pub fn name(lab: &Lab, address: IpAddr) -> Result<String> {
 /// Waits until an address's VirtualIP is as `wanted` says.
 ///
 /// # Errors
-/// When it is not within `limit`, with what it was last.
+/// When it is not within `limit` (longer where nodes are slow), with what it was last.
 pub fn wait(
     lab: &Lab,
     address: IpAddr,
@@ -135,7 +135,7 @@ pub fn wait(
     let mut last = None;
     let found = sh::wait_for(
         &format!("{address} {what}"),
-        limit,
+        lab.within(limit),
         Duration::from_millis(100),
         || {
             last = find(lab, address)?;

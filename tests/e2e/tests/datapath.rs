@@ -1,5 +1,6 @@
 //! The director on three nodes with kernels that have IPVS, beside a real kube-proxy.
 
+mod beside;
 mod common;
 #[path = "datapath/drain.rs"]
 mod drain;
@@ -7,14 +8,10 @@ mod drain;
 mod early;
 #[path = "datapath/endpoints.rs"]
 mod endpoints;
-#[path = "datapath/failover.rs"]
-mod failover;
 #[path = "datapath/hosts.rs"]
 mod hosts;
 #[path = "datapath/ipvs.rs"]
 mod ipvs;
-#[path = "datapath/lifecycle.rs"]
-mod lifecycle;
 #[path = "datapath/moves.rs"]
 mod moves;
 #[path = "datapath/packets.rs"]
@@ -27,10 +24,6 @@ mod replaced;
 mod sctp;
 #[path = "datapath/shared.rs"]
 mod shared;
-#[path = "datapath/spread.rs"]
-mod spread;
-#[path = "datapath/unchanged.rs"]
-mod unchanged;
 #[path = "datapath/upkeep.rs"]
 mod upkeep;
 #[path = "datapath/without.rs"]
@@ -38,72 +31,71 @@ mod without;
 
 use std::process::ExitCode;
 
+use beside::{failover, lifecycle, spread};
+use lightship_lab::addressing::Families;
+use lightship_lab::options::Options;
+
 fn main() -> ExitCode {
     common::main(
-        None,
-        None,
+        Options::resolve(3, None, None, Families::Dual, true),
+        "",
         &[
-            ("the_ipvs_crate_agrees_with_the_kernel", ipvs::live),
-            ("every_director_holds_the_same_table", spread::same_table),
-            ("connections_spread_and_the_client_is_seen", spread::spread),
-            ("policy_cluster_serves_from_every_node", spread::cluster),
-            ("a_client_with_affinity_stays_on_a_node", spread::affinity),
-            ("sctp_spreads_and_survives_a_move", sctp::spread_and_move),
-            (
-                "services_share_an_address_by_port",
-                shared::ports_of_two_services,
-            ),
-            ("without_endpoints_refused_or_silent", without::none),
-            ("endpoints_are_followed", endpoints::followed),
-            (
-                "traffic_distribution_prefers_own_pods",
-                endpoints::preferred,
-            ),
-            (
-                "pods_on_the_hosts_network_are_backends",
-                hosts::host_network,
-            ),
-            ("two_ports_of_two_owners", hosts::two_ports_and_owners),
-            ("strict_reverse_path_filters", hosts::strict_rp_filter),
-            ("strays_at_a_director", hosts::strays),
-            (
-                "ten_thousand_requests_over_moves_lose_none",
-                moves::ten_thousand,
-            ),
-            ("a_node_without_a_rule_drops", lifecycle::loop_guard),
-            (
-                "clients_that_come_before_kube_proxy_are_forgotten",
-                early::clients,
-            ),
-            ("a_deleted_service_leaves_no_trace", lifecycle::deletion),
-            ("a_changed_type_leaves_no_trace", lifecycle::type_change),
-            ("the_kernel_never_answers_for_a_vip", lifecycle::silence),
-            ("a_restarted_speaker_adopts", lifecycle::adoption),
-            ("packets_a_ping_is_answered_by_the_director", packets::ping),
-            (
-                "packets_lose_one_hop_and_may_be_fragments",
-                packets::forwarded,
-            ),
-            ("packets_too_big_for_the_way_back", packets::path_mtu),
-            ("whoever_asks_a_service_gets_an_answer", unchanged::ways),
-            ("source_ranges_keep_others_out", unchanged::source_ranges),
-            ("ports_that_filter_are_found_and_got_round", paths::filters),
-            ("a_replaced_kube_proxy_is_found_and_said", replaced::cilium),
-            ("upkeep_what_is_changed_by_hand_is_mended", upkeep::drift),
-            ("upkeep_a_refused_vip_hurts_no_other", upkeep::refused),
-            ("upkeep_cleanup_leaves_nothing", upkeep::cleanup),
-            ("a_drained_node_keeps_what_it_has", drain::keeps),
-            ("a_stopped_speaker_loses_nothing", failover::planned),
-            ("a_killed_speaker_loses_nothing", failover::killed),
-            ("a_crash_costs_only_its_own", failover::crash),
-            (
-                "a_crash_of_a_backend_resets_its_own",
-                failover::backend_crash,
-            ),
-            (
-                "a_crash_without_the_api_server",
-                failover::crash_without_api,
-            ),
+            &[("the_ipvs_crate_agrees_with_the_kernel", ipvs::live)],
+            &beside::CHECKS[..],
+            &[
+                ("every_director_holds_the_same_table", spread::same_table),
+                ("a_client_with_affinity_stays_on_a_node", spread::affinity),
+                ("sctp_spreads_and_survives_a_move", sctp::spread_and_move),
+                (
+                    "services_share_an_address_by_port",
+                    shared::ports_of_two_services,
+                ),
+                ("without_endpoints_refused_or_silent", without::none),
+                ("endpoints_are_followed", endpoints::followed),
+                (
+                    "traffic_distribution_prefers_own_pods",
+                    endpoints::preferred,
+                ),
+                (
+                    "pods_on_the_hosts_network_are_backends",
+                    hosts::host_network,
+                ),
+                ("two_ports_of_two_owners", hosts::two_ports_and_owners),
+                ("strict_reverse_path_filters", hosts::strict_rp_filter),
+                ("strays_at_a_director", hosts::strays),
+                (
+                    "ten_thousand_requests_over_moves_lose_none",
+                    moves::ten_thousand,
+                ),
+                (
+                    "clients_that_come_before_kube_proxy_are_forgotten",
+                    early::clients,
+                ),
+                ("a_changed_type_leaves_no_trace", lifecycle::type_change),
+                ("a_restarted_speaker_adopts", lifecycle::adoption),
+                ("packets_a_ping_is_answered_by_the_director", packets::ping),
+                (
+                    "packets_lose_one_hop_and_may_be_fragments",
+                    packets::forwarded,
+                ),
+                ("packets_too_big_for_the_way_back", packets::path_mtu),
+                ("ports_that_filter_are_found_and_got_round", paths::filters),
+                ("a_replaced_kube_proxy_is_found_and_said", replaced::cilium),
+                ("upkeep_what_is_changed_by_hand_is_mended", upkeep::drift),
+                ("upkeep_a_refused_vip_hurts_no_other", upkeep::refused),
+                ("upkeep_cleanup_leaves_nothing", upkeep::cleanup),
+                ("a_drained_node_keeps_what_it_has", drain::keeps),
+                ("a_stopped_speaker_loses_nothing", failover::planned),
+                ("a_killed_speaker_loses_nothing", failover::killed),
+                (
+                    "a_crash_of_a_backend_resets_its_own",
+                    failover::backend_crash,
+                ),
+                (
+                    "a_crash_without_the_api_server",
+                    failover::crash_without_api,
+                ),
+            ],
         ],
     )
 }

@@ -25,13 +25,14 @@ mod without;
 
 use std::process::ExitCode;
 
-use lightship_lab::options::SubstrateKind;
+use lightship_lab::addressing::Families;
+use lightship_lab::options::{Options, SubstrateKind};
 
 fn main() -> ExitCode {
     common::main(
-        Some(SubstrateKind::Netns),
-        None,
-        &[
+        Options::resolve(3, Some(SubstrateKind::Netns), None, Families::Dual, true),
+        "",
+        &[&[
             ("the_mode_is_chosen_and_said", modes::chosen_and_said),
             (
                 "each_node_says_what_it_is_and_has",
@@ -89,6 +90,6 @@ fn main() -> ExitCode {
                 failover::crash_without_api,
             ),
             ("what_a_node_says_is_kept_up", speakers::kept_up),
-        ],
+        ]],
     )
 }

@@ -17,11 +17,12 @@ use lightship_lab::options::{Options, SubstrateKind, UplinkKind};
 
 fn main() -> ExitCode {
     let options = Options::resolve(3, Some(SubstrateKind::Uml), None, Families::Dual, true);
-    common::main_on(
+    common::main(
         options.map(|options| options.with_uplinks(&[UplinkKind::Vlan])),
-        &[
+        "",
+        &[&[
             ("a_vlan_is_the_uplink", uplinks::said),
             ("on_a_vlan_directors_spread_and_move", sctp::spread_and_move),
-        ],
+        ]],
     )
 }

@@ -15,27 +15,19 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use lightship_e2e::drops::Drops;
 use lightship_e2e::leftovers::Snapshot;
 use lightship_e2e::{scene, vip};
-use lightship_lab::addressing::Families;
-use lightship_lab::options::{Options, ProxyMode, SubstrateKind};
+use lightship_lab::options::Options;
 use lightship_lab::progress::{self, Progress};
 use lightship_lab::{How, Lab, deps};
 
 /// A test: it gets a healthy lab with pods, and may break what [`scene::heal`] heals.
 pub(crate) type Test = fn(&mut Lab) -> Result<()>;
 
-/// Runs the tests of a file on a lab of three dual-stack nodes on that substrate, or on the best
-/// that this machine has, beside kube-proxy in that mode, or in the substrate's usual one.
+/// Runs a file's lists of tests on a lab of those options, each under its name after `prefix`.
 pub(crate) fn main(
-    substrate: Option<SubstrateKind>,
-    proxy_mode: Option<ProxyMode>,
-    tests: &[(&'static str, Test)],
+    options: Result<Options>,
+    prefix: &str,
+    lists: &[&[(&'static str, Test)]],
 ) -> ExitCode {
-    let options = Options::resolve(3, substrate, proxy_mode, Families::Dual, true);
-    main_on(options, tests)
-}
-
-/// The same on a lab of one's own choice.
-pub(crate) fn main_on(options: Result<Options>, tests: &[(&'static str, Test)]) -> ExitCode {
     let arguments = Arguments::from_args();
     let options = match options {
         Ok(options) => options,
@@ -45,11 +37,13 @@ pub(crate) fn main_on(options: Result<Options>, tests: &[(&'static str, Test)]) 
         }
     };
     let shared: Arc<Mutex<Option<Shared>>> = Arc::default();
-    let trials = tests
+    let trials = lists
         .iter()
+        .copied()
+        .flatten()
         .map(|(name, test)| {
             let (lab, test, options) = (Arc::clone(&shared), *test, options.clone());
-            Trial::test(*name, move || {
+            Trial::test(format!("{prefix}{name}"), move || {
                 run(&lab, &options, test).map_err(|error| Failed::from(format!("{error:#}")))
             })
         })

@@ -124,9 +124,10 @@ fn crash_owner(lab: &mut Lab, address: IpAddr, api_stopped: bool) -> Result<Outc
     };
     let outcome = experiment::run(lab, address, plan)?;
     tell(&outcome);
+    let limit = LIMIT * f64::from(lab.state().pace);
     let takeover = outcome.takeover_ms();
     ensure!(
-        takeover.is_some_and(|ms| ms < LIMIT),
+        takeover.is_some_and(|ms| ms < limit),
         "new connections failed too long: {:?}",
         outcome.stream
     );
@@ -150,7 +151,7 @@ fn crash_owner(lab: &mut Lab, address: IpAddr, api_stopped: bool) -> Result<Outc
         outcome.flows
     );
     ensure!(
-        outcome.last_lost_ms() < 2.0 * LIMIT,
+        outcome.last_lost_ms() < 2.0 * limit,
         "the dead node's connections hung for {:.0} ms",
         outcome.last_lost_ms()
     );

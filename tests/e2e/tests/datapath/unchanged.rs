@@ -27,7 +27,8 @@ enum Asker {
 impl Asker {
     /// The answer's line, or none when there was none.
     fn ask(&self, lab: &Lab, url: &str) -> Result<Option<String>> {
-        let curl = ["curl", "-s", "-g", "-m", "3", "-w", "%{http_code}", url];
+        let limit = lab.within(Duration::from_secs(3)).as_secs().to_string();
+        let curl = ["curl", "-s", "-g", "-m", &limit, "-w", "%{http_code}", url];
         let output = match self {
             Asker::Client => lab.client(&curl)?,
             Asker::Node(node) => lab.exec(node, &curl)?,
@@ -155,12 +156,13 @@ pub(crate) fn source_ranges(lab: &mut Lab) -> Result<()> {
             // Each question is another connection, so they meet all nodes.
             sh::wait_for(
                 &format!("{wanted} of 12 questions are answered {what}"),
-                Duration::from_secs(90),
+                lab.within(Duration::from_secs(90)),
                 Duration::from_millis(500),
                 || {
+                    let limit = lab.within(Duration::from_millis(500)).as_secs_f64();
                     let script = format!(
                         "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do \
-                         curl -s -m 0.5 -o /dev/null -w '%{{http_code}} ' {url}; done"
+                         curl -s -m {limit} -o /dev/null -w '%{{http_code}} ' {url}; done"
                     );
                     let output = lab.client(&["sh", "-c", &script])?;
                     let text = String::from_utf8_lossy(&output.stdout).into_owned();
