@@ -1,10 +1,9 @@
 //! `cargo xtask fuzz TARGET`: hostile input for one decoder.
 
-use std::env;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use lightship_lab::binaries::checkout;
+use lightship_lab::binaries::{self, checkout};
 
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
@@ -16,7 +15,7 @@ pub(crate) struct Args {
 
 /// It is a program of its own, because the decoders are not this one's dependencies.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let status = binaries::cargo()
         .args(["run", "--quiet", "--profile", "lab", "--manifest-path"])
         .arg(checkout().join("Cargo.toml"))
         .args(["-p", "lightship-fuzz", "--"])

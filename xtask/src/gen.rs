@@ -1,9 +1,9 @@
 //! `cargo xtask gen [--check]`: files that are generated from code.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use lightship_lab::binaries::checkout;
+use lightship_lab::binaries::{self, checkout};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -14,7 +14,7 @@ pub(crate) struct Args {
 
 /// The CRDs' YAML comes from the Rust types in `crds/`.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = binaries::cargo();
     command.current_dir(checkout()).args([
         "run",
         "--quiet",

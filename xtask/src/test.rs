@@ -1,12 +1,11 @@
 //! `cargo xtask test [--tier …]`: the tests, by what they need.
 
-use std::env;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use lightship_lab::binaries::checkout;
+use lightship_lab::binaries::{self, checkout};
 use lightship_lab::deps;
 
 #[derive(clap::Args)]
@@ -59,7 +58,7 @@ impl Tier {
     /// Runs it.
     fn passes(self, rest: &[String]) -> Result<bool> {
         for run in self.runs() {
-            let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+            let mut command = binaries::cargo();
             command.current_dir(checkout()).arg("test").args(run);
             let status = command
                 .arg("--")

@@ -29,12 +29,28 @@ pub fn checkout() -> PathBuf {
     root.unwrap_or(&here).to_owned()
 }
 
+/// The cargo that runs this program, if one does, else the one in `PATH`; without what the former
+/// says of the package that it runs.
+///
+/// Build scripts watch such variables (ring's does `CARGO_PKG_NAME`). Inherited, they would differ from
+/// program to program, and each time all that depends on such a crate would be compiled again.
+pub fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
 /// Builds them in cargo's profile `lab`; what the compiler has to say goes to standard error.
 ///
 /// # Errors
 /// When they do not compile.
 pub fn build() -> Result<Binaries> {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = cargo();
     command
         .current_dir(checkout())
         .args(["build", "--quiet", "--profile", "lab"])
