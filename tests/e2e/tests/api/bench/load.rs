@@ -51,8 +51,13 @@ pub(super) fn create(name: &str) -> Request {
 
 /// A write of a Service's status that concerns no address.
 pub(super) fn write_status(name: &str) -> Request {
+    write_status_as(name, "Measured")
+}
+
+/// The same with another reason, so that it is a change.
+pub(super) fn write_status_as(name: &str, reason: &str) -> Request {
     let condition = json!({
-        "type": "example.com/Measured", "status": "True", "reason": "Measured", "message": "",
+        "type": "example.com/Measured", "status": "True", "reason": reason, "message": "",
         "lastTransitionTime": "2026-01-01T00:00:00Z",
     });
     Request {

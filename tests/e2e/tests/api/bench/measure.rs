@@ -10,7 +10,7 @@ use lightship_lab::sh;
 use serde_json::Value;
 
 use super::load::{self, Request};
-use super::watch::{Seen, Watch};
+use super::watch::{Onlooker, Seen, Watch};
 use crate::cluster::Cluster;
 use crate::kube::pool;
 
@@ -28,6 +28,13 @@ pub(super) struct Figures {
     pub(super) status_writes: f64,
     /// N creations of VirtualIPs while the controller is off.
     pub(super) vip_writes: f64,
+    /// N of both at the same time, while as many watch as with the controller.
+    pub(super) both_writes: f64,
+    /// Seconds of processor time for that: the API server with its etcd.
+    pub(super) both_processor: f64,
+    /// Seconds of processor time until N Services that waited have addresses: the API server with
+    /// its etcd, and the controller.
+    pub(super) waiting_processor: [f64; 2],
     /// From the controller's start until N Services that waited have addresses.
     pub(super) waiting: f64,
     /// N creations while the controller runs.
@@ -73,17 +80,46 @@ pub(super) fn at(cluster: &mut Cluster, services: usize) -> Result<Figures> {
     let start = Instant::now();
     steps.step("VirtualIPs created", || load::send(cluster, &vips))?;
     let vip_writes = start.elapsed().as_secs_f64();
-    steps.step("VirtualIPs deleted", || {
-        load::send(cluster, &[load::delete_vips()])
-    })?;
+    let forget = || {
+        steps.step("VirtualIPs deleted", || {
+            load::send(cluster, &[load::delete_vips()])
+        })
+    };
+    forget()?;
 
     let watch = Watch::start(cluster)?;
+    // In the controller's stead.
+    let paths = ["/api/v1/services", "/apis/lightship.dev/v1beta1/virtualips"];
+    let onlookers = paths.map(|path| Onlooker::start(cluster, path));
+    let again = names
+        .iter()
+        .map(|name| load::write_status_as(name, "Again"));
+    let both: Vec<Request> = vips
+        .into_iter()
+        .zip(again)
+        .flat_map(|(a, b)| [a, b])
+        .collect();
+    let before = cluster.processor_time()?;
+    let start = Instant::now();
+    steps.step("both written at the same time", || {
+        load::send(cluster, &both)
+    })?;
+    let both_writes = start.elapsed().as_secs_f64();
+    let both_processor = cluster.processor_time()?[0] - before[0];
+    for onlooker in onlookers {
+        drop(onlooker?);
+    }
+    forget()?;
+
+    let before = cluster.processor_time()?[0];
     let start = Instant::now();
     steps.step("all that waited addressed", || {
         cluster.start_controller()?;
         watch.wait(services, LIMIT)
     })?;
     let waiting = span(start, &watch.seen("many-"))?;
+    let used = cluster.processor_time()?;
+    let waiting_processor = [used[0] - before, used[1]];
     watch.check()?;
     steps.step("deleted", || {
         settle(cluster)?;
@@ -152,6 +188,9 @@ pub(super) fn at(cluster: &mut Cluster, services: usize) -> Result<Figures> {
         created_alone,
         status_writes,
         vip_writes,
+        both_writes,
+        both_processor,
+        waiting_processor,
         waiting,
         created,
         addressed,

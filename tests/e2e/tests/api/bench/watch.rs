@@ -165,6 +165,25 @@ impl Watch {
     }
 }
 
+/// A watch of whose events nothing is made: the API server serves the controller's as well.
+pub(super) struct Onlooker(Child);
+
+impl Onlooker {
+    /// Watches what is at this path of the API, from now on.
+    pub(super) fn start(cluster: &Cluster, path: &str) -> Result<Self> {
+        let config = cluster.curl_config(&format!("{path}?watch=1&timeoutSeconds=3600"));
+        let (child, mut stdout) = connect(&config)?;
+        thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Onlooker {
+    fn drop(&mut self) {
+        let _ = end(&mut self.0);
+    }
+}
+
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
