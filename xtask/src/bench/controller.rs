@@ -3,17 +3,16 @@
 
 use std::env;
 use std::fs;
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use lightship_lab::binaries::checkout;
+use lightship_lab::binaries::{self, checkout};
 
 use super::report::{self, Section};
 
 /// Measures and reports.
 pub(super) fn run(sizes: Option<&str>, dry_run: bool) -> Result<()> {
     let path = env::temp_dir().join(format!("lightship-bench-{}.md", std::process::id()));
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = binaries::cargo();
     command
         .current_dir(checkout())
         .args([
