@@ -7,6 +7,7 @@
 mod ledger;
 mod mended;
 
+use std::fmt::Debug;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use kube::api::PostParams;
 use kube::{Api, Client, Resource};
 use lightship_crds::{MANAGER_SPEAKER, VirtualIP};
 use lightship_kit::while_busy;
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::core::Ownership;
@@ -52,12 +54,7 @@ pub async fn run(
             let known = world.borrow().clone();
             let object = known.and_then(|w| w.vips.get(&vip).map(|v| v.object.clone()));
             let Some(object) = object else { continue };
-            let sent = send(&client, &node, vip, &object, now);
-            match tokio::time::timeout(PATIENCE, sent).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%vip, %error, "event not sent"),
-                Err(_) => tracing::warn!(%vip, "event not sent: the API server does not answer"),
-            }
+            send::<VirtualIP>(&client, &node, &object, said(vip, now)).await;
         }
         let next = async {
             match next {
@@ -72,20 +69,6 @@ pub async fn run(
     }
 }
 
-async fn send(
-    client: &Client,
-    node: &NodeName,
-    vip: IpAddr,
-    object: &str,
-    now: Option<Conflict>,
-) -> kube::Result<()> {
-    // `kubectl describe` finds events by the object's uid.
-    let vips = Api::<VirtualIP>::all(client.clone());
-    let object = while_busy(LONGEST_PAUSE, || vips.get(object)).await?;
-    let said = said(vip, now);
-    post(client, node, &object, said).await
-}
-
 /// What an event says.
 struct Said {
     warning: bool,
@@ -94,17 +77,31 @@ struct Said {
     note: String,
 }
 
-/// Sends an event about an object without a namespace.
-async fn post<K>(client: &Client, node: &NodeName, object: &K, said: Said) -> kube::Result<()>
+/// Sends an event about the object of this name, which has no namespace.
+async fn send<K>(client: &Client, node: &NodeName, name: &str, said: Said)
 where
-    K: Resource<DynamicType = ()>,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
-    // Such events go where `kubectl describe` looks for them.
-    let api: Api<Event> = Api::namespaced(client.clone(), "default");
-    let event = event(object, node, said, Timestamp::now());
-    let params = PostParams::default();
-    let create = while_busy(LONGEST_PAUSE, || api.create(&params, &event));
-    create.await.map(drop)
+    let sent = async {
+        // `kubectl describe` finds events by the object's uid.
+        let objects = Api::<K>::all(client.clone());
+        let object = while_busy(LONGEST_PAUSE, || objects.get(name)).await?;
+        // Such events go where it looks for them.
+        let api: Api<Event> = Api::namespaced(client.clone(), "default");
+        let event = event(&object, node, said, Timestamp::now());
+        let params = PostParams::default();
+        while_busy(LONGEST_PAUSE, || api.create(&params, &event)).await
+    };
+    match tokio::time::timeout(PATIENCE, sent).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(object = name, %error, "event not sent"),
+        Err(_) => {
+            tracing::warn!(
+                object = name,
+                "event not sent: the API server does not answer"
+            );
+        }
+    }
 }
 
 fn said(vip: IpAddr, conflict: Option<Conflict>) -> Said {

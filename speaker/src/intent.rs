@@ -160,13 +160,7 @@ fn judge(facts: Facts<'_>, address: IpAddr, vip: &Vip, seats: &mut memo::Seats) 
                 *best = share.weight.max(*best);
             }
         }
-        let alike = lists.windows(2).all(|pair| Arc::ptr_eq(&pair[0], &pair[1]));
-        all.push(Some(if alike {
-            lists.truncate(1);
-            lists
-        } else {
-            groups.iter().map(|group| lists[*group].clone()).collect()
-        }));
+        all.push(Some(World::by_port(&groups, lists)));
     }
     let case = Case {
         world,

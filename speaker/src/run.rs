@@ -106,7 +106,11 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     };
     let (reports_tx, reports) = mpsc::unbounded_channel();
     let (director_tx, director_rx) = watch::channel(Arc::default());
-    let replaced = replaced::by_cilium(&client).await?;
+    // Who only announces need not ask.
+    let replaced = match args.mode {
+        Mode::Announce => None,
+        Mode::Auto | Mode::DirectRouting => replaced::by_cilium(&client).await?,
+    };
     let started_director = match (args.mode, replaced) {
         (Mode::Auto, Some(reason)) => {
             tracing::warn!(%reason, "no director on this node: VIPs are only announced");

@@ -359,6 +359,17 @@ impl World {
         (of, heads)
     }
 
+    /// What is so of each of [`Self::port_groups`], for the ports in their order; only once if it is so
+    /// of all alike.
+    pub fn by_port<T: Clone + PartialEq>(groups: &[usize], mut of_groups: Vec<T>) -> Vec<T> {
+        if of_groups.windows(2).all(|pair| pair[0] == pair[1]) {
+            of_groups.truncate(1);
+            return of_groups;
+        }
+        let of_ports = groups.iter().map(|group| of_groups[*group].clone());
+        of_ports.collect()
+    }
+
     /// The announcements that are for this VIP: its pool, and at least one of its Services.
     pub fn announcements_for(&self, vip: &Vip) -> Vec<&Announcement> {
         let pool = self.pools.get(&vip.pool);

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use kube::{Api, Client};
+use kube::Client;
 use lightship_crds::Speaker;
-use lightship_kit::while_busy;
 use tokio::sync::watch;
 
-use super::{LONGEST_PAUSE, PATIENCE, Said, post};
+use super::{Said, send};
 use crate::drift::Mended;
 use crate::world::NodeName;
 
@@ -24,16 +23,7 @@ pub async fn run(client: Client, node: NodeName, mut mended: watch::Receiver<Men
         let now = mended.borrow_and_update().clone();
         let said = said(&now, now.times() - told);
         told = now.times();
-        let sent = async {
-            let speakers = Api::<Speaker>::all(client.clone());
-            let object = while_busy(LONGEST_PAUSE, || speakers.get(&node)).await?;
-            post(&client, &node, &object, said).await
-        };
-        match tokio::time::timeout(PATIENCE, sent).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "event not sent"),
-            Err(_) => tracing::warn!("event not sent: the API server does not answer"),
-        }
+        send::<Speaker>(&client, &node, &node, said).await;
         tokio::time::sleep(PAUSE).await;
     }
 }

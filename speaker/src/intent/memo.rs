@@ -151,14 +151,8 @@ fn class(world: &World, networks: &BTreeSet<IpNet>, address: IpAddr, vip: &Vip) 
 /// Whether the ports of a Service have any endpoint.
 fn cluster(world: &World, reference: &ServiceRef, ipv6: bool) -> Vec<bool> {
     let (groups, heads) = world.port_groups(reference, ipv6);
-    let heads = heads.iter();
     let has = |port| world.port_has_endpoints(reference, ipv6, port);
-    let mut heads: Vec<bool> = heads.map(has).collect();
-    if heads.windows(2).all(|pair| pair[0] == pair[1]) {
-        heads.truncate(1);
-        return heads;
-    }
-    groups.iter().map(|group| heads[*group]).collect()
+    World::by_port(&groups, heads.iter().map(has).collect())
 }
 
 impl Class {
