@@ -13,6 +13,7 @@ mod verdict;
 
 use std::process::ExitCode;
 
+use crate::substrate::Substrate;
 use anyhow::{Result, bail};
 use lightship_e2e::scene;
 use lightship_lab::Lab;
@@ -38,8 +39,8 @@ pub(crate) struct Args {
     runs: Option<usize>,
     /// What nodes are made of. Default: what this machine's kernel can do; `latency`, `crashes`,
     /// `failover` and `all` measure on namespaces, too.
-    #[arg(long)]
-    substrate: Option<Substrate>,
+    #[arg(long, default_value = "auto")]
+    substrate: Substrate,
     /// With `controller`: numbers of Services. Default: 100,1000,10000.
     #[arg(long, value_name = "N,N…")]
     services: Option<String>,
@@ -81,13 +82,6 @@ enum What {
     All,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Substrate {
-    Netns,
-    Uml,
-    Qemu,
-}
-
 impl Args {
     fn wants(&self, what: What) -> bool {
         self.what == What::All || self.what == what
@@ -118,11 +112,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if Lab::open().is_ok() {
         bail!("a lab is up, and others may use it: `cargo xtask lab down` ends it");
     }
-    let substrate = args.substrate.map(|substrate| match substrate {
-        Substrate::Netns => SubstrateKind::Netns,
-        Substrate::Uml => SubstrateKind::Uml,
-        Substrate::Qemu => SubstrateKind::Qemu,
-    });
+    let substrate = args.substrate.kind();
     if args.wants(What::Scale) {
         // What the speaker does for its peers is the same on all nodes, and these are light.
         let netns = Some(SubstrateKind::Netns);

@@ -6,6 +6,7 @@ mod story;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use crate::substrate::Substrate;
 use anyhow::Result;
 use lightship_lab::Lab;
 use lightship_lab::addressing::Families;
@@ -21,15 +22,8 @@ pub(crate) struct Args {
     #[arg(long)]
     keep: bool,
     /// What nodes are made of. Default: what this machine's kernel can do (see `lab up`).
-    #[arg(long)]
-    substrate: Option<Substrate>,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Substrate {
-    Netns,
-    Uml,
-    Qemu,
+    #[arg(long, default_value = "auto")]
+    substrate: Substrate,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -75,11 +69,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn up(args: &Args, story: &mut Story) -> Result<Lab> {
-    let substrate = args.substrate.map(|substrate| match substrate {
-        Substrate::Netns => SubstrateKind::Netns,
-        Substrate::Uml => SubstrateKind::Uml,
-        Substrate::Qemu => SubstrateKind::Qemu,
-    });
+    let substrate = args.substrate.kind();
     let options = Options::resolve(3, substrate, None, Families::Dual, true)?;
     story.chapter("A Kubernetes cluster");
     story.say(match options.substrate {

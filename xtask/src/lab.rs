@@ -4,10 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
 
+use crate::substrate::Substrate;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use lightship_lab::addressing::Families;
-use lightship_lab::options::{Options, ProxyMode, SubstrateKind, UplinkKind};
+use lightship_lab::options::{Options, ProxyMode, UplinkKind};
 use lightship_lab::progress::{self, Progress};
 use lightship_lab::state::{LabDir, PortFilter};
 use lightship_lab::{How, Lab, status};
@@ -80,7 +81,7 @@ pub(crate) struct Up {
     /// What nodes are made of. `auto`: namespaces where this machine's kernel has
     /// ip_vs and macvlan, else User Mode Linux.
     #[arg(long, default_value = "auto")]
-    substrate: SubstrateName,
+    substrate: Substrate,
     /// How kube-proxy works. Default: nftables on netns and qemu, iptables on uml.
     #[arg(long)]
     proxy_mode: Option<ProxyMode>,
@@ -94,14 +95,6 @@ pub(crate) struct Up {
     /// Kubernetes alone, without controller and speakers.
     #[arg(long)]
     without_lightship: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum SubstrateName {
-    Auto,
-    Netns,
-    Uml,
-    Qemu,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -181,12 +174,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
 fn up(wanted: &Up, progress: Progress) -> Result<()> {
     let options = Options::resolve(
         wanted.nodes,
-        match wanted.substrate {
-            SubstrateName::Auto => None,
-            SubstrateName::Netns => Some(SubstrateKind::Netns),
-            SubstrateName::Uml => Some(SubstrateKind::Uml),
-            SubstrateName::Qemu => Some(SubstrateKind::Qemu),
-        },
+        wanted.substrate.kind(),
         wanted.proxy_mode,
         wanted.families,
         !wanted.without_lightship,

@@ -7,6 +7,7 @@ mod demo;
 mod fuzz;
 mod r#gen;
 mod lab;
+mod substrate;
 mod test;
 
 use std::process::ExitCode;

@@ -18,7 +18,7 @@ pub(super) const BOOT: &str = r#"{ echo -10 > /proc/self/autogroup; } 2> /dev/nu
 exec "$@""#;
 
 /// Kernel modules for kube-proxy's ipvs mode.
-pub(super) const IPVS_MODE_MODULES: &[&str] = &[
+const IPVS_MODE_MODULES: &[&str] = &[
     "ip_vs_rr",
     "ip_set",
     "xt_set",
@@ -80,6 +80,55 @@ pub(super) fn write_script(node: &NodeSpec, text: &str) -> Result<PathBuf> {
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     Ok(path)
+}
+
+/// The line that gives a node its host name.
+pub(super) fn host_name(name: &str) -> String {
+    format!("echo {} > /proc/sys/kernel/hostname", quote(name.as_ref()))
+}
+
+/// How the script of process 1 ends.
+pub(super) struct Ending<'a> {
+    /// The command that loads modules.
+    pub(super) modprobe: &'a str,
+    /// Modules that are wanted for certain. To load them in one go is cheaper than a process for each.
+    pub(super) modules: &'a [&'a str],
+    /// Whether kube-proxy runs in ipvs mode.
+    pub(super) ipvs_mode: bool,
+    /// What interfaces are called at first, and shall be called.
+    pub(super) interfaces: &'a [(&'a str, &'a str)],
+    /// The agent, which it becomes, and its configuration.
+    pub(super) agent: &'a Path,
+    /// See `agent`.
+    pub(super) config: &'a Path,
+}
+
+impl Ending<'_> {
+    /// Its lines, an empty one at the end.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let more = if self.ipvs_mode {
+            IPVS_MODE_MODULES
+        } else {
+            &[]
+        };
+        let mut lines = vec![
+            format!(
+                "{} -a {}",
+                self.modprobe,
+                [self.modules, more].concat().join(" ")
+            ),
+            "echo 131072 > /proc/sys/net/netfilter/nf_conntrack_max".into(),
+        ];
+        let renamed = self.interfaces.iter();
+        lines.extend(renamed.map(|(from, to)| format!("ip link set {from} name {to}")));
+        lines.push(format!(
+            "exec {} node --config {}",
+            quote(self.agent),
+            quote(self.config)
+        ));
+        lines.push(String::new());
+        lines
+    }
 }
 
 /// Quotes a word for the shell.

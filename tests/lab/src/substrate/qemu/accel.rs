@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use super::MACHINE;
 use super::kernel::Kernel;
 use crate::sh;
 
@@ -54,9 +55,8 @@ pub(super) fn find(kernel: &Kernel) -> Result<Accel> {
     let mut command = Command::new("timeout");
     command
         .args([LIMIT, "qemu-system-x86_64", "-accel", "kvm"])
-        .args(["-machine", "q35", "-cpu", "max", "-m", "256"])
-        .args(["-nodefaults", "-no-user-config", "-display", "none"])
-        .args(["-serial", "stdio", "-no-reboot", "-kernel"])
+        .args(MACHINE)
+        .args(["-m", "256", "-kernel"])
         .arg(kernel.image())
         .args(["-append", "console=ttyS0 panic=-1"]);
     let output = sh::output(command, None)?;

@@ -5,11 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::guest::{IPVS_MODE_MODULES, quote};
+use super::super::guest::{Ending, host_name, quote};
 use crate::agent_config::MANAGEMENT;
 
-/// Modules that are wanted for certain; the kernel asks for others by itself. To load them in one go
-/// is cheaper than a process for each.
+/// Modules that are wanted for certain; the kernel asks for others by itself.
 const MODULES: &[&str] = &[
     // The director.
     "ip_vs",
@@ -76,31 +75,20 @@ impl Script<'_> {
         lines.push(format!("date --set=\"@$(stat -c %.9Y {stamp})\""));
         let modules = quote(self.modules);
         lines.extend([
-            format!(
-                "echo {} > /proc/sys/kernel/hostname",
-                quote(self.name.as_ref())
-            ),
+            host_name(self.name),
             "mkdir -p /lib/modules".into(),
             format!("test -e /lib/modules/$(uname -r) || ln -s {modules} /lib/modules/"),
         ]);
-        let more = if self.ipvs_mode {
-            IPVS_MODE_MODULES
-        } else {
-            &[]
+        let ending = Ending {
+            modprobe: "modprobe",
+            modules: MODULES,
+            ipvs_mode: self.ipvs_mode,
+            // The uplink is eth0 by its place on the bus.
+            interfaces: &[("eth1", MANAGEMENT)],
+            agent: self.agent,
+            config: self.config,
         };
-        lines.push(format!(
-            "modprobe -a {}",
-            [MODULES, more].concat().join(" ")
-        ));
-        lines.push("echo 131072 > /proc/sys/net/netfilter/nf_conntrack_max".into());
-        // The uplink is eth0 by its place on the bus.
-        lines.push(format!("ip link set eth1 name {MANAGEMENT}"));
-        lines.push(format!(
-            "exec {} node --config {}",
-            quote(self.agent),
-            quote(self.config)
-        ));
-        lines.push(String::new());
+        lines.extend(ending.lines());
         lines.join("\n")
     }
 }

@@ -87,16 +87,15 @@ fn unpack(file: &Path, folder: &Path) -> Result<String> {
     let (plain, tool) = match name.rsplit_once('.') {
         Some((plain, "xz")) => (plain, "xz"),
         Some((plain, "zst")) => (plain, "zstd"),
-        Some((_, "ko")) => (&*name, "cat"),
+        Some((_, "ko")) => {
+            fs::copy(file, folder.join(&*name))?;
+            return Ok(name.into_owned());
+        }
         _ => bail!("{} is no kernel module", file.display()),
     };
     let mut command = Command::new("sh");
-    let script = match tool {
-        "cat" => "cat \"$1\" > \"$2\"".to_owned(),
-        tool => format!("{tool} -dc \"$1\" > \"$2\""),
-    };
     command
-        .args(["-c", &script, "sh"])
+        .args(["-c", &format!("{tool} -dc \"$1\" > \"$2\""), "sh"])
         .args([file, &folder.join(plain)]);
     sh::run(command)?;
     Ok(plain.to_owned())

@@ -38,6 +38,22 @@ const EMULATED: u32 = 3;
 /// what they could read by a processor's faults is dear on an emulated one.
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off";
 
+/// A machine with nothing but what is named besides. The console is on standard output; a panic ends
+/// the process.
+const MACHINE: [&str; 11] = [
+    "-machine",
+    "q35",
+    "-cpu",
+    "max",
+    "-nodefaults",
+    "-no-user-config",
+    "-display",
+    "none",
+    "-serial",
+    "stdio",
+    "-no-reboot",
+];
+
 /// Nodes as virtual machines.
 #[derive(Clone, Copy, Debug)]
 pub struct Qemu;
@@ -142,11 +158,10 @@ impl Substrate for Qemu {
         command
             .arg(qemu)
             .args(["-name", &node.name])
-            .args(["-accel", &parts.accel, "-machine", "q35", "-cpu", "max"])
+            // The console is the log, and the end of the agent is a panic.
+            .args(MACHINE)
+            .args(["-accel", &parts.accel])
             .args(["-smp", &parts.processors.to_string(), "-m", MEMORY])
-            // Nothing but what is named here. The console is the log; a panic (the agent ended) ends the process.
-            .args(["-nodefaults", "-no-user-config", "-display", "none"])
-            .args(["-serial", "stdio", "-no-reboot"])
             .arg("-kernel")
             .arg(&parts.image)
             .arg("-initrd")

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::guest::{IPVS_MODE_MODULES, quote};
+use super::super::guest::{Ending, host_name, quote};
 use crate::agent_config::{MANAGEMENT, UPLINK};
 
 /// Kernel modules that kube-proxy and the director need. Not `nfnetlink_acct`:
@@ -90,10 +90,7 @@ impl Script<'_> {
             let folder = quote(folder);
             lines.push(format!("mount -t hostfs -o {folder} hostfs {folder}"));
         }
-        lines.push(format!(
-            "echo {} > /proc/sys/kernel/hostname",
-            quote(self.name.as_ref())
-        ));
+        lines.push(host_name(self.name));
         // What a node writes into its folders is to be seen on the host soon.
         for setting in ["dirty_expire_centisecs", "dirty_writeback_centisecs"] {
             lines.push(format!("echo 20 > /proc/sys/vm/{setting}"));
@@ -119,24 +116,15 @@ impl Script<'_> {
             "chmod 755 /run/lab/modprobe".into(),
             "echo /run/lab/modprobe > /proc/sys/kernel/modprobe".into(),
         ]);
-        let more = if self.ipvs_mode {
-            IPVS_MODE_MODULES
-        } else {
-            &[]
+        let ending = Ending {
+            modprobe: "modprobe -d /run/lab",
+            modules: MODULES,
+            ipvs_mode: self.ipvs_mode,
+            interfaces: &[("vec0", UPLINK), ("vec1", MANAGEMENT)],
+            agent: self.agent,
+            config: self.config,
         };
-        lines.push(format!(
-            "modprobe -d /run/lab -a {}",
-            [MODULES, more].concat().join(" ")
-        ));
-        lines.push("echo 131072 > /proc/sys/net/netfilter/nf_conntrack_max".into());
-        lines.push(format!("ip link set vec0 name {UPLINK}"));
-        lines.push(format!("ip link set vec1 name {MANAGEMENT}"));
-        lines.push(format!(
-            "exec {} node --config {}",
-            quote(self.agent),
-            quote(self.config)
-        ));
-        lines.push(String::new());
+        lines.extend(ending.lines());
         lines.join("\n")
     }
 }
