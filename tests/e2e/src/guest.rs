@@ -1,6 +1,6 @@
 //! A host of the LAN that shares a node's machine, for what the client's kernel cannot do.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use lightship_lab::Lab;
 use serde::de::DeserializeOwned;
 
@@ -33,23 +33,15 @@ impl<'a> Guest<'a> {
         let found = state.nodes.iter().find(|found| found.spec.name == node);
         let index = found.with_context(|| format!("no node {node}"))?.spec.index;
         let uplink = state.options.uplink(index).interface();
-        guest.shell(&format!(
+        let line = format!(
             "set -e; ip netns add {NETNS}; \
              ip link add {LINK} link {uplink} netns {NETNS} type macvlan mode bridge; \
              in='ip netns exec {NETNS}'; $in ip link set lo up; $in ip link set {LINK} up; \
              $in ip address add {v4}/24 dev {LINK}; \
              $in ip address add {v6}/64 dev {LINK} nodad"
-        ))?;
+        );
+        lab.shell(node, &line)?;
         Ok(guest)
-    }
-
-    fn shell(&self, line: &str) -> Result<()> {
-        let output = self.lab.exec(&self.node, &["sh", "-c", line])?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!("{line} on {}: {}", self.node, said.trim());
-        }
-        Ok(())
     }
 
     /// Runs a probe in it to its end and gives its last line.

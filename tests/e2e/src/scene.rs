@@ -185,6 +185,16 @@ fn serving_nodes(lab: &Lab, address: IpAddr, wish: &Wish) -> Result<usize> {
     Ok(if one { 1 } else { lab.node_names().len() })
 }
 
+/// Changes some of a Service's spec.
+///
+/// # Errors
+/// When the API server refuses.
+pub fn patch_service(lab: &Lab, name: &str, spec: &serde_json::Value) -> Result<()> {
+    let patch = json!({ "spec": spec }).to_string();
+    let arguments = ["patch", "service", name, "-p", &patch];
+    lab.kubectl(&arguments).map(drop)
+}
+
 /// Deletes a Service.
 ///
 /// # Errors

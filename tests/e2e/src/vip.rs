@@ -107,6 +107,14 @@ pub fn annotate(lab: &Lab, address: IpAddr, annotation: &str) -> Result<()> {
     Ok(())
 }
 
+/// Asks for an address to be moved to a node, once.
+///
+/// # Errors
+/// As [`annotate`].
+pub fn move_to(lab: &Lab, address: IpAddr, node: &str) -> Result<()> {
+    annotate(lab, address, &format!("lightship.dev/move-to={node}"))
+}
+
 /// The name of an address's VirtualIP.
 ///
 /// # Errors

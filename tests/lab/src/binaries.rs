@@ -1,10 +1,11 @@
 //! Our own programs that run in the lab, built by cargo.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::sh;
@@ -54,33 +55,39 @@ pub fn build() -> Result<Binaries> {
     command
         .current_dir(checkout())
         .args(["build", "--quiet", "--profile", "lab"])
-        .arg("--message-format=json-render-diagnostics")
         // Always all, also for a lab without Lightship: for fewer packages cargo would choose
         // fewer features of what they share, and compile that a second time.
         .args(["-p", "lightship-lab-agent"])
         .args(["-p", "lightship-controller"])
         .args(["-p", "lightship-speaker"]);
-    let output = sh::output_telling(command, None)?;
-    if !output.status.success() {
-        bail!("the programs for the lab do not compile");
-    }
-    let mut programs = Vec::new();
-    for line in String::from_utf8(output.stdout)?.lines() {
-        let message: Value = serde_json::from_str(line)?;
-        if let Some(path) = message["executable"].as_str() {
-            programs.push(PathBuf::from(path));
-        }
-    }
+    let programs = built(command).context("the programs for the lab do not compile")?;
     let program = |name: &str| {
-        programs
-            .iter()
-            .find(|path| path.file_name().is_some_and(|file| file == name))
-            .cloned()
-            .with_context(|| format!("cargo built no {name}"))
+        let path = programs.get(name).cloned();
+        path.with_context(|| format!("cargo built no {name}"))
     };
     Ok(Binaries {
         agent: program("lightship-lab-agent")?,
         controller: program("lightship-controller")?,
         speaker: program("lightship-speaker")?,
     })
+}
+
+/// Runs a command of cargo that builds, and gives the programs by the names of their targets. What the
+/// compiler has to say goes to standard error.
+///
+/// # Errors
+/// When something does not compile.
+pub fn built(mut command: Command) -> Result<BTreeMap<String, PathBuf>> {
+    command.arg("--message-format=json-render-diagnostics");
+    let output = sh::output_telling(command, None)?;
+    ensure!(output.status.success(), "cargo failed");
+    let mut programs = BTreeMap::new();
+    for line in String::from_utf8(output.stdout)?.lines() {
+        let message: Value = serde_json::from_str(line)?;
+        let name = message["target"]["name"].as_str();
+        if let (Some(name), Some(path)) = (name, message["executable"].as_str()) {
+            programs.insert(name.to_owned(), PathBuf::from(path));
+        }
+    }
+    Ok(programs)
 }

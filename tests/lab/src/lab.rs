@@ -93,6 +93,19 @@ impl Lab {
         sh::output(self.exec_command(node, &argv)?, None)
     }
 
+    /// Runs a line of shell on a node and gives what it says.
+    ///
+    /// # Errors
+    /// As [`Lab::exec`], or when it fails, with what it said then.
+    pub fn shell(&self, node: &str, line: &str) -> Result<String> {
+        let output = self.exec(node, &["sh", "-c", line])?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("{line} on {node}: {}", said.trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// The process that is the node.
     pub(crate) fn node_process(&self, node: &str) -> Result<&Process> {
         self.state.node(node)?;

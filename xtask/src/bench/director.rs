@@ -6,7 +6,7 @@ mod egress;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use lightship_e2e::vip::{self, Vip};
 use lightship_lab::workload::TrafficPolicy;
 use lightship_lab::{Lab, sh, workload};
@@ -55,16 +55,6 @@ fn load(lab: &Lab, target: SocketAddr, words: &[&str]) -> Result<Load> {
         eprintln!("    failures: {:?}", load.failures);
     }
     Ok(load)
-}
-
-/// Runs a line of shell on a node.
-pub(super) fn shell(lab: &Lab, node: &str, line: &str) -> Result<String> {
-    let output = lab.exec(node, &["sh", "-c", line])?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{line} on {node}: {}", said.trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Makes a Service of IPv4 with a pod on each of these nodes, and waits until its address has

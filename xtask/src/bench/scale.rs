@@ -211,7 +211,7 @@ fn usage(lab: &Lab, node: &str) -> Result<Usage> {
     let line = "for p in /proc/[0-9]*; do \
                 [ \"$(cat $p/comm 2>/dev/null)\" = lightship-speak ] || continue; \
                 sed 's/.*) //' $p/stat; grep VmRSS $p/status; done; grep Datagrams /proc/net/snmp6";
-    parse(&super::director::shell(lab, node, line)?).context("the speaker's figures")
+    parse(&lab.shell(node, line)?).context("the speaker's figures")
 }
 
 /// From the fields of `/proc/PID/stat` after the name (proc(5): the state is the third field of all,

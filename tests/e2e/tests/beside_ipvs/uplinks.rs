@@ -38,7 +38,7 @@ pub(crate) fn kinds(lab: &mut Lab) -> Result<()> {
         for vip in vips {
             let mut stream = probe::Probe::stream(lab, *vip, 50, false)?;
             for node in nodes.iter().chain(nodes.first()) {
-                vip::annotate(lab, *vip, &format!("lightship.dev/move-to={node}"))?;
+                vip::move_to(lab, *vip, node)?;
                 let limit = Duration::from_secs(20);
                 vip::wait(lab, *vip, "is at the wanted node", limit, |vip| {
                     vip.ready && vip.owner.as_ref() == Some(node)

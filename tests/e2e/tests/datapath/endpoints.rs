@@ -9,19 +9,13 @@ use lightship_e2e::probe::{self, Flows, Probe};
 use lightship_e2e::scene::{self, APP, Wish};
 use lightship_lab::workload::TrafficPolicy;
 use lightship_lab::{Lab, sh};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::common::Served;
 
 /// In which a change has to show: kube-proxy starts programs to write its rules, which takes long
 /// in User Mode Linux.
 const SOON: Duration = Duration::from_secs(60);
-
-fn patch(lab: &Lab, name: &str, spec: &Value) -> Result<()> {
-    let patch = json!({ "spec": spec }).to_string();
-    lab.kubectl(&["patch", "service", name, "-p", &patch])
-        .map(drop)
-}
 
 /// Connections that stand while a pod terminates.
 const FLOWS: usize = 30;
@@ -60,9 +54,9 @@ fn follow(lab: &Lab, wish: &Wish) -> Result<()> {
     label("=false")?;
     served_by(lab, address, &[second, third], "one is not ready")?;
     healthy(lab, wish.name, &[second, third])?;
-    patch(lab, wish.name, &json!({ "publishNotReadyAddresses": true }))?;
+    scene::patch_service(lab, wish.name, &json!({ "publishNotReadyAddresses": true }))?;
     served_by(lab, address, &[first, second, third], "all are published")?;
-    patch(
+    scene::patch_service(
         lab,
         wish.name,
         &json!({ "publishNotReadyAddresses": false }),
@@ -163,17 +157,17 @@ pub(crate) fn preferred(lab: &mut Lab) -> Result<()> {
     let outcome = Served::during(lab, &wish, |lab, vips| {
         crossing(lab, vips[0], |crossed| crossed > 0, "without a preference")?;
         for preference in ["PreferSameNode", "PreferSameZone"] {
-            patch(
+            scene::patch_service(
                 lab,
                 "preferred",
                 &json!({ "trafficDistribution": preference }),
             )?;
             crossing(lab, vips[0], |crossed| crossed == 0, preference)?;
-            patch(lab, "preferred", &json!({ "trafficDistribution": null }))?;
+            scene::patch_service(lab, "preferred", &json!({ "trafficDistribution": null }))?;
             crossing(lab, vips[0], |crossed| crossed > 0, "without a preference")?;
         }
         // A node without a pod of its own has a fallback.
-        patch(
+        scene::patch_service(
             lab,
             "preferred",
             &json!({ "trafficDistribution": "PreferSameNode" }),

@@ -2,11 +2,11 @@
 //! families that part; and frames that come to a director without being meant for it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use lightship_e2e::neighbours::{self, Capture};
 use lightship_e2e::scene::{self, Wish};
 use lightship_e2e::{director, probe, vip};
@@ -18,16 +18,6 @@ use serde_json::json;
 use crate::common::Served;
 
 const SOON: Duration = Duration::from_secs(30);
-
-/// Runs a line of shell on a node.
-fn on_node(lab: &Lab, node: &str, line: &str) -> Result<String> {
-    let output = lab.exec(node, &["sh", "-c", line])?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{line} on {node}: {}", said.trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
 
 /// Every node that answers new connections of two seconds, none of which may fail.
 fn all_serve(lab: &Lab, address: IpAddr) -> Result<()> {
@@ -48,14 +38,14 @@ pub(crate) fn strict_rp_filter(lab: &mut Lab) -> Result<()> {
         for node in lab.node_names() {
             for name in NAMES {
                 let file = format!("/proc/sys/net/ipv4/conf/{name}/rp_filter");
-                let was = on_node(lab, &node, &format!("cat {file}; echo 1 > {file}"))?;
-                before.insert((node.clone(), file), was);
+                let was = lab.shell(&node, &format!("cat {file}; echo 1 > {file}"))?;
+                before.insert((node.clone(), file), was.trim().to_owned());
             }
         }
         // The owner's own share comes by the veth pair, whose way back is another one.
         let outcome = all_serve(lab, vips[0]);
         for ((node, file), was) in before {
-            on_node(lab, &node, &format!("echo {was} > {file}"))?;
+            lab.shell(&node, &format!("echo {was} > {file}"))?;
         }
         outcome
     })
@@ -81,7 +71,7 @@ pub(crate) fn host_network(lab: &mut Lab) -> Result<()> {
                 "{agent} pod --name host-{name} --node {name} --port {HOST_PORT} \
                  >/dev/null 2>&1 </dev/null & echo $!"
             );
-            servers.push((name.clone(), on_node(lab, name, &line)?));
+            servers.push((name.clone(), lab.shell(name, &line)?.trim().to_owned()));
         }
         lab.apply(&object.to_string())?;
         for (number, port) in [(0, "tcp"), (1, "tcp"), (2, "other")] {
@@ -119,7 +109,7 @@ pub(crate) fn host_network(lab: &mut Lab) -> Result<()> {
         Ok(())
     })();
     for (node, pid) in servers {
-        on_node(lab, &node, &format!("kill {pid}"))?;
+        lab.shell(&node, &format!("kill {pid}"))?;
     }
     let selector = format!("kubernetes.io/service-name={}", wish.name);
     scene::delete_service(lab, wish.name)?;
@@ -148,9 +138,7 @@ pub(crate) fn two_ports_and_owners(lab: &mut Lab) -> Result<()> {
         let names = lab.node_names();
         let other = names.iter().find(|node| **node != first);
         let other = other.context("one node only")?;
-        let object = object_name(vips[1]);
-        let annotation = format!("lightship.dev/move-to={other}");
-        lab.kubectl(&["annotate", "vip", &object, &annotation])?;
+        vip::move_to(lab, vips[1], other)?;
         vip::wait(lab, vips[1], "is of another node", SOON, |vip| {
             vip.owner.as_ref() == Some(other)
         })?;
@@ -163,10 +151,7 @@ pub(crate) fn two_ports_and_owners(lab: &mut Lab) -> Result<()> {
                 Duration::from_secs(60),
                 Duration::from_millis(50),
                 || {
-                    let url = match address {
-                        IpAddr::V4(v4) => format!("http://{v4}:81/"),
-                        IpAddr::V6(v6) => format!("http://[{v6}]:81/"),
-                    };
+                    let url = format!("http://{}/", SocketAddr::new(*address, 81));
                     let output = lab.client(&["curl", "-s", "-g", "-m", "2", &url])?;
                     let text = String::from_utf8_lossy(&output.stdout).into_owned();
                     let node = names.iter().find(|name| text.contains(name.as_str()));
@@ -179,11 +164,6 @@ pub(crate) fn two_ports_and_owners(lab: &mut Lab) -> Result<()> {
         }
         Ok(())
     })
-}
-
-/// The name of an address's VirtualIP.
-fn object_name(address: IpAddr) -> String {
-    address.to_string().replace(':', "-")
 }
 
 /// An address of the LAN that nobody has.

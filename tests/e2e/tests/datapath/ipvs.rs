@@ -1,12 +1,10 @@
 //! The crate `lightship-ipvs` by itself, against the kernel of a node, checked by `ipvsadm`.
 
-use std::env;
-use std::process::Command;
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
-use lightship_lab::binaries::checkout;
-use lightship_lab::{Lab, sh};
-use serde_json::Value;
+use anyhow::{Context, Result, ensure};
+use lightship_lab::Lab;
+use lightship_lab::binaries::{self, checkout};
 
 /// A namespace of its own: its IPVS table is empty, and nobody else's.
 const NETNS: &str = "ipvs-live";
@@ -16,7 +14,7 @@ const TOO_LARGE: &str = "two_thousand_services_of_a_hundred_nodes_in_bulk";
 
 /// Runs the crate's live tests on a node.
 pub(crate) fn live(lab: &mut Lab) -> Result<()> {
-    let program = build()?;
+    let program = build()?.display().to_string();
     let node = lab.node_names().into_iter().next().context("no node")?;
     let line = format!(
         "ip netns add {NETNS} && ip -n {NETNS} link set lo up || exit 1; \
@@ -34,26 +32,17 @@ pub(crate) fn live(lab: &mut Lab) -> Result<()> {
 }
 
 /// Builds the test program and gives its path.
-fn build() -> Result<String> {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+fn build() -> Result<PathBuf> {
+    let mut command = binaries::cargo();
     command.current_dir(checkout()).args([
         "test",
         "--quiet",
         "--package=lightship-ipvs",
         "--test=live",
         "--no-run",
-        "--message-format=json-render-diagnostics",
     ]);
-    let output = sh::output_telling(command, None)?;
-    ensure!(output.status.success(), "it does not compile");
-    for line in String::from_utf8(output.stdout)?.lines() {
-        let message: Value = serde_json::from_str(line)?;
-        if let (Some("live"), Some(path)) = (
-            message["target"]["name"].as_str(),
-            message["executable"].as_str(),
-        ) {
-            return Ok(path.to_owned());
-        }
-    }
-    bail!("cargo built no test program")
+    let mut programs = binaries::built(command)?;
+    programs
+        .remove("live")
+        .context("cargo built no test program")
 }

@@ -35,9 +35,7 @@ pub(crate) fn ten_thousand(lab: &mut Lab) -> Result<()> {
             let owner = vip::owner(lab, address)?;
             let at = names.iter().position(|name| *name == owner);
             let next = &names[(at.context("an unknown owner")? + 1) % names.len()];
-            let annotation = format!("lightship.dev/move-to={next}");
-            let name = address.to_string();
-            lab.kubectl(&["annotate", "--overwrite", "vip", &name, &annotation])?;
+            vip::move_to(lab, address, next)?;
             vip::wait(lab, address, "moves", Duration::from_secs(20), |vip| {
                 vip.owner.as_ref() == Some(next)
             })?;

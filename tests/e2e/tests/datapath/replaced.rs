@@ -12,8 +12,7 @@ const SOON: Duration = Duration::from_secs(60);
 pub(crate) fn cilium(lab: &mut Lab) -> Result<()> {
     let node = lab.node_names().into_iter().next().context("no node")?;
     let outcome = marks(lab, &node);
-    let gone = "ip link del cilium_host 2>/dev/null; true";
-    lab.exec(&node, &["sh", "-c", gone])?;
+    lab.shell(&node, "ip link del cilium_host 2>/dev/null; true")?;
     let map = ["-n", "kube-system", "configmap", "cilium-config"];
     lab.kubectl(&[&["delete", "--ignore-not-found"], &map[..]].concat())?;
     lab.fail(&node, How::KillSpeaker)?;
@@ -22,9 +21,10 @@ pub(crate) fn cilium(lab: &mut Lab) -> Result<()> {
 }
 
 fn marks(lab: &mut Lab, node: &str) -> Result<()> {
-    let line = "ip link add cilium_host type veth peer name cilium_net";
-    let output = lab.exec(node, &["sh", "-c", line])?;
-    ensure!(output.status.success(), "{line}: {output:?}");
+    lab.shell(
+        node,
+        "ip link add cilium_host type veth peer name cilium_net",
+    )?;
     for (replacement, wanted) in [("false", "DirectRouting"), ("true", "Announce")] {
         let config = json!({
             "apiVersion": "v1",

@@ -104,7 +104,7 @@ fn moved(lab: &Lab, guest: &Guest, nodes: &[String], address: IpAddr) -> Result<
     let flows: probe::Flows = thread::scope(|scope| {
         let held = scope.spawn(|| guest.probe(&words));
         thread::sleep(Duration::from_millis(1500));
-        vip::annotate(lab, address, &format!("lightship.dev/move-to={to}"))?;
+        vip::move_to(lab, address, to)?;
         vip::wait(lab, address, "has moved", Duration::from_secs(10), |vip| {
             vip.owner.as_ref() == Some(to)
         })?;

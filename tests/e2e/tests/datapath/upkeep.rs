@@ -24,21 +24,10 @@ fn dual(name: &str) -> Wish<'_> {
     }
 }
 
-/// Runs a line of shell on a node.
-fn on_node(lab: &Lab, node: &str, line: &str) -> Result<String> {
-    let output = lab.exec(node, &["sh", "-c", line])?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{line} on {node}: {}", said.trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 /// Everything of ours that a node's kernel holds, in a fixed order, without what counts
 /// or has a life of its own.
 fn state(lab: &Lab, node: &str) -> Result<Vec<String>> {
-    let outside = on_node(
-        lab,
+    let outside = lab.shell(
         node,
         "ip rule show; ip -6 rule show; ip route show table 7733; ip -6 route show table 7733; \
          ip -o link show ls-host | sed 's/^[0-9]*: //; s/if[0-9]*//; s/link-netnsid.*//'; \
@@ -122,7 +111,7 @@ pub(crate) fn drift(lab: &mut Lab) -> Result<()> {
         ] {
             let at = probe::now_ns();
             let start = Instant::now();
-            on_node(lab, &node, &line)?;
+            lab.shell(&node, &line)?;
             let mut now = Vec::new();
             let mended = sh::wait_for(
                 &format!("{node} is as before after {line}"),
@@ -281,7 +270,8 @@ pub(crate) fn cleanup(lab: &mut Lab) -> Result<()> {
             Duration::from_secs(10),
             Duration::from_millis(200),
             || {
-                Ok(on_node(lab, &node, "! pidof lightship-speaker")
+                Ok(lab
+                    .shell(&node, "! pidof lightship-speaker")
                     .is_ok()
                     .then_some(()))
             },
@@ -289,7 +279,7 @@ pub(crate) fn cleanup(lab: &mut Lab) -> Result<()> {
         // Things that look like ours and are not.
         let theirs = "ip rule add pref 7734 iif eth0 lookup 7734; \
             ip route add blackhole 198.51.100.251 table 7733; ip netns add lightship-other";
-        on_node(lab, &node, theirs)?;
+        lab.shell(&node, theirs)?;
         let output = clean(lab)?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(
@@ -300,16 +290,14 @@ pub(crate) fn cleanup(lab: &mut Lab) -> Result<()> {
         for line in said.lines() {
             eprintln!("    {line}");
         }
-        let left = on_node(
-            lab,
+        let left = lab.shell(
             &node,
             "ip netns list | grep -x 'lightship\\( .*\\)\\?'; ip -o link show | grep ls-; \
              ip rule show pref 7733; ip -6 rule show pref 7733; ip route show table all proto 76; \
              ip -6 route show table all proto 76; ls /run/lightship 2>/dev/null; true",
         )?;
         ensure!(left.trim().is_empty(), "left behind: {left}");
-        let kept = on_node(
-            lab,
+        let kept = lab.shell(
             &node,
             "ip rule show pref 7734; ip route show table 7733; ip netns list",
         )?;
@@ -319,8 +307,7 @@ pub(crate) fn cleanup(lab: &mut Lab) -> Result<()> {
         );
         let again = clean(lab)?;
         ensure!(again.status.success(), "a second run fails: {again:?}");
-        on_node(
-            lab,
+        lab.shell(
             &node,
             "ip rule del pref 7734; ip route flush table 7733; ip netns delete lightship-other",
         )?;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lightship_e2e::scene::{self, APP, Wish};
-use lightship_e2e::vip;
+use lightship_e2e::{probe, vip};
 use lightship_lab::{Lab, sh};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// In which a change has to show: kube-proxy starts programs to write its rules, which takes long
 /// in User Mode Linux.
@@ -26,10 +26,7 @@ enum Got {
 }
 
 fn ask(lab: &Lab, address: IpAddr) -> Result<Got> {
-    let url = match address {
-        IpAddr::V4(v4) => format!("http://{v4}:80/"),
-        IpAddr::V6(v6) => format!("http://[{v6}]:80/"),
-    };
+    let url = format!("http://{}/", probe::target(address));
     let output = lab.client(&["curl", "-sv", "-g", "-m", "3", "-o", "/dev/null", &url])?;
     let said = String::from_utf8_lossy(&output.stderr);
     Ok(match output.status.code() {
@@ -63,12 +60,6 @@ fn wait(lab: &Lab, addresses: &[IpAddr], wanted: Got) -> Result<()> {
     Ok(())
 }
 
-fn patch(lab: &Lab, name: &str, spec: &Value) -> Result<()> {
-    let patch = json!({ "spec": spec }).to_string();
-    lab.kubectl(&["patch", "service", name, "-p", &patch])
-        .map(drop)
-}
-
 /// A Service without endpoints refuses, or is silent where an announcement asks for that, under both
 /// policies and in both families, and serves once it has a pod.
 pub(crate) fn none(lab: &mut Lab) -> Result<()> {
@@ -96,7 +87,7 @@ fn without_endpoints(lab: &Lab, wish: &Wish) -> Result<()> {
         })?;
     }
     wait(lab, &addresses, Got::Refusal)?;
-    patch(
+    scene::patch_service(
         lab,
         wish.name,
         &json!({ "externalTrafficPolicy": "Cluster" }),
@@ -110,8 +101,8 @@ fn without_endpoints(lab: &Lab, wish: &Wish) -> Result<()> {
     });
     lab.apply(&announcement.to_string())?;
     wait(lab, &addresses, Got::Silence)?;
-    patch(lab, wish.name, &json!({ "externalTrafficPolicy": "Local" }))?;
+    scene::patch_service(lab, wish.name, &json!({ "externalTrafficPolicy": "Local" }))?;
     wait(lab, &addresses, Got::Silence)?;
-    patch(lab, wish.name, &json!({ "selector": { "app": APP } }))?;
+    scene::patch_service(lab, wish.name, &json!({ "selector": { "app": APP } }))?;
     wait(lab, &addresses, Got::Answer)
 }

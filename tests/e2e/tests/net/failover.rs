@@ -145,7 +145,7 @@ pub(crate) fn paused(lab: &mut Lab) -> Result<()> {
         let owner = vip::owner(lab, vips[0])?;
         let dir = &lab.state().node(&owner)?.spec.dir;
         let file = dir.join("speaker.pid").display().to_string();
-        let signal = |name: &str| on_node(lab, &owner, &format!("kill -{name} $(cat {file})"));
+        let signal = |name: &str| lab.shell(&owner, &format!("kill -{name} $(cat {file})"));
         signal("STOP")?;
         thread::sleep(Duration::from_secs(5));
         let new = moved_from(lab, vips[0], &owner);
@@ -178,8 +178,7 @@ pub(crate) fn one_way(lab: &mut Lab) -> Result<()> {
         let addresses = &lab.state().node(&owner)?.spec.addresses;
         let address = addresses.first().context("a node without address")?.addr();
         let family = if address.is_ipv4() { "ip" } else { "ip6" };
-        on_node(
-            lab,
+        lab.shell(
             &deaf,
             &format!(
                 "nft add table inet deaf && \
@@ -197,7 +196,7 @@ pub(crate) fn one_way(lab: &mut Lab) -> Result<()> {
             Ok(after)
         };
         let parted = steady();
-        on_node(lab, &deaf, "nft delete table inet deaf")?;
+        lab.shell(&deaf, "nft delete table inet deaf")?;
         let parted = parted?;
         let whole = steady()?;
         eprintln!("    {owner} owned it, {deaf} did not hear it, {parted} owned it, then {whole}");
@@ -207,13 +206,6 @@ pub(crate) fn one_way(lab: &mut Lab) -> Result<()> {
         );
         Ok(())
     })
-}
-
-fn on_node(lab: &Lab, node: &str, command: &str) -> Result<()> {
-    let output = lab.exec(node, &["sh", "-c", command])?;
-    let error = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{node}: {command}: {error}");
-    Ok(())
 }
 
 /// The key of the heartbeats is changed in each of the ways in which that happens, and nobody takes it

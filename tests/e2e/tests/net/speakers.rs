@@ -213,7 +213,7 @@ pub(crate) fn managers(lab: &mut Lab) -> Result<()> {
         let before = vip::owner(lab, vips[0])?;
         let mut others = lab.node_names().into_iter().filter(|node| *node != before);
         let other = others.next().context("one node only")?;
-        vip::annotate(lab, vips[0], &format!("lightship.dev/move-to={other}"))?;
+        vip::move_to(lab, vips[0], &other)?;
         moved_from(lab, vips[0], &before)?;
         let wanted = [
             ("lightship-controller", "Update", None, "f:spec"),

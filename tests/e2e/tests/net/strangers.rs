@@ -135,7 +135,7 @@ fn judge(lab: &Lab, row: &Row, vip: IpAddr) -> Result<()> {
         let limit = Duration::from_secs(5);
         sh::wait_for("an entry", limit, Duration::from_millis(20), known)?;
     }
-    vip::annotate(lab, vip, &format!("lightship.dev/move-to={other}"))?;
+    vip::move_to(lab, vip, other)?;
     let moved = vip::wait(lab, vip, "moves", Duration::from_secs(20), |vip| {
         vip.ready && vip.owner.as_ref() == Some(other)
     })?;
@@ -184,8 +184,5 @@ impl Settings {
 
 fn set(lab: &Lab, name: &str, value: &str) -> Result<()> {
     let line = format!("echo {value} > /proc/sys/net/{name}");
-    let output = lab.client(&["sh", "-c", &line])?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{line}: {}", said.trim());
-    Ok(())
+    sh::run(lab.client_command(&["sh", "-c", &line])).map(drop)
 }

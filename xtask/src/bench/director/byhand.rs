@@ -12,7 +12,7 @@ use lightship_lab::workload::{PORT, TrafficPolicy};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{delete, load, probe, service, shell, wait_served};
+use super::{delete, load, probe, service, wait_served};
 use crate::bench::report::Section;
 use crate::bench::verdict::{self, Judged, Limit};
 
@@ -80,8 +80,7 @@ pub(in crate::bench) fn measure(lab: &mut Lab, runs: usize) -> Result<Section> {
         }
         Ok(figures)
     })();
-    shell(
-        lab,
+    lab.shell(
         &owner,
         &format!("ip netns delete {NETNS} 2>/dev/null; true"),
     )?;
@@ -159,7 +158,7 @@ fn build(lab: &Lab, node: &str, vip: IpAddr) -> Result<()> {
          $in ip address add {ADDRESS}/24 dev {LINK}; $in ip link set {LINK} up; \
          printf '%s' '{rules}' | $in ipvsadm -R"
     );
-    shell(lab, node, &line).map(drop)
+    lab.shell(node, &line).map(drop)
 }
 
 /// New connections to the end of their first answer, per second.
@@ -172,7 +171,7 @@ fn flows(lab: &Lab, target: SocketAddr) -> Result<f64> {
 fn one(lab: &Lab, node: &str, netns: &str, link: &str, target: SocketAddr) -> Result<Figures> {
     let flows = flows(lab, target)?;
     let counter = format!("ip netns exec {netns} cat /sys/class/net/{link}/statistics/tx_packets");
-    let packets = || -> Result<f64> { Ok(shell(lab, node, &counter)?.trim().parse()?) };
+    let packets = || -> Result<f64> { Ok(lab.shell(node, &counter)?.trim().parse()?) };
     let before = packets()?;
     let target = target.to_string();
     let words = ["flood", "--target", &target, "--duration", "4s"];

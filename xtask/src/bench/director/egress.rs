@@ -11,7 +11,7 @@ use lightship_lab::progress::Progress;
 use lightship_lab::workload::{PORT, TrafficPolicy};
 use serde_json::json;
 
-use super::{delete, load, service, shell, wait_served};
+use super::{delete, load, service, wait_served};
 use crate::bench::report::Section;
 use crate::bench::verdict::{self, Judged, Limit};
 
@@ -33,7 +33,7 @@ pub(in crate::bench) fn measure(lab: &mut Lab) -> Result<Section> {
     }
     let outcome = rows(lab, &nodes);
     for node in &nodes {
-        shell(lab, node, "tc qdisc del dev eth0 root")?;
+        lab.shell(node, "tc qdisc del dev eth0 root")?;
     }
     let rows = outcome?;
     let first = rows.first().map_or(1.0, |(_, megabits)| *megabits);
@@ -76,7 +76,7 @@ fn cap(lab: &Lab, node: &str) -> Result<()> {
         "modprobe sch_tbf 2>/dev/null; \
          tc qdisc replace dev eth0 root tbf rate {CAP}mbit burst 64kb latency 100ms"
     );
-    shell(lab, node, &line).map(drop)
+    lab.shell(node, &line).map(drop)
 }
 
 fn rows(lab: &Lab, nodes: &[String]) -> Result<Vec<(String, f64)>> {
