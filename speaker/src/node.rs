@@ -18,14 +18,13 @@ use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{mpsc, watch};
 
 use crate::cache::Saved;
-use crate::core::{Core, DirectorIntent, DirectorReport, Listen, Output, Ownership, Snapshot};
+use crate::core::{
+    Core, DirectorIntent, DirectorReport, HANDOVER, Listen, Output, Ownership, Snapshot,
+};
 use crate::datagrams::Datagrams;
 use crate::path::{Peers, Verdict};
 use crate::uplink::Current;
 use crate::world::World;
-
-/// How long a leaving speaker waits for others to take its VIPs.
-const HANDOVER: Duration = Duration::from_millis(1_500);
 
 /// At most this many frames or datagrams are taken before the core decides, so that a flood
 /// on the LAN delays a heartbeat by no more than the time to look at these.
@@ -158,6 +157,8 @@ pub async fn run(
                     listening = Some(to);
                 }
                 Output::Save => save = true,
+                // Logged by the core.
+                Output::Peer(..) => {}
             }
         }
         if save {

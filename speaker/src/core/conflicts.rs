@@ -173,6 +173,20 @@ impl Conflicts {
         }
     }
 
+    /// These MACs turn out to be a peer's of which no heartbeat had come yet: what was heard from them
+    /// was no conflict. True if that changed anything.
+    pub(super) fn ours(&mut self, macs: [Mac; 2]) -> bool {
+        let before = self.foreign.len();
+        for (vip, _) in self.foreign.iter().filter(|(_, f)| macs.contains(&f.mac)) {
+            if let Some(probing) = self.probing.get_mut(vip) {
+                probing.answered = false;
+            }
+        }
+        self.foreign
+            .retain(|_, foreign| !macs.contains(&foreign.mac));
+        self.foreign.len() != before
+    }
+
     /// Who else uses a VIP.
     pub(super) fn foreign(&self, vip: IpAddr) -> Option<Mac> {
         self.foreign.get(&vip).map(|foreign| foreign.mac)

@@ -30,21 +30,25 @@ impl Core {
             // Of the path test, which has heard it on the uplink itself.
             return;
         }
-        let beat = match decode(datagram, &self.keys) {
-            Ok(beat) => beat,
-            Err(error) => return self.refuse(Sender::Address(from), error.reason(), now),
-        };
+        match decode(datagram, &self.keys) {
+            Ok(beat) => self.on_heartbeat(from, &beat, now),
+            Err(error) => self.refuse(Sender::Address(from), error.reason(), now),
+        }
+    }
+
+    /// Takes a heartbeat that has been authenticated and read.
+    pub fn on_heartbeat(&mut self, from: IpAddr, beat: &Heartbeat, now: Duration) {
         if beat.sender == self.setup.me {
             return self.refuse(Sender::Address(from), "own name", now);
         }
         if !self.world.nodes.contains_key(&beat.sender) {
-            return self.refuse(Sender::Node(beat.sender), "unknown node", now);
+            return self.refuse(Sender::Node(beat.sender.clone()), "unknown node", now);
         }
-        if let Err(error) = self.guard.check(&beat) {
+        if let Err(error) = self.guard.check(beat) {
             if let ReplayError::OldBoot { newest, .. } = error {
                 self.tell_boot(&beat.sender, newest, now);
             }
-            return self.refuse(Sender::Node(beat.sender), error.reason(), now);
+            return self.refuse(Sender::Node(beat.sender.clone()), error.reason(), now);
         }
         if let Some(held) = beat.held_boot {
             self.outdo(held, now);
@@ -58,7 +62,9 @@ impl Core {
         };
         let peer = self.peers.entry(beat.sender.clone()).or_default();
         if peer.told.as_ref() != Some(&told) {
+            let macs = [Mac(told.uplink_mac), Mac(told.director_mac)];
             peer.told = Some(told);
+            self.unreported |= self.conflicts.ours(macs);
             self.stale = true;
             self.out.push(Output::Save);
         }
@@ -66,15 +72,13 @@ impl Core {
             std::mem::replace(&mut peer.can_own, beat.flags.can_own) != beat.flags.can_own;
         self.stale |= std::mem::replace(&mut peer.idle, beat.flags.idle) != beat.flags.idle;
         peer.holds_us = beat.flags.hold;
-        if std::mem::replace(&mut peer.run, beat.boot_id) == beat.boot_id
-            && matches!(
-                self.detector.state(&beat.sender),
-                PeerState::Dead | PeerState::SpeakerLost
-            )
-        {
-            // It lived and heard us no more than we it, so it announced what it held, or all. What
-            // is owned here when the claims have been compared has to be said again, also if
-            // the peer yields before its claims are heard.
+        let another_run = std::mem::replace(&mut peer.run, beat.boot_id) != beat.boot_id;
+        let was = self.detector.state(&beat.sender);
+        let given_up = matches!(was, PeerState::Dead | PeerState::SpeakerLost);
+        if given_up && !(another_run && beat.flags.solicit) {
+            // It lived, not just started, and heard us no more than we it, so it announced what it
+            // held, or all. What is owned here when the claims have been compared has to be said
+            // again, also if the peer yields before its claims are heard.
             self.say_again = Some(now + self.setup.interval * 2);
         }
         let paths = (beat.flags.tests_paths, beat.flags.director);
@@ -94,7 +98,7 @@ impl Core {
             self.detector.on_late(&beat.sender, *digest, now);
         }
         self.election.heard(&beat.sender);
-        self.defend(&beat, now);
+        self.defend(beat, now);
         let claims: Vec<Claim> = beat
             .claims
             .iter()
@@ -228,6 +232,7 @@ impl Core {
                 } => {
                     tracing::info!(%node, ?from, ?to, ?silent_for, "peer");
                     self.stale = true;
+                    self.out.push(Output::Peer(node.clone(), from, to));
                     if from == PeerState::Dead && to == PeerState::Alive && self.was_alone() {
                         // Everybody was gone: it was this node that was cut off, and nobody
                         // heard what it announced meanwhile. What it still owns when all claims
@@ -273,20 +278,28 @@ impl Core {
         }
     }
 
-    /// Announces anew what this node owns and a peer with a lower claim may have announced
-    /// too: the peer falls silent when it hears of the higher claim, but clients that
+    /// Announces anew what this node owns and a peer whose claim does not beat its own may have
+    /// announced too (the order of equal claims is the election's matter, which stops the announcements
+    /// of what is lost): the peer falls silent when it hears of the higher claim, but clients that
     /// heeded it have to be won back.
     fn defend(&mut self, beat: &Heartbeat, now: Duration) {
         for claim in &beat.claims {
-            let lower = self
+            if let Some(owned) = self.owned.get_mut(&claim.vip)
+                && !owned.announced
+                && owned.epoch >= claim.epoch
+            {
+                // Since this speaker stopped, another one has told the LAN something else.
+                owned.resumed = false;
+            }
+            let ours = self
                 .owned
                 .get(&claim.vip)
-                .is_some_and(|o| o.announced && o.epoch > claim.epoch);
+                .is_some_and(|o| o.announced && o.epoch >= claim.epoch);
             let since = self
                 .defended
                 .get(&claim.vip)
                 .map(|at| now.saturating_sub(*at));
-            if lower && since.is_none_or(|since| since >= DEFENCE) {
+            if ours && since.is_none_or(|since| since >= DEFENCE) {
                 tracing::info!(vip = %claim.vip, by = %beat.sender, "claimed by another node too; announced anew");
                 self.defended.insert(claim.vip, now);
                 self.schedule.burst(claim.vip, Urgency::Lost, now);

@@ -149,6 +149,8 @@ pub enum Output {
     Paths(Arc<Peers>),
     /// Claims or peers changed: keep them over a restart.
     Save,
+    /// A peer's state changed, from the first to the second.
+    Peer(NodeName, PeerState, PeerState),
 }
 
 /// The addresses that frames have to be about to be of any use to the core.
@@ -195,7 +197,12 @@ struct Owned {
     resumed: bool,
     /// How soon the LAN has to hear of it.
     urgency: Urgency,
+    /// The node before lives and falls silent as soon as it hears of the claim.
+    handed_over: bool,
 }
+
+/// How long the shell lets a leaving core wait for others to take its VIPs.
+pub const HANDOVER: Duration = Duration::from_millis(1_500);
 
 /// How long an announcement waits for the director to hold the latest intent.
 const DIRECTOR_WAIT: Duration = Duration::from_millis(100);
@@ -385,6 +392,7 @@ impl Core {
         if could != self.can_own() {
             // Peers should hear of it at once: others take over, or may give something back.
             self.next_beat = Duration::ZERO;
+            self.stale = true;
         }
         for (vip, was) in before {
             self.if_turned(vip, was);
@@ -574,6 +582,16 @@ impl Core {
         saved.boot_id = self.setup.boot_id;
     }
 
+    /// The owner of a VIP as this node sees it.
+    pub fn owner(&self, vip: &IpAddr) -> Option<NodeName> {
+        self.election.owner(vip).map(|(owner, _)| owner)
+    }
+
+    /// The VIPs that this node claims, in its heartbeats, with their epochs.
+    pub fn claims(&self) -> Vec<lightship_election::Claim> {
+        self.election.claims()
+    }
+
     /// The own node's addresses for heartbeats, as the API server has them now.
     pub fn own_addresses(&self) -> Vec<IpAddr> {
         let own = self.world.nodes.get(&self.setup.me);
@@ -690,6 +708,12 @@ impl Core {
     /// Whether this node may own VIPs: it is not about to stop, and nothing is wrong with it.
     fn can_own(&self) -> bool {
         !self.leaving && self.trouble().is_none()
+    }
+
+    /// Whether this node can announce a VIP as soon as it claims it: its owner falls silent when it
+    /// hears of the claim.
+    fn ready(&self) -> bool {
+        self.settled && (!self.setup.direct_routing || self.director.applied > 0)
     }
 
     /// Why this node cannot announce now.

@@ -13,6 +13,9 @@ use crate::pace::Kind;
 use crate::schedule::Urgency;
 use crate::world::{Node, NodeName};
 
+/// A speaker that is not ready to announce looks so often whether it is.
+const GET_READY: Duration = Duration::from_millis(2);
+
 impl Core {
     /// Claims again what this node owned before the speaker restarted. Nothing is
     /// said on the LAN before the peers have been heard: another node may have taken over.
@@ -167,6 +170,9 @@ impl Core {
             self.election
                 .listen_until(at + self.detector.config().timeout());
         }
+        if !self.ready() {
+            self.election.listen_until(now + GET_READY);
+        }
         let actions = self.election.step(now);
         if actions.is_empty() {
             return;
@@ -191,6 +197,10 @@ impl Core {
                             announced: false,
                             resumed,
                             urgency: urgency(reason),
+                            handed_over: !matches!(
+                                reason,
+                                MoveReason::FirstOwner | MoveReason::OwnerDied
+                            ),
                         },
                     );
                     if resumed {
@@ -246,10 +256,11 @@ impl Core {
             // Services and destinations come first, then the route, then the word. The table
             // must know by then which nodes are gone: a packet that comes before
             // it does makes an entry that sends its whole connection to a dead node. A
-            // director that is slow to change is better than none, though.
+            // director that is slow to change is better than none, though, and so is one that lags
+            // where the owner before falls silent at once: nobody would answer.
             let sent = self.sent_director.as_ref().map_or(0, |sent| sent.revision);
             let up_to_date = self.director.applied >= sent;
-            let waited = |o: &Owned| now >= o.since + DIRECTOR_WAIT;
+            let waited = |o: &Owned| o.handed_over || now >= o.since + DIRECTOR_WAIT;
             let in_place = !self.directed(vip)
                 || (self.director.programmed.contains(&vip)
                     && (up_to_date || self.owned.get(&vip).is_some_and(waited)));

@@ -177,7 +177,7 @@ impl Lan {
                 }
                 Output::Report(report) => drop(self.reports.insert(from, report)),
                 Output::Listen(to) => drop(self.listens.insert(from, to)),
-                Output::Groups(_) | Output::Paths(_) | Output::Save => {}
+                Output::Groups(_) | Output::Paths(_) | Output::Save | Output::Peer(..) => {}
             }
         }
     }
