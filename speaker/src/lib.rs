@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod node;
 pub mod pace;
 pub mod path;
+pub mod prober;
 pub mod proxy;
 pub mod replaced;
 pub mod report;

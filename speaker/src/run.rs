@@ -36,7 +36,7 @@ use crate::metrics::Metrics;
 use crate::report::{Facts, Trouble};
 use crate::uplink::{self, Choice, Current, Uplink};
 use crate::world::{NodeName, World};
-use crate::{director, events, guard, lock, node, path, replaced, report, status};
+use crate::{director, events, guard, lock, node, path, prober, replaced, report, status};
 
 /// How long the process waits, when all else has ended, for the word that it stops.
 const LAST_WORD: Duration = Duration::from_millis(500);
@@ -236,13 +236,13 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     tokio::spawn(watching);
     tokio::spawn(follow_facts(uplink.clone(), facts));
     let (paths_tx, paths_rx) = watch::channel(Arc::default());
-    let place = path::Place {
+    let place = prober::Place {
         me: args.node_name.as_str().into(),
         director: has_director.then_some(director_mac),
         boot_id,
         port: args.heartbeat_port,
     };
-    let inputs = path::Inputs {
+    let inputs = prober::Inputs {
         uplink: uplink.clone(),
         peers: paths_rx,
         world: world.clone(),
@@ -250,7 +250,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         stop: stop.clone(),
     };
     tokio::spawn(async move {
-        if let Err(error) = path::run(place, inputs, verdict_tx).await {
+        if let Err(error) = prober::run(place, inputs, verdict_tx).await {
             tracing::error!(%error, "the network is not tested any more");
         }
     });

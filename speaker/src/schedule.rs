@@ -30,6 +30,9 @@ const BURST: [Duration; 6] = [
     Duration::from_millis(5_000),
 ];
 
+/// The first step of a VIP that was announced before a restart.
+const RESUMED: usize = 3;
+
 /// The mean time between refreshes.
 const REFRESH: Duration = Duration::from_secs(60);
 
@@ -119,11 +122,14 @@ impl Schedule {
         }
     }
 
-    /// Enters a VIP that was owned before a restart: clients know it, so it is only
-    /// refreshed, soon.
+    /// Enters a VIP that was owned before a restart, as if it had been announced now: clients know it
+    /// most likely. Another node may have announced it meanwhile, though, and yielded without a word of
+    /// it being heard here, so the later steps follow, of which one may be lost.
     pub fn resume(&mut self, vip: IpAddr, now: Duration) {
-        let due = now + Duration::from_secs(1);
-        let entry = Entry::at_step(Urgency::Moved, BURST.len(), due);
+        let entry = Entry {
+            first: now,
+            ..Entry::at_step(Urgency::Moved, RESUMED, now + BURST[RESUMED])
+        };
         self.entries.entry(vip).or_insert(entry);
     }
 

@@ -43,7 +43,6 @@ use crate::world::{Node, NodeName, World};
 
 use conflicts::Conflicts;
 use flaps::Flaps;
-pub(crate) use paths::host;
 use refusals::Refusals;
 pub use report::{Move, OffLink, Ownership, Placement, Unowned, VipReport};
 pub use snapshot::{Said, Snapshot};

@@ -7,7 +7,6 @@ use lightship_frames::Mac;
 
 use super::{Core, Output};
 use crate::path::{Fault, Host, Peer, Peers};
-use crate::world::Node;
 
 impl Core {
     /// Takes what the path test says of this node's director: with a fault it is not announced any
@@ -38,7 +37,7 @@ impl Core {
         let peers = peers.filter_map(|(name, peer)| {
             let told = peer.told.as_ref()?;
             let director = peer.director.then_some(Mac(told.director_mac));
-            let host = host(self.world.nodes.get(name)?, Mac(told.uplink_mac), director);
+            let host = Host::of(self.world.nodes.get(name)?, Mac(told.uplink_mac), director);
             let heard = self.detector.state(name).can_own();
             Some((name.clone(), Peer { host, heard }))
         });
@@ -48,15 +47,5 @@ impl Core {
             self.sent_paths = Some(peers.clone());
             self.out.push(Output::Paths(peers));
         }
-    }
-}
-
-/// A node with its MACs.
-pub(crate) fn host(node: &Node, uplink: Mac, director: Option<Mac>) -> Host {
-    Host {
-        v4: node.v4,
-        v6: node.v6,
-        uplink,
-        director,
     }
 }

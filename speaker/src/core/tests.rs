@@ -3,6 +3,7 @@
 
 use super::*;
 
+mod claims;
 mod conflict;
 mod large;
 mod lost;

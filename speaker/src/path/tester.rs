@@ -9,7 +9,7 @@ use lightship_membership::graph::digest;
 use lightship_membership::path::{Probe, Question, Set};
 
 use super::verdict::{Verdict, Vote};
-use crate::world::NodeName;
+use crate::world::{Node, NodeName};
 
 /// How often a question is asked before it counts as lost, and how long an answer may take.
 const TRIES: u32 = 8;
@@ -52,6 +52,16 @@ pub struct Host {
 }
 
 impl Host {
+    /// A node with its MACs.
+    pub fn of(node: &Node, uplink: Mac, director: Option<Mac>) -> Host {
+        Host {
+            v4: node.v4,
+            v6: node.v6,
+            uplink,
+            director,
+        }
+    }
+
     fn address(&self, family: Family) -> Option<IpAddr> {
         match family {
             Family::V4 => self.v4.map(IpAddr::V4),
@@ -71,7 +81,7 @@ pub struct Peer {
 
 /// Of the addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Family {
+pub enum Family {
     /// IPv4.
     V4,
     /// IPv6.
@@ -80,7 +90,7 @@ pub(super) enum Family {
 
 impl Family {
     /// That of an address.
-    pub(super) fn of(address: IpAddr) -> Family {
+    pub fn of(address: IpAddr) -> Family {
         if address.is_ipv4() {
             Family::V4
         } else {
@@ -91,20 +101,20 @@ impl Family {
 
 /// A frame to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shot {
+pub struct Shot {
     /// On the director's link, else on the uplink itself.
-    pub(super) by_director: bool,
+    pub by_director: bool,
     /// Under which addresses; the ports are the caller's.
-    pub(super) eth: (Mac, Mac),
+    pub eth: (Mac, Mac),
     /// See `eth`.
-    pub(super) ip: (IpAddr, IpAddr),
+    pub ip: (IpAddr, IpAddr),
     /// What it carries.
-    pub(super) probe: Probe,
+    pub probe: Probe,
 }
 
 impl Shot {
     /// The frame's addresses, from and to this port.
-    pub(super) fn route(&self, port: u16) -> udp::Route {
+    pub fn route(&self, port: u16) -> udp::Route {
         udp::Route {
             eth: self.eth,
             ip: self.ip,
@@ -138,7 +148,7 @@ struct Trial {
 
 /// The test of all ways from this node, and what others found of theirs to it.
 #[derive(Debug)]
-pub(super) struct Tester {
+pub struct Tester {
     me: u64,
     boot_id: u64,
     own: Host,
@@ -152,7 +162,7 @@ pub(super) struct Tester {
 
 impl Tester {
     /// A test that knows no peer yet. `boot_id` is that of the heartbeats.
-    pub(super) fn new(me: &NodeName, boot_id: u64, own: Host) -> Tester {
+    pub fn new(me: &NodeName, boot_id: u64, own: Host) -> Tester {
         Tester {
             me: digest(me),
             boot_id,
@@ -166,7 +176,7 @@ impl Tester {
     }
 
     /// The own node has other addresses: all ways are asked for anew.
-    pub(super) fn set_own(&mut self, own: Host, now: Duration) {
+    pub fn set_own(&mut self, own: Host, now: Duration) {
         if self.own != own {
             self.own = own;
             self.again(now);
@@ -177,7 +187,7 @@ impl Tester {
 
     /// The nodes that answer the test. What was found of one that is not heard holds until it
     /// is; what was found of other addresses does not.
-    pub(super) fn set_peers(&mut self, peers: BTreeMap<NodeName, Peer>, now: Duration) {
+    pub fn set_peers(&mut self, peers: BTreeMap<NodeName, Peer>, now: Duration) {
         self.trials.retain(|(name, _), _| peers.contains_key(name));
         for (name, Peer { host, .. }) in &peers {
             let known = self.peers.get(name);
@@ -206,7 +216,7 @@ impl Tester {
 
     /// Asks for all ways anew, because something of the uplink changed. What was found holds until
     /// the answers are there.
-    pub(super) fn again(&mut self, now: Duration) {
+    pub fn again(&mut self, now: Duration) {
         for trial in self.trials.values_mut() {
             trial.begin(now);
             trial.back = false;
@@ -214,12 +224,7 @@ impl Tester {
     }
 
     /// Takes what came in by a frame of this family; returns the answer.
-    pub(super) fn on_probe(
-        &mut self,
-        probe: &Probe,
-        family: Family,
-        now: Duration,
-    ) -> Option<Shot> {
+    pub fn on_probe(&mut self, probe: &Probe, family: Family, now: Duration) -> Option<Shot> {
         if probe.answer {
             self.on_answer(probe, family, now);
             return None;
@@ -269,7 +274,7 @@ impl Tester {
     }
 
     /// Sends what is due: questions to at most one node.
-    pub(super) fn tick(&mut self, now: Duration) -> Vec<Shot> {
+    pub fn tick(&mut self, now: Duration) -> Vec<Shot> {
         if now < self.slot {
             return Vec::new();
         }
@@ -352,7 +357,7 @@ impl Tester {
     }
 
     /// When [`Tester::tick`] has something to do.
-    pub(super) fn next_deadline(&self) -> Option<Duration> {
+    pub fn next_deadline(&self) -> Option<Duration> {
         let heard = |name| self.peers.get(name).is_some_and(|peer| peer.heard);
         let live = self.trials.iter().filter(|((name, _), _)| heard(name));
         let due = live.map(|(_, trial)| trial.due).min()?;
@@ -360,7 +365,7 @@ impl Tester {
     }
 
     /// What follows from all that is known now.
-    pub(super) fn verdict(&self, now: Duration) -> Verdict {
+    pub fn verdict(&self, now: Duration) -> Verdict {
         let votes = self.trials.iter().map(|((name, _), trial)| Vote {
             peer: name,
             found: trial.lost,

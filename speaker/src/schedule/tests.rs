@@ -102,7 +102,7 @@ fn what_a_dead_node_had_comes_before_planned_moves_new_vips_repeats_and_refreshe
         schedule.burst(vip, Urgency::New, ms(200));
     }
     run(&mut schedule, ms(299));
-    // The first ones are to be repeated and the others refreshed when the rest comes.
+    // All of these are to be repeated when the rest comes.
     let now = ms(1_100);
     for (third, urgency) in [
         (30, Urgency::New),
@@ -150,10 +150,11 @@ fn one_more_word_does_not_begin_a_burst_anew() {
 }
 
 #[test]
-fn a_resumed_vip_is_not_burst_and_a_stopped_one_is_silent() {
+fn a_resumed_vip_has_the_later_steps_of_a_burst_and_a_stopped_one_is_silent() {
     let mut schedule = Schedule::default();
-    schedule.resume(ip(1), Duration::ZERO);
-    assert_eq!(times(&mut schedule, ip(1), ms(30_000)), [ms(1_000)]);
+    schedule.resume(ip(1), ms(100));
+    let said = times(&mut schedule, ip(1), ms(30_000));
+    assert_eq!(said, [ms(1_200), ms(2_300), ms(5_100)]);
     schedule.stop(ip(1));
     assert_eq!(schedule.next_deadline(&Pace::default()), None);
     assert!(run(&mut schedule, ms(90_000)).is_empty());

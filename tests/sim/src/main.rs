@@ -1,14 +1,15 @@
-//! `cargo run -p lightship-sim -- run --seeds 100000`: many schedules; `replay SEED`: one, told;
-//! `takeover`, `loss` and `profiles`: figures.
+//! `cargo run -p lightship-sim -- run --seeds 100000`: many schedules; `run --for 8h`: as many as can be
+//! done in that time; `replay SEED`: one, told; `takeover`, `loss` and `profiles`: figures.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use lightship_membership::Config;
 use lightship_sim::world::Setup;
 use lightship_sim::{measure, ms, schedule};
 
-/// Simulates membership and election under faults.
+/// Simulates speakers under faults.
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -25,6 +26,9 @@ enum Command {
         /// The first seed.
         #[arg(long, default_value_t = 0)]
         first: u64,
+        /// For how long instead: 90s, 15m, 8h.
+        #[arg(long = "for", value_parser = duration, conflicts_with = "seeds")]
+        time: Option<Duration>,
     },
     /// Crashes owners and prints how long their VIPs had nobody who answers.
     Takeover {
@@ -73,17 +77,11 @@ struct Cluster {
     #[arg(long, default_value_t = 0)]
     loss: u32,
     /// Heartbeat interval in ms.
-    #[arg(long, default_value_t = 70)]
+    #[arg(long, default_value_t = default_interval())]
     interval: u64,
     /// Intervals of silence that make a speaker gone.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = Config::default().misses)]
     misses: u32,
-    /// Silence after which a node is probed, in ms.
-    #[arg(long)]
-    probe_after: Option<u64>,
-    /// Time between two probes of a late node in ms.
-    #[arg(long)]
-    probe_interval: Option<u64>,
     /// Probe the kernel only: the late speaker is not asked for a heartbeat.
     #[arg(long)]
     no_solicit: bool,
@@ -100,12 +98,6 @@ impl Cluster {
         setup.quality.loss = self.loss;
         setup.solicit = !self.no_solicit;
         setup.config = Config::new(ms(self.interval), self.misses);
-        if let Some(after) = self.probe_after {
-            setup.config.probe_after = ms(after);
-        }
-        if let Some(interval) = self.probe_interval {
-            setup.config.probe_interval = ms(interval);
-        }
         setup
     }
 }
@@ -119,9 +111,33 @@ fn pace(text: &str) -> Result<Config, String> {
     Ok(config)
 }
 
+fn default_interval() -> u64 {
+    Config::default().interval.as_millis() as u64
+}
+
+/// Reads a time as people write it: a number and `s`, `m` or `h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.len().saturating_sub(1));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => 0,
+    };
+    match number.parse::<u64>() {
+        Ok(number) if seconds > 0 => Ok(Duration::from_secs(number * seconds)),
+        _ => Err(format!("{text:?} is no time; write 90s, 15m or 8h")),
+    }
+}
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Run { seeds, first } => {
+        Command::Run {
+            first,
+            time: Some(time),
+            ..
+        } => schedule::run_for(first, time).map(|done| format!("{done} schedules held")),
+        Command::Run { seeds, first, .. } => {
             schedule::run_all(first..first + seeds).map(|()| format!("{seeds} schedules held"))
         }
         Command::Takeover { seeds, cluster } => {
@@ -143,11 +159,14 @@ fn main() -> ExitCode {
             measured.for_each(|profile| println!("{profile}"));
             Ok(String::new())
         }
-        Command::Replay { seed } => {
-            let timeline = schedule::tell(seed).watch.timeline();
-            println!("{timeline}");
-            schedule::run(seed).map(|()| "all held".to_owned())
-        }
+        Command::Replay { seed } => match schedule::run(seed) {
+            // It carries the timeline.
+            Err(told) => Err(told),
+            Ok(()) => {
+                let timeline = schedule::tell(seed).watch.timeline();
+                Ok(format!("{timeline}\nseed {seed}: all held"))
+            }
+        },
     };
     match outcome {
         Ok(text) => {

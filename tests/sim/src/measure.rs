@@ -128,7 +128,6 @@ pub struct Profile {
 pub fn profile(config: Config, hours: u64) -> Profile {
     let setup = Setup {
         config,
-        settle: config.timeout() + config.interval,
         ..Setup::default()
     };
     let hour = |seed| {

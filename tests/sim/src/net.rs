@@ -64,6 +64,13 @@ impl Net {
             .collect()
     }
 
+    /// The delays of a bundle of frames that is not lost as a whole: whoever sends them decides the fate
+    /// of each.
+    pub fn carry_whole(&mut self, from: usize, to: usize, rng: &mut Rng) -> Option<Duration> {
+        let quality = self.quality;
+        (!self.blocked(from, to)).then(|| quality.delay + rng.up_to(quality.jitter))
+    }
+
     /// Is this direction blocked?
     pub fn blocked(&self, from: usize, to: usize) -> bool {
         self.blocked.contains(&(from, to))

@@ -1,389 +1,263 @@
-//! One speaker process: the pure crates wired as the daemon wires them.
+//! One machine and the speaker process on it: the real core, and what its shell keeps.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
-use std::rc::Rc;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use lightship_election::{self as election, Action, Away, Candidates, Election};
-use lightship_membership::{
-    Claim, Config, Detector, Event, Flags, Heartbeat, Keys, NodeName, PeerState, ReplayGuard, Rota,
-    decode, encode,
+use lightship_core::cache::Saved;
+use lightship_core::core::{
+    Core, DirectorIntent, DirectorReport, Listen, Output, Ownership, Setup, UplinkState,
 };
+use lightship_core::eligibility::Policy;
+use lightship_core::world::{NodeName, World as Api};
+use lightship_frames::Mac;
+use lightship_membership::{Config, Keys};
 
-/// What the process wants done.
-#[derive(Debug)]
-pub enum Out {
-    /// Send to all peers whose turn it is: all pages, or one of them.
-    Broadcast(Vec<Datagram>, Rota),
-    /// Send to one.
-    Send(NodeName, Datagram),
-    /// ARP request or neighbour solicitation.
-    Probe(NodeName),
-    /// A peer's state changed.
-    Changed {
-        /// The peer.
-        node: NodeName,
-        /// Its state before.
-        from: PeerState,
-        /// Its state now.
-        to: PeerState,
-    },
-    /// What the election decided.
-    Act(Action),
-    /// Everything handed over; the process ends.
-    Exit,
-}
-
-/// What a datagram says, read once for all who get it: by the real decoder, from the bytes that the
-/// real encoder wrote. All speakers of a run have the same key.
-pub type Datagram = Rc<Heartbeat>;
-
-/// What a process starts with.
-#[derive(Debug, Clone)]
-pub struct Start {
-    /// Its node.
-    pub me: NodeName,
-    /// All nodes.
-    pub nodes: BTreeSet<NodeName>,
-    /// VIPs as the node knows them.
-    pub vips: BTreeMap<IpAddr, Candidates>,
-    /// Detector timing.
-    pub config: Config,
-    /// How long to listen first.
-    pub settle: Duration,
-    /// Grows with every start.
-    pub boot_id: u64,
-    /// What it owned before, from the state on its disk.
-    pub resume: Vec<election::Claim>,
-    /// The cluster's keys.
-    pub keys: Keys,
-    /// Carrier and director are fine.
-    pub can_own: bool,
-    /// Asks late speakers for a heartbeat.
-    pub solicit: bool,
-    /// Pause between moves that even the spread out.
-    pub rebalance: Option<Duration>,
-}
-
-/// How long a leaving speaker waits for others to take its VIPs.
-const DRAIN: Duration = Duration::from_secs(3);
-
-/// See `Speaker::decide_at`.
-const BATCH: Duration = Duration::from_millis(1);
+use crate::api;
+use crate::world::Happening;
 
 /// A running speaker process.
-#[derive(Debug)]
 pub struct Speaker {
-    me: NodeName,
-    interval: Duration,
-    keys: Keys,
-    boot_id: u64,
-    counter: u64,
-    next_beat: Duration,
-    /// Until then all heartbeats ask for an answer, so a start is settled after a round trip.
-    asking_until: Duration,
-    leaving_since: Option<Duration>,
-    can_own: bool,
-    solicit: bool,
-    fit_peers: BTreeSet<NodeName>,
-    /// Peers that were heard at least once.
-    known: BTreeSet<NodeName>,
-    /// What the election has to know of the peers changed since it was told.
-    stale: bool,
-    /// When to decide upon what came in, in a large cluster: the daemon takes all that waits in its
-    /// socket before it decides.
-    decide_at: Option<Duration>,
-    guard: ReplayGuard,
-    rota: Rota,
-    /// The real detector.
-    pub detector: Detector,
-    /// The real election.
-    pub election: Election,
+    /// The real core.
+    pub core: Core,
+    /// Since when it has been handing over.
+    pub leaving_since: Option<Duration>,
+    /// What it reported last.
+    pub report: Arc<Ownership>,
+    /// The addresses about which the kernel lets frames through.
+    pub(crate) listen: Listen,
+    /// The IPv6 addresses whose solicitations the kernel hears.
+    pub(crate) groups: BTreeSet<Ipv6Addr>,
 }
 
-impl Speaker {
-    /// Starts the process.
+/// What all processes of a cluster start with.
+pub(crate) struct Common<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) rebalance: Option<Duration>,
+    pub(crate) conflict_wait: Duration,
+    pub(crate) direct_routing: bool,
+    pub(crate) keys: &'a Keys,
+    pub(crate) api: &'a Arc<Api>,
+}
+
+/// The director in a node's kernel, which outlives the speaker.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Director {
+    /// What it holds.
+    pub(crate) holds: Arc<DirectorIntent>,
+    /// What it was last told to hold.
+    pub(crate) wanted: Arc<DirectorIntent>,
+    /// It cannot do what it is told.
+    pub(crate) broken: bool,
+}
+
+impl Director {
+    /// What it says of itself.
+    pub(crate) fn report(&self) -> DirectorReport {
+        let weights = self.holds.virtuals.values().map(|v| &v.weights);
+        // Equal for equal tables, and quick.
+        let digest = weights
+            .flat_map(|list| list.iter())
+            .fold(1, |sum: u64, entry| {
+                let address = match entry.0 {
+                    IpAddr::V4(v4) => u64::from(v4.to_bits()),
+                    IpAddr::V6(v6) => v6.to_bits() as u64,
+                };
+                sum.wrapping_mul(31)
+                    .wrapping_add(address ^ u64::from(*entry.1) << 32)
+            });
+        DirectorReport {
+            healthy: !self.broken,
+            applied: self.holds.revision,
+            programmed: self.holds.vips.clone(),
+            digest,
+            error: self.broken.then(|| "broken".to_owned()),
+            ..DirectorReport::default()
+        }
+    }
+}
+
+/// One machine.
+pub struct Node {
+    /// Its name.
+    pub name: NodeName,
+    /// Its kernel runs.
+    pub up: bool,
+    /// Its speaker process, if it runs.
+    pub speaker: Option<Speaker>,
+    /// The process is stopped (SIGSTOP).
+    pub paused: bool,
+    /// Its uplink has a carrier.
+    pub carrier: bool,
+    /// What its wall clock shows more than the true time, in ms.
+    pub clock: i64,
+    /// Since when it has been running undisturbed.
+    pub(crate) steady_since: Duration,
+    /// Since when its uplink has been up.
+    pub(crate) linked_since: Duration,
+    pub(crate) paused_at: Duration,
+    /// When the process last went on after it had been stopped for long.
+    pub(crate) woken_at: Duration,
+    pub(crate) inbox: Vec<Happening>,
+    /// When it is planned to wake. Another time in the queue is of no effect.
+    pub(crate) wake: Option<Duration>,
+    /// The last start's number: what was meant for an earlier process is lost.
+    pub(crate) process: u64,
+    pub(crate) director: Director,
+    /// The state file as it was written, with the times.
+    pub(crate) saved: Vec<(Duration, Saved)>,
+}
+
+impl Node {
+    pub(crate) fn new(name: NodeName) -> Self {
+        Self {
+            name,
+            up: true,
+            speaker: None,
+            paused: false,
+            carrier: true,
+            clock: 0,
+            steady_since: Duration::ZERO,
+            linked_since: Duration::ZERO,
+            paused_at: Duration::ZERO,
+            woken_at: Duration::ZERO,
+            inbox: Vec::new(),
+            wake: None,
+            process: 0,
+            director: Director::default(),
+            saved: Vec::new(),
+        }
+    }
+
+    /// Does it answer for what it announces?
+    pub fn serving(&self) -> bool {
+        self.up && self.speaker.is_some() && !self.paused && self.carrier
+    }
+
+    /// Nothing is wrong with it, so that it can own VIPs.
+    pub fn fine(&self) -> bool {
+        let stays = |speaker: &Speaker| speaker.leaving_since.is_none();
+        self.serving() && !self.director.broken && self.speaker.as_ref().is_some_and(stays)
+    }
+
+    /// The MACs that it may announce VIPs with.
+    pub fn macs(&self, node: usize) -> [Mac; 2] {
+        [api::director(node), api::uplink(node)]
+    }
+
+    /// What the process that starts now finds on the disk, if it finds anything: the state as it was
+    /// `age` ago.
+    pub(crate) fn found(&self, age: Duration, now: Duration) -> Saved {
+        let old = self.saved.iter().rev();
+        let mut old = old.filter(|(at, _)| *at + age <= now);
+        old.next()
+            .map(|(_, saved)| saved.clone())
+            .unwrap_or_default()
+    }
+
+    /// A boot id as the daemon makes it: nanoseconds since the epoch, and greater than the last one
+    /// if that is known.
+    fn boot_id(&self, saved: &Saved, now: Duration) -> u64 {
+        // 2026, so that no jump leads to before the epoch.
+        const START: u64 = 1_767_225_600_000_000_000;
+        let clock = (START + now.as_nanos() as u64).saturating_add_signed(self.clock * 1_000_000);
+        clock.max(saved.boot_id + 1)
+    }
+
+    /// Starts the process from what it found.
     ///
     /// # Panics
     /// If the timing makes no sense.
-    pub fn start(start: Start, now: Duration) -> Self {
-        let mut detector = Detector::new(start.config, start.me.clone()).expect("valid timing");
-        detector.set_peers(&start.nodes, now);
-        let mut election = Election::new(start.me.clone(), start.settle, now);
-        if let Some(pause) = start.rebalance {
-            election = election.with_rebalancing(pause);
-        }
-        election.resume(&start.resume);
-        election.set_vips(start.vips);
-        let mut rota = Rota::new(start.me.clone());
-        rota.set_nodes(&start.nodes);
-        Self {
-            me: start.me,
-            interval: start.config.interval,
-            keys: start.keys,
-            boot_id: start.boot_id,
-            counter: 0,
-            next_beat: now,
-            asking_until: now + start.config.interval,
-            leaving_since: None,
-            can_own: start.can_own,
-            solicit: start.solicit,
-            fit_peers: BTreeSet::new(),
-            known: BTreeSet::new(),
-            stale: true,
-            decide_at: None,
-            guard: ReplayGuard::new(),
-            rota,
-            detector,
-            election,
-        }
-    }
-
-    /// A datagram arrived.
-    pub fn on_datagram(&mut self, beat: &Heartbeat, now: Duration) -> Vec<Out> {
-        if beat.sender == self.me || self.guard.check(beat).is_err() {
-            return Vec::new();
-        }
-        let mut out = Vec::new();
-        let events = self
-            .detector
-            .on_heartbeat(&beat.sender, beat.flags.leaving, now);
-        if !self.known.contains(&beat.sender) {
-            self.stale |= self.known.insert(beat.sender.clone());
-        }
-        if beat.flags.can_own != self.fit_peers.contains(&beat.sender) {
-            self.stale = true;
-            if beat.flags.can_own {
-                self.fit_peers.insert(beat.sender.clone());
-            } else {
-                self.fit_peers.remove(&beat.sender);
-            }
-        }
-        let claims: Vec<_> = beat.claims.iter().map(told).collect();
-        for digest in &beat.late {
-            self.detector.on_late(&beat.sender, *digest, now);
-        }
-        self.election.heard(&beat.sender);
-        self.election
-            .on_claims(&beat.sender, beat.page, beat.pages, &claims);
-        self.digest(events, now, &mut out);
-        if beat.flags.solicit {
-            for datagram in self.beat(false) {
-                out.push(Out::Send(beat.sender.clone(), datagram));
-            }
-        }
-        if self.rota.sparse() {
-            self.decide_at.get_or_insert(now + BATCH);
-        } else {
-            self.decide(now, &mut out);
-        }
-        out
-    }
-
-    /// A node's kernel answered a probe.
-    pub fn on_probe_reply(&mut self, node: &NodeName, now: Duration) -> Vec<Out> {
-        let mut out = Vec::new();
-        self.stale = true;
-        let events = self.detector.on_probe_reply(node, now);
-        self.digest(events, now, &mut out);
-        self.decide(now, &mut out);
-        out
-    }
-
-    /// The time that [`Self::next_wake`] named has come.
-    pub fn on_timer(&mut self, now: Duration) -> Vec<Out> {
-        let mut out = Vec::new();
-        let events = self.detector.on_tick(now);
-        self.digest(events, now, &mut out);
-        if now >= self.next_beat {
-            self.next_beat = (self.next_beat + self.interval).max(now);
-            if self.asking(now) || self.leaving_since.is_some() {
-                self.rota.tell_all();
-            }
-            self.broadcast(now, &mut out);
-        }
-        self.decide(now, &mut out);
-        out
-    }
-
-    /// When to call [`Self::on_timer`].
-    pub fn next_wake(&self, now: Duration) -> Duration {
-        let mut wake = self.next_beat.min(self.detector.next_deadline(now));
-        if let Some(at) = self.election.next_deadline(now) {
-            wake = wake.min(at);
-        }
-        wake.min(self.decide_at.unwrap_or(Duration::MAX)).max(now)
-    }
-
-    /// SIGTERM.
-    pub fn terminate(&mut self, now: Duration) -> Vec<Out> {
-        let mut out = Vec::new();
-        self.leaving_since = Some(now);
-        self.stale = true;
-        self.election.leave();
-        self.rota.tell_all();
-        self.broadcast(now, &mut out);
-        self.decide(now, &mut out);
-        out
-    }
-
-    /// Carrier or director came or went.
-    pub fn set_can_own(&mut self, can_own: bool, now: Duration) -> Vec<Out> {
-        let mut out = Vec::new();
-        self.can_own = can_own;
-        self.stale = true;
-        self.rota.tell_all();
-        self.broadcast(now, &mut out);
-        self.decide(now, &mut out);
-        out
-    }
-
-    /// The API told of other VIPs or another policy.
-    pub fn set_vips(&mut self, vips: BTreeMap<IpAddr, Candidates>, now: Duration) -> Vec<Out> {
-        let mut out = Vec::new();
-        self.election.set_vips(vips);
-        self.decide(now, &mut out);
-        out
-    }
-
-    fn asking(&self, now: Duration) -> bool {
-        now < self.asking_until
-    }
-
-    fn digest(&mut self, events: Vec<Event>, now: Duration, out: &mut Vec<Out>) {
-        for event in events {
-            match event {
-                Event::Changed { node, from, to, .. } => {
-                    self.stale = true;
-                    if from == PeerState::Dead && to == PeerState::Alive && self.rota.sparse() {
-                        for datagram in self.beat(false) {
-                            out.push(Out::Send(node.clone(), datagram));
-                        }
-                    }
-                    out.push(Out::Changed { node, from, to });
-                }
-                Event::Late(node) => {
-                    self.rota.tell_late(&node);
-                    self.next_beat = now;
-                }
-                Event::Probe(node) => {
-                    out.push(Out::Probe(node.clone()));
-                    if !self.solicit {
-                        continue;
-                    }
-                    for datagram in self.beat(true) {
-                        out.push(Out::Send(node.clone(), datagram));
-                    }
-                }
-            }
-        }
-    }
-
-    fn decide(&mut self, now: Duration, out: &mut Vec<Out>) {
-        self.decide_at = None;
-        if let Some(woken) = self.detector.woken_at(now) {
-            self.election
-                .listen_until(woken + self.detector.config().timeout());
-        }
-        if std::mem::take(&mut self.stale) {
-            self.tell_election(now);
-        }
-        let actions = self.election.step(now);
-        let next = self.election.next_deadline(now);
-        assert!(
-            next.is_none_or(|at| now < at),
-            "{} would be woken at once, for ever: at {next:?}, now {now:?}",
-            self.me
-        );
-        if !actions.is_empty() {
-            out.extend(actions.into_iter().map(Out::Act));
-            self.rota.tell_all();
-            self.broadcast(now, out);
-        }
-        let drained = self
-            .leaving_since
-            .is_some_and(|since| self.election.handed_over() || now >= since + DRAIN);
-        if drained {
-            out.push(Out::Exit);
-        }
-    }
-
-    fn tell_election(&mut self, now: Duration) {
-        let mut live = BTreeSet::new();
-        let mut away = BTreeMap::new();
-        for (node, state, _) in self.detector.peers(now) {
-            if state.can_own() && self.fit_peers.contains(&node) {
-                live.insert(node);
-            } else if state.can_own() {
-                away.insert(node, Away::NotEligible);
-            } else if matches!(state, PeerState::Leaving | PeerState::Left) {
-                away.insert(node, Away::Left);
-            }
-        }
-        if self.can_own {
-            live.insert(self.me.clone());
-        }
-        let (mut seen, mut all) = (1, 1);
-        for node in &self.known {
-            all += 1;
-            seen += usize::from(self.detector.in_sight(node));
-        }
-        let majority = seen * 2 > all && !self.detector.cut_off();
-        self.election.set_majority(majority, now);
-        self.election.set_away(away);
-        self.election.set_live(live);
-    }
-
-    fn broadcast(&mut self, now: Duration, out: &mut Vec<Out>) {
-        let datagrams = self.beat(self.asking(now));
-        out.push(Out::Broadcast(datagrams, self.rota.clone()));
-        self.rota.sent();
-    }
-
-    fn beat(&mut self, solicit: bool) -> Vec<Datagram> {
-        self.counter += 1;
-        let claims = self.election.claims();
-        let heartbeat = Heartbeat {
-            sender: self.me.clone(),
-            boot_id: self.boot_id,
-            counter: self.counter,
-            flags: Flags {
-                leaving: self.leaving_since.is_some(),
-                can_own: self.can_own,
-                solicit,
-                hold: false,
-                idle: false,
-                tests_paths: false,
-                director: true,
-            },
-            uplink_mac: [2, 0, 0, 0, 0, 1],
-            director_mac: [2, 0, 0, 0, 0, 2],
-            mode: lightship_membership::heartbeat::MODE_DIRECT_ROUTING,
-            table_digest: 0,
-            page: 0,
-            pages: 1,
+    pub(crate) fn start(&mut self, node: usize, with: &Common<'_>, saved: &Saved, now: Duration) {
+        let boot_id = self.boot_id(saved, now);
+        let setup = Setup {
+            me: self.name.clone(),
+            boot_id,
+            interval: with.config.interval,
+            misses: with.config.misses,
+            uplink_mac: api::uplink(node),
+            director_mac: api::director(node),
+            direct_routing: with.direct_routing,
             interface: "eth0".into(),
-            late: self.rota.late(),
-            networks: [].into(),
-            held_boot: None,
-            claims: claims
-                .into_iter()
-                .map(|claim| Claim {
-                    vip: claim.vip,
-                    epoch: claim.epoch,
-                })
-                .collect(),
+            policy: Policy::default(),
+            rebalance: with.rebalance,
+            removal_grace: lightship_core::grace::DEFAULT,
+            conflict_wait: with.conflict_wait,
         };
-        let datagrams = encode(&heartbeat, &self.keys);
-        let read = |bytes: Vec<u8>| decode(&bytes, &self.keys).expect("the encoder's own bytes");
-        datagrams.into_iter().map(read).map(Rc::new).collect()
+        // It goes on with the world that it knew, until the API server answers.
+        let known = !saved.world.nodes.is_empty();
+        let api = if known { &saved.world } else { with.api };
+        // Revisions begin anew with the process.
+        let found = DirectorReport {
+            healthy: true,
+            applied: 0,
+            ..self.director.report()
+        };
+        let core = Core::new(setup, with.keys.clone(), api.clone(), saved, found, now);
+        let mut core = core.expect("valid timing");
+        if !self.carrier {
+            core.on_uplink(uplink_state(false), now);
+        }
+        let destinations = self.director.holds.virtuals.iter();
+        let destinations = destinations.flat_map(|(key, v)| {
+            let addresses = v.weights.keys();
+            addresses.map(|address| (*key, *address))
+        });
+        core.adopt(destinations, now);
+        let kept = Saved {
+            world: api.clone(),
+            boot_id,
+            ..saved.clone()
+        };
+        self.saved.push((now, kept));
+        self.process += 1;
+        self.steady_since = now;
+        self.speaker = Some(Speaker {
+            core,
+            leaving_since: None,
+            report: Arc::default(),
+            listen: Listen::default(),
+            groups: BTreeSet::new(),
+        });
+    }
+
+    /// Writes the state file.
+    pub(crate) fn save(&mut self, now: Duration) {
+        let (Some(speaker), Some((_, last))) = (&self.speaker, self.saved.last()) else {
+            return;
+        };
+        let mut state = last.clone();
+        speaker.core.save(&mut state);
+        self.saved.push((now, state));
     }
 }
 
-fn told(claim: &Claim) -> election::Claim {
-    election::Claim {
-        vip: claim.vip,
-        epoch: claim.epoch,
+impl Speaker {
+    /// Whether it answers `question`, a client's, for `vip`.
+    pub(crate) fn answers(&mut self, vip: IpAddr, question: &[u8], now: Duration) -> Option<Mac> {
+        let heard = match vip {
+            IpAddr::V4(_) => self.listen.vips.contains(&vip),
+            IpAddr::V6(v6) => self.listen.vips.contains(&vip) && self.groups.contains(&v6),
+        };
+        if !heard {
+            return None;
+        }
+        self.core.on_frame(question, now);
+        let outputs = self.core.outputs();
+        outputs.iter().find_map(|output| match output {
+            Output::Frame(frame) => crate::world::lan::claim(frame)
+                .filter(|(address, _)| *address == vip)
+                .map(|(_, mac)| mac),
+            _ => None,
+        })
+    }
+}
+
+/// The uplink with a carrier or without.
+pub(crate) fn uplink_state(carrier: bool) -> UplinkState {
+    UplinkState {
+        carrier,
+        ..UplinkState::FINE
     }
 }

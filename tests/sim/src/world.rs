@@ -4,23 +4,36 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use lightship_election::{Action, Candidates, Claim};
-use lightship_membership::{Config, Keys, NodeName, PeerState, Rota, Share};
+use lightship_core::core::HANDOVER;
+use lightship_core::core::{Core, Output, Ownership};
+use lightship_core::world::World as Api;
+use lightship_membership::{Config, Heartbeat, Keys, NodeName, PeerState, decode};
 
+use crate::api;
+pub use crate::api::vip;
 use crate::net::{Net, Quality};
 use crate::rng::Rng;
-use crate::speaker::{Datagram, Out, Speaker, Start};
-use crate::watch::{Accusation, Move, Watch};
+use crate::speaker::{Common, Node};
+use crate::watch::{Accusation, Move, Watch, reason_of};
 
+mod causes;
 mod faults;
+pub(crate) mod lan;
 pub use faults::Fault;
+use lan::Frames;
 
 /// A late timer of a healthy process.
 const TIMER_SLACK: Duration = Duration::from_millis(1);
-/// Datagrams that a stopped process's socket holds before the kernel drops more.
+/// Datagrams and frames that a stopped process's sockets hold before the kernel drops more.
 const SOCKET_BUFFER: usize = 256;
+/// From so many nodes on a process decides upon what came in within [`BATCH`] at once: the daemon
+/// takes all that waits in its socket before it decides.
+const LARGE: usize = 65;
+/// See [`LARGE`].
+const BATCH: Duration = Duration::from_millis(1);
 
 /// What a run starts from.
 #[derive(Debug, Clone)]
@@ -31,18 +44,24 @@ pub struct Setup {
     pub nodes: usize,
     /// Number of VIPs; every node may own each.
     pub vips: usize,
-    /// Detector timing.
+    /// Heartbeat interval and misses; the core derives the rest.
     pub config: Config,
-    /// How long a fresh speaker listens.
-    pub settle: Duration,
     /// The network.
     pub quality: Quality,
     /// Nodes start within this time of each other.
     pub stagger: Duration,
-    /// A late speaker is asked for a heartbeat, beside the probe of its kernel.
+    /// Late speakers are asked for a heartbeat, and answer, beside the probe of their kernel.
     pub solicit: bool,
     /// Pause between moves that even the spread out, if there are to be any.
     pub rebalance: Option<Duration>,
+    /// How long the LAN is asked for another user of a new address.
+    pub conflict_wait: Duration,
+    /// Nodes have directors.
+    pub direct_routing: bool,
+    /// A director takes up to so long to do what it is told.
+    pub director_delay: Duration,
+    /// Heartbeats go by another network than the one of the VIPs, so that they outlive its carrier.
+    pub apart: bool,
 }
 
 impl Default for Setup {
@@ -52,33 +71,59 @@ impl Default for Setup {
             nodes: 5,
             vips: 10,
             config: Config::default(),
-            settle: Duration::from_secs(1),
             quality: Quality::default(),
             stagger: Duration::from_millis(200),
             solicit: true,
             rebalance: None,
+            conflict_wait: Duration::from_millis(25),
+            direct_routing: true,
+            director_delay: Duration::from_millis(3),
+            apart: false,
         }
     }
 }
 
-enum Happening {
+/// Something that happens to a node, or to all.
+pub(crate) enum Happening {
+    /// What a datagram says is read once for all who get it: by the real decoder, from the bytes of
+    /// the real encoder. All speakers of a run have the same key.
     Datagram {
         to: usize,
-        beat: Datagram,
+        from: usize,
+        beat: Rc<Heartbeat>,
     },
-    ProbeReply {
+    Frames {
         to: usize,
-        of: usize,
+        frames: Frames,
     },
     Wake {
         node: usize,
         at: Duration,
     },
-    Fault(Fault),
-    Vips {
+    /// The director has done what it was told by this process.
+    Directed {
         node: usize,
-        vips: Rc<BTreeMap<IpAddr, Candidates>>,
+        process: u64,
     },
+    Api {
+        node: usize,
+        api: Arc<Api>,
+    },
+    Fault(Fault),
+}
+
+impl Happening {
+    /// The node whose process it is for.
+    fn node(&self) -> Option<usize> {
+        match self {
+            Self::Datagram { to: node, .. }
+            | Self::Frames { to: node, .. }
+            | Self::Wake { node, .. }
+            | Self::Directed { node, .. }
+            | Self::Api { node, .. } => Some(*node),
+            Self::Fault(_) => None,
+        }
+    }
 }
 
 struct Queued {
@@ -104,38 +149,6 @@ impl Ord for Queued {
     }
 }
 
-/// One machine.
-pub struct Node {
-    /// Its name.
-    pub name: NodeName,
-    /// Its kernel runs.
-    pub up: bool,
-    /// Its speaker process, if it runs.
-    pub speaker: Option<Speaker>,
-    /// The process is stopped (SIGSTOP).
-    pub paused: bool,
-    /// Its uplink and director are fine.
-    pub can_own: bool,
-    /// Since when it has been running undisturbed.
-    steady_since: Duration,
-    paused_at: Duration,
-    /// When the process last went on after it had been stopped for long.
-    woken_at: Duration,
-    inbox: Vec<Happening>,
-    /// When it is planned to wake. Another time in the queue is of no effect.
-    wake: Option<Duration>,
-    boots: u64,
-    /// What it owns, as written to its disk.
-    saved: Vec<Claim>,
-}
-
-impl Node {
-    /// Does it answer for what it holds?
-    pub fn serving(&self) -> bool {
-        self.up && self.speaker.is_some() && !self.paused && self.can_own
-    }
-}
-
 /// The simulated cluster.
 pub struct World {
     /// Virtual time.
@@ -146,54 +159,40 @@ pub struct World {
     pub net: Net,
     /// The record.
     pub watch: Watch,
-    /// VIPs as the API has them.
-    pub vips: BTreeMap<IpAddr, Candidates>,
-    /// A node took a VIP in the instant in which its process went on after a long stop.
-    pub hasty: Option<String>,
+    /// What the API server says.
+    pub api: Arc<Api>,
+    /// What should not have happened, the first of it.
+    pub wrong: Option<String>,
     setup: Setup,
-    names: BTreeMap<NodeName, usize>,
     keys: Keys,
     rng: Rng,
     queue: BinaryHeap<Reverse<Queued>>,
     order: u64,
+    questions: BTreeMap<IpAddr, Rc<[u8]>>,
+    /// When the API server last had news that all nodes know by now, or will then.
+    api_changed: Duration,
+    /// The last time something befell the cluster, and all nodes knew what is to be known of it.
+    disturbed: Duration,
 }
 
 impl World {
     /// A cluster whose nodes start one after the other.
     pub fn new(setup: Setup) -> Self {
-        let names: Vec<NodeName> = (1..=setup.nodes)
-            .map(|n| format!("node{n}").into())
-            .collect();
-        let nodes = names.iter().cloned().map(|name| Node {
-            name,
-            up: true,
-            speaker: None,
-            paused: false,
-            can_own: true,
-            steady_since: Duration::ZERO,
-            paused_at: Duration::ZERO,
-            woken_at: Duration::ZERO,
-            inbox: Vec::new(),
-            wake: None,
-            boots: 0,
-            saved: Vec::new(),
-        });
-        let candidates = Candidates::equal(names.iter().cloned());
-        let vips = (0..setup.vips)
-            .map(|n| (vip(n), candidates.clone()))
-            .collect();
+        let nodes = (0..setup.nodes).map(|node| Node::new(api::name(node)));
         let mut world = Self {
             now: Duration::ZERO,
             nodes: nodes.collect(),
             net: Net::new(setup.quality),
-            watch: Watch::default(),
-            vips,
-            hasty: None,
-            names: names.into_iter().zip(0..).collect(),
+            watch: Watch::new(setup.nodes),
+            api: Arc::new(api::cluster(setup.nodes, setup.vips)),
+            wrong: None,
             keys: Keys::new(b"simulated secret", None),
             rng: Rng::new(setup.seed),
             queue: BinaryHeap::new(),
             order: 0,
+            questions: BTreeMap::new(),
+            api_changed: Duration::ZERO,
+            disturbed: Duration::ZERO,
             setup,
         };
         for node in 0..world.nodes.len() {
@@ -201,6 +200,11 @@ impl World {
             world.at(at, Fault::StartSpeaker { node });
         }
         world
+    }
+
+    /// What the run started from.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
     }
 
     /// Plans a fault.
@@ -224,41 +228,27 @@ impl World {
         self.now = until;
     }
 
-    /// The nodes whose running, not stopped speaker claims `vip`.
+    /// The VIPs that the API server tells of.
+    pub fn vips(&self) -> Vec<IpAddr> {
+        self.api.vips.keys().copied().collect()
+    }
+
+    /// The nodes whose speaker claims `vip` in its heartbeats.
     pub fn claimants(&self, vip: &IpAddr) -> Vec<usize> {
         let claims = |node: &usize| {
             let speaker = self.nodes[*node].speaker.as_ref();
-            speaker.is_some_and(|speaker| speaker.election.claim(vip).is_some())
+            speaker.is_some_and(|speaker| speaker.core.claims().iter().any(|c| c.vip == *vip))
         };
         (0..self.nodes.len()).filter(claims).collect()
     }
 
-    /// The time within which the nodes start.
-    pub fn stagger(&self) -> Duration {
-        self.setup.stagger
-    }
-
-    /// Do nodes even the spread out?
-    pub fn rebalances(&self) -> bool {
-        self.setup.rebalance.is_some()
-    }
-
-    /// Does the network lose frames?
-    pub fn loses(&self) -> bool {
-        self.setup.quality.loss > 0
-    }
-
     /// VIPs held per node.
     pub fn load(&self) -> Vec<usize> {
-        let held = |node: &Node| {
-            node.speaker
-                .as_ref()
-                .map_or(0, |s| s.election.claims().len())
-        };
+        let held = |node: &Node| node.speaker.as_ref().map_or(0, |s| s.core.claims().len());
         self.nodes.iter().map(held).collect()
     }
 
-    fn push(&mut self, at: Duration, what: Happening) {
+    pub(crate) fn push(&mut self, at: Duration, what: Happening) {
         self.order += 1;
         self.queue.push(Reverse(Queued {
             at,
@@ -268,187 +258,244 @@ impl World {
     }
 
     fn happen(&mut self, what: Happening) {
-        let (node, out) = match what {
-            Happening::Fault(fault) => return self.befall(fault),
-            Happening::Datagram { to, .. }
-            | Happening::ProbeReply { to, .. }
-            | Happening::Vips { node: to, .. }
-            | Happening::Wake { node: to, .. }
-                if self.nodes[to].paused =>
-            {
-                let node = &mut self.nodes[to];
-                if node.inbox.len() < SOCKET_BUFFER {
-                    node.inbox.push(what);
+        if let Happening::Fault(fault) = what {
+            return self.befall(fault);
+        }
+        if let Happening::Frames { to, frames } = &what {
+            self.heed(*to, frames);
+        }
+        let Some(to) = what.node() else { return };
+        let node = &mut self.nodes[to];
+        if node.speaker.is_none() {
+            return;
+        }
+        if node.paused {
+            let sockets = matches!(what, Happening::Datagram { .. } | Happening::Frames { .. });
+            if !sockets || node.inbox.len() < SOCKET_BUFFER {
+                node.inbox.push(what);
+            }
+            return;
+        }
+        self.take_in(what);
+    }
+
+    /// What a running process makes of what has come.
+    fn take_in(&mut self, what: Happening) {
+        let now = self.now;
+        match what {
+            Happening::Fault(_) => {}
+            Happening::Datagram { to, from, beat } => {
+                let Some(from) = self.api.nodes.get(&self.nodes[from].name) else {
+                    return;
+                };
+                let Some(address) = from.main_address() else {
+                    return;
+                };
+                self.feed(to, |core| core.on_heartbeat(address, &beat, now));
+            }
+            Happening::Frames { to, frames } => {
+                let frames = self.wanted(to, &frames);
+                if self.nodes[to].carrier && !frames.is_empty() {
+                    self.feed(to, |core| {
+                        frames.iter().for_each(|frame| core.on_frame(frame, now));
+                    });
                 }
-                return;
-            }
-            Happening::Datagram { to, beat } => {
-                let out = self.with(to, |speaker, now| speaker.on_datagram(&beat, now));
-                (to, out)
-            }
-            Happening::ProbeReply { to, of } => {
-                let name = self.nodes[of].name.clone();
-                (
-                    to,
-                    self.with(to, |speaker, now| speaker.on_probe_reply(&name, now)),
-                )
             }
             Happening::Wake { node, at } => {
-                if self.nodes[node].wake != Some(at) {
-                    return;
+                if self.nodes[node].wake == Some(at) {
+                    self.nodes[node].wake = None;
+                    self.tick(node);
                 }
-                self.nodes[node].wake = None;
-                let now = self.now;
-                let speaker = self.nodes[node].speaker.as_ref();
-                if speaker.is_some_and(|speaker| now < speaker.next_wake(now)) {
-                    // What it was to wake for is put off.
-                    return self.schedule_wake(node);
+            }
+            Happening::Directed { node, process } => {
+                if self.nodes[node].process == process {
+                    let director = &mut self.nodes[node].director;
+                    if !director.broken {
+                        director.holds = director.wanted.clone();
+                    }
+                    let report = director.report();
+                    self.feed(node, |core| core.on_director(report));
                 }
-                (node, self.with(node, Speaker::on_timer))
             }
-            Happening::Vips { node, vips } => {
-                let vips = BTreeMap::clone(&vips);
-                (
-                    node,
-                    self.with(node, |speaker, now| speaker.set_vips(vips, now)),
-                )
+            Happening::Api { node, api } => {
+                if let Some((_, saved)) = self.nodes[node].saved.last_mut() {
+                    saved.world = api.clone();
+                }
+                self.feed(node, |core| core.on_world(api, now));
             }
+        }
+    }
+
+    /// Gives the process something, and lets it decide.
+    fn feed(&mut self, node: usize, call: impl FnOnce(&mut Core)) {
+        let large = self.nodes.len() >= LARGE;
+        let Some(speaker) = &mut self.nodes[node].speaker else {
+            return;
         };
-        self.carry_out(node, out);
+        call(&mut speaker.core);
+        if !large {
+            return self.tick(node);
+        }
+        let outputs = speaker.core.outputs();
+        self.carry_out(node, outputs);
+        self.wake_at(node, self.now + BATCH);
     }
 
-    fn with(
-        &mut self,
-        node: usize,
-        call: impl FnOnce(&mut Speaker, Duration) -> Vec<Out>,
-    ) -> Vec<Out> {
+    /// The loop of the process comes round.
+    fn tick(&mut self, node: usize) {
         let now = self.now;
-        let speaker = self.nodes[node].speaker.as_mut();
-        speaker.map_or_else(Vec::new, |speaker| call(speaker, now))
+        let Some(speaker) = &mut self.nodes[node].speaker else {
+            return;
+        };
+        speaker.core.tick(now);
+        let outputs = speaker.core.outputs();
+        self.carry_out(node, outputs);
+        let Some(speaker) = &self.nodes[node].speaker else {
+            return;
+        };
+        let gone = |since| speaker.core.handed_over() || now - since >= HANDOVER;
+        if speaker.leaving_since.is_some_and(gone) {
+            let name = &self.nodes[node].name;
+            self.watch.say(now, || format!("{name} exits"));
+            self.stop_speaker(node);
+            return self.look(Some(node));
+        }
+        let mut next = speaker.core.next_deadline(now);
+        if let Some(since) = speaker.leaving_since {
+            next = next.min(since + HANDOVER);
+        }
+        assert!(
+            now < next,
+            "{} would be woken at once, for ever: now {now:?}",
+            self.nodes[node].name
+        );
+        self.wake_at(node, next);
     }
 
-    fn carry_out(&mut self, node: usize, out: Vec<Out>) {
-        let mut acted = false;
-        for out in out {
-            match out {
-                Out::Broadcast(pages, rota) => self.broadcast(node, &pages, &rota),
-                Out::Send(name, beat) => {
-                    let to = self.names[&name];
+    /// Has the node wake then, or sooner if that is planned already.
+    fn wake_at(&mut self, node: usize, at: Duration) {
+        if self.nodes[node].wake.is_some_and(|planned| planned <= at) {
+            return;
+        }
+        let at = at + self.rng.up_to(TIMER_SLACK);
+        self.nodes[node].wake = Some(at);
+        self.push(at, Happening::Wake { node, at });
+    }
+
+    fn carry_out(&mut self, node: usize, outputs: Vec<Output>) {
+        let mut beats: Vec<(Arc<[u8]>, Rc<Heartbeat>)> = Vec::new();
+        let mut frames = Vec::new();
+        let mut report = None;
+        for output in outputs {
+            match output {
+                Output::Heartbeat(to, bytes) => {
+                    let Some(to) = api::node_at(to) else { continue };
+                    let read = beats.iter().find(|(read, _)| Arc::ptr_eq(read, &bytes));
+                    let beat = match read {
+                        Some((_, beat)) => beat.clone(),
+                        None => {
+                            let beat = self.read(&bytes);
+                            beats.push((bytes, beat.clone()));
+                            beat
+                        }
+                    };
                     self.send(node, to, &beat);
                 }
-                Out::Probe(name) => self.probe(node, self.names[&name]),
-                Out::Changed { node: of, from, to } => self.note_change(node, &of, from, to),
-                Out::Act(action) => {
-                    acted = true;
-                    self.act(node, &action);
+                Output::Frame(frame) => frames.push(frame),
+                Output::Director(intent) => self.direct(node, intent),
+                Output::Report(latest) => report = Some(latest),
+                Output::Groups(groups) => {
+                    if let Some(speaker) = &mut self.nodes[node].speaker {
+                        speaker.groups = groups;
+                    }
                 }
-                Out::Exit => {
-                    self.stop_speaker(node);
-                    return self.look();
+                Output::Listen(listen) => {
+                    if let Some(speaker) = &mut self.nodes[node].speaker {
+                        speaker.listen = listen;
+                    }
                 }
+                // No frame of a director is dropped on this LAN.
+                Output::Paths(_) => {}
+                // It grows with the cluster, and each of many nodes that start has one of each other.
+                Output::Save if self.nodes.len() >= LARGE => {}
+                Output::Save => self.nodes[node].save(self.now),
+                Output::Peer(of, from, to) => self.note_change(node, &of, from, to),
             }
         }
-        if acted {
-            self.save(node);
-            self.look();
-        }
-        self.schedule_wake(node);
-    }
-
-    fn broadcast(&mut self, from: usize, pages: &[Datagram], rota: &Rota) {
-        for to in 0..self.nodes.len() {
-            match rota.share(&self.nodes[to].name) {
-                None => {}
-                Some(Share::All) => pages.iter().for_each(|page| self.send(from, to, page)),
-                Some(Share::Page(page)) => {
-                    let page = &pages[page as usize % pages.len()];
-                    self.send(from, to, page);
-                }
-            }
+        self.send_frames(node, &frames);
+        if let Some(report) = report {
+            self.note_report(node, report);
         }
     }
 
-    fn send(&mut self, from: usize, to: usize, beat: &Datagram) {
-        if from == to {
+    fn read(&self, bytes: &[u8]) -> Rc<Heartbeat> {
+        let mut beat = decode(bytes, &self.keys).expect("the encoder's own bytes");
+        beat.flags.solicit &= self.setup.solicit;
+        Rc::new(beat)
+    }
+
+    fn send(&mut self, from: usize, to: usize, beat: &Rc<Heartbeat>) {
+        let dead = |node: &Node| !node.carrier;
+        if !self.setup.apart && (dead(&self.nodes[from]) || dead(&self.nodes[to])) {
             return;
         }
         for delay in self.net.carry(from, to, &mut self.rng) {
             let beat = beat.clone();
-            self.push(self.now + delay, Happening::Datagram { to, beat });
+            self.push(self.now + delay, Happening::Datagram { to, from, beat });
         }
     }
 
-    /// The target's kernel answers at once, whatever its processes do.
-    fn probe(&mut self, from: usize, of: usize) {
-        for there in self.net.carry(from, of, &mut self.rng) {
-            if !self.nodes[of].up {
-                continue;
-            }
-            for back in self.net.carry(of, from, &mut self.rng) {
-                self.push(
-                    self.now + there + back,
-                    Happening::ProbeReply { to: from, of },
-                );
-            }
+    fn direct(&mut self, node: usize, intent: Arc<lightship_core::core::DirectorIntent>) {
+        if !self.setup.direct_routing {
+            return;
         }
+        self.nodes[node].director.wanted = intent;
+        let at = self.now + self.rng.up_to(self.setup.director_delay);
+        let process = self.nodes[node].process;
+        self.push(at, Happening::Directed { node, process });
     }
 
-    /// Has the node wake when its speaker wants to, or sooner if that is planned already.
-    fn schedule_wake(&mut self, node: usize) {
-        let now = self.now;
-        let target = &mut self.nodes[node];
-        let Some(speaker) = &target.speaker else {
+    /// What a speaker says of itself tells when to ask it for its VIPs, and why they moved.
+    fn note_report(&mut self, node: usize, report: Arc<Ownership>) {
+        let Some(speaker) = &mut self.nodes[node].speaker else {
             return;
         };
-        let wanted = speaker.next_wake(now);
-        if target.wake.is_some_and(|planned| planned <= wanted) {
-            return;
-        }
-        let at = wanted + self.rng.up_to(TIMER_SLACK);
-        target.wake = Some(at);
-        self.push(at, Happening::Wake { node, at });
-    }
-
-    fn act(&mut self, node: usize, action: &Action) {
-        let (now, name) = (self.now, self.nodes[node].name.clone());
-        match action {
-            Action::Take {
-                vip,
-                epoch,
-                from,
-                reason,
-            } => {
-                self.watch.holders.entry(*vip).or_default().insert(node);
-                self.watch.moves.push(Move {
-                    at: now,
+        let before = std::mem::replace(&mut speaker.report, report.clone());
+        let mut changed = Vec::new();
+        for (vip, now) in &report.vips {
+            let was = before.vips.get(vip);
+            if was.is_none_or(|was| was.epoch != now.epoch) {
+                let moved = now.moved.as_ref();
+                let reason = moved.map_or("Resumed", |moved| moved.reason.as_str());
+                self.note_move(Move {
+                    at: self.now,
                     vip: *vip,
                     node,
-                    reason: *reason,
-                });
-                let from = from.as_deref().unwrap_or("nobody");
-                if now > Duration::ZERO && now == self.nodes[node].woken_at {
-                    self.hasty = Some(format!("{name} takes {vip}"));
-                }
-                self.watch.say(now, || {
-                    format!("{name} takes {vip} from {from}, epoch {epoch}: {reason:?}")
+                    epoch: now.epoch,
+                    from: moved.and_then(|moved| moved.from.clone()),
+                    reason: reason_of(reason),
+                    raised: was.is_some(),
                 });
             }
-            Action::Release { vip, to, reason } => {
-                if let Some(holders) = self.watch.holders.get_mut(vip) {
-                    holders.remove(&node);
-                }
-                let to = to.as_deref().unwrap_or("nobody");
-                self.watch
-                    .say(now, || format!("{name} releases {vip} to {to}: {reason:?}"));
+            let mac = |r: &lightship_core::core::VipReport| (r.announced, r.direct_routing);
+            if was.map(mac) != Some(mac(now)) {
+                changed.push(*vip);
             }
         }
-    }
-
-    /// What the speaker owns is written to its node's disk.
-    fn save(&mut self, node: usize) {
-        let speaker = self.nodes[node].speaker.as_ref();
-        let claims = speaker.map(|speaker| speaker.election.claims());
-        self.nodes[node].saved = claims.unwrap_or_default();
+        for vip in before
+            .vips
+            .keys()
+            .filter(|vip| !report.vips.contains_key(*vip))
+        {
+            let name = &self.nodes[node].name;
+            self.watch
+                .say(self.now, || format!("{name} releases {vip}"));
+            changed.push(*vip);
+        }
+        if !changed.is_empty() {
+            self.ask(node, &changed);
+            self.look_at(&changed, Some(node));
+        }
     }
 
     fn note_change(&mut self, by: usize, of: &NodeName, from: PeerState, to: PeerState) {
@@ -456,7 +503,9 @@ impl World {
         self.watch
             .say(self.now, || format!("{name} sees {of} {from} -> {to}"));
         if matches!(to, PeerState::SpeakerLost | PeerState::Dead) && from.can_own() {
-            let of = self.names[of];
+            let Some(of) = self.nodes.iter().position(|node| node.name == *of) else {
+                return;
+            };
             let wrong = self.reachable_for(by, of, self.setup.config.timeout());
             let accusation = Accusation {
                 at: self.now,
@@ -469,52 +518,40 @@ impl World {
         }
     }
 
-    /// Was `of` running, and the way between the two open, all the last `time`?
-    fn reachable_for(&self, by: usize, of: usize, time: Duration) -> bool {
-        let accused = &self.nodes[of];
-        let ways = [self.net.open_since(of, by), self.net.open_since(by, of)];
-        let since = ways
-            .into_iter()
-            .try_fold(accused.steady_since, |since, way| {
-                way.map(|way| way.max(since))
-            });
-        let running = accused.up && accused.speaker.is_some() && !accused.paused;
-        running && since.is_some_and(|since| since + time < self.now)
+    /// Looks which VIPs are answered for now. `by` is who gave them up, if it was a speaker.
+    fn look(&mut self, by: Option<usize>) {
+        let vips = self.vips();
+        self.look_at(&vips, by);
     }
 
-    fn look(&mut self) {
+    fn look_at(&mut self, vips: &[IpAddr], by: Option<usize>) {
         let nodes = &self.nodes;
-        self.watch
-            .look(self.vips.keys(), self.now, |node| nodes[node].serving());
-    }
-
-    fn start(&self, node: usize, resume: bool) -> Start {
-        let machine = &self.nodes[node];
-        Start {
-            me: machine.name.clone(),
-            nodes: self.names.keys().cloned().collect(),
-            vips: self.vips.clone(),
-            config: self.setup.config,
-            settle: self.setup.settle,
-            boot_id: machine.boots,
-            resume: if resume {
-                machine.saved.clone()
-            } else {
-                Vec::new()
-            },
-            keys: self.keys.clone(),
-            can_own: machine.can_own,
-            solicit: self.setup.solicit,
-            rebalance: self.setup.rebalance,
+        let served = vips.iter().filter(|vip| self.api.vips.contains_key(*vip));
+        let lost = self
+            .watch
+            .look(served, self.now, |node| nodes[node].serving());
+        if let Some(by) = by {
+            for vip in lost {
+                self.gave_up(vip, by);
+            }
         }
     }
-}
 
-/// The `n`-th VIP: the two families by turns, as long as the IPv4 prefix lasts.
-pub fn vip(n: usize) -> IpAddr {
-    let half = (n / 2) as u16;
-    match u8::try_from(half) {
-        Ok(low) if n.is_multiple_of(2) => IpAddr::from([198, 51, 100, low]),
-        _ => IpAddr::from([0x2001, 0xdb8, 2, 0, 0, 0, n as u16 % 2, half]),
+    fn start(&mut self, node: usize, age: Duration) {
+        let now = self.now;
+        let saved = self.nodes[node].found(age, now);
+        let with = Common {
+            config: &self.setup.config,
+            rebalance: self.setup.rebalance,
+            conflict_wait: self.setup.conflict_wait,
+            direct_routing: self.setup.direct_routing,
+            keys: &self.keys,
+            api: &self.api,
+        };
+        self.nodes[node].start(node, &with, &saved, now);
+        if !Arc::ptr_eq(&saved.world, &self.api) {
+            self.tell_api(node);
+        }
+        self.tick(node);
     }
 }

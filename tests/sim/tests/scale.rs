@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use lightship_membership::Config;
 use lightship_sim::ms;
 use lightship_sim::schedule::one_owner_each;
 use lightship_sim::world::{Fault, Setup, World, vip};
@@ -17,20 +18,25 @@ fn settled(nodes: usize, seed: u64, loss: u32) -> World {
     };
     setup.quality.loss = loss;
     let mut world = World::new(setup);
-    world.run_until(ms(2500));
+    world.run_until(ms(1500));
     one_owner_each(&world).expect("settled");
     world
+}
+
+/// Silence after which a speaker is given up, and the slack of timers, ways and directors.
+fn noticed() -> Duration {
+    Config::default().timeout() + ms(15)
 }
 
 fn after(world: &mut World, time: Duration) {
     world.run_until(world.now + time);
 }
 
-/// Frames that a node sends, and about as many are received, in a second of the next two.
+/// Frames that a node sends, and about as many are received, in the next second.
 fn frames_per_second(world: &mut World) -> f64 {
     let before = world.net.sent;
-    after(world, ms(2000));
-    (world.net.sent - before) as f64 / 2.0 / world.nodes.len() as f64
+    after(world, ms(1000));
+    (world.net.sent - before) as f64 / world.nodes.len() as f64
 }
 
 #[test]
@@ -42,31 +48,31 @@ fn of_500_nodes_all_know_of_a_crash_as_soon_as_in_a_small_cluster() {
     assert!(world.watch.accusations.is_empty());
     let (start, node) = (world.now, world.claimants(&vip(0))[0]);
     world.befall(Fault::Crash { node });
-    after(&mut world, ms(2000));
+    after(&mut world, ms(1000));
     let seen = world.watch.accusations.iter();
     assert!(seen.clone().all(|a| a.of == node && !a.wrong));
     let seen_by: BTreeSet<usize> = seen.clone().map(|a| a.by).collect();
     assert_eq!(seen_by.len(), 499);
     let last = seen.map(|a| a.at - start).max().unwrap_or_default();
     println!("seen by all after {last:?}");
-    assert!(last <= ms(290), "{last:?}");
+    assert!(last <= noticed(), "{last:?}");
     let outages = world.watch.outages.iter().filter(|o| o.from >= start);
     assert!(outages.clone().count() > 0);
     for outage in outages {
         let until = outage.until.expect("taken over");
-        assert!(until - start <= ms(295), "{outage:?}");
+        assert!(until - start <= (noticed() + ms(10)), "{outage:?}");
     }
     one_owner_each(&world).unwrap();
 }
 
 #[test]
 fn a_large_cluster_stands_the_loss_of_every_tenth_frame() {
-    let mut world = settled(200, 1, 100);
+    let mut world = settled(100, 1, 100);
     let moves = world.watch.moves.len();
     let frames = frames_per_second(&mut world);
     println!("sent {frames:.0} frames/s per node");
     assert!(frames < 1100.0, "{frames}");
-    after(&mut world, ms(20_000));
+    after(&mut world, ms(8_000));
     assert!(world.watch.accusations.is_empty());
     assert_eq!(world.watch.moves.len(), moves);
     let (start, node) = (world.now, world.claimants(&vip(0))[0]);
@@ -84,15 +90,15 @@ fn a_large_cluster_stands_the_loss_of_every_tenth_frame() {
 
 #[test]
 fn a_large_cluster_heals_to_what_the_greater_part_of_it_had() {
-    for (seed, small) in [(1, 1), (2, 20), (3, 60)] {
-        let mut world = settled(150, seed, 0);
+    for (seed, small) in [(1, 1), (2, 20), (3, 45)] {
+        let mut world = settled(100, seed, 0);
         world.befall(Fault::Partition {
             side: (0..small).collect(),
         });
         after(&mut world, ms(4000));
         let greater: Vec<usize> = world
-            .vips
-            .keys()
+            .vips()
+            .iter()
             .map(|vip| {
                 let claimants = world.claimants(vip);
                 let there: Vec<_> = claimants.iter().filter(|n| **n >= small).collect();
@@ -105,11 +111,11 @@ fn a_large_cluster_heals_to_what_the_greater_part_of_it_had() {
             .collect();
         world.befall(Fault::Heal);
         // An interval of the distant ones, and then two heartbeats.
-        after(&mut world, ms(850));
+        after(&mut world, ms(1010) + Config::default().interval * 2);
         one_owner_each(&world).unwrap_or_else(|what| panic!("{small} cut off: {what}"));
         let owners: Vec<usize> = world
-            .vips
-            .keys()
+            .vips()
+            .iter()
             .map(|vip| world.claimants(vip)[0])
             .collect();
         assert_eq!(owners, greater, "{small} cut off");

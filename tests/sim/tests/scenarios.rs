@@ -5,9 +5,9 @@ use std::time::Duration;
 use lightship_election::MoveReason;
 use lightship_membership::{Config, PeerState};
 use lightship_sim::measure::{takeovers, under_loss};
-use lightship_sim::ms;
-use lightship_sim::schedule::one_owner_each;
+use lightship_sim::schedule::{clients_know, one_owner_each};
 use lightship_sim::world::{Fault, Setup, World, vip};
+use lightship_sim::{api, ms};
 
 /// A cluster that has been up for 3 s.
 fn settled(setup: Setup) -> World {
@@ -15,6 +15,16 @@ fn settled(setup: Setup) -> World {
     world.run_until(ms(3000));
     one_owner_each(&world).expect("the cluster settles");
     world
+}
+
+/// Silence after which a speaker is given up, and the slack of timers, ways and directors.
+fn noticed() -> Duration {
+    Config::default().timeout() + ms(8)
+}
+
+/// Two heartbeats and the way.
+fn two_beats() -> u64 {
+    Config::default().interval.as_millis() as u64 * 2 + 2
 }
 
 fn after(world: &mut World, millis: u64) {
@@ -47,13 +57,13 @@ fn spread(world: &World, of: impl Fn(usize) -> bool) -> usize {
 
 #[test]
 fn a_crash_is_answered_within_the_timeout() {
-    // 280 ms after the last heartbeat, which was up to 70 ms before the crash, plus the way of a frame
-    // and the slack of a timer.
+    // A timeout after the last heartbeat, which was up to an interval before the crash.
     let samples = takeovers(&Setup::default(), 0..300);
     println!("takeover after a crash: {samples}");
     assert!(samples.len() >= 300 * 2);
-    assert!(samples.max() <= ms(285), "{samples}");
-    assert!(samples.at(500) <= ms(260), "{samples}");
+    assert!(samples.max() <= noticed(), "{samples}");
+    let middle = noticed() - Config::default().interval / 3;
+    assert!(samples.at(500) <= middle, "{samples}");
 }
 
 #[test]
@@ -64,7 +74,7 @@ fn a_fast_profile_is_faster() {
     };
     let samples = takeovers(&setup, 0..100);
     println!("takeover at 40 ms: {samples}");
-    assert!(samples.max() <= ms(165), "{samples}");
+    assert!(samples.max() <= ms(168), "{samples}");
 }
 
 #[test]
@@ -135,7 +145,7 @@ fn a_speaker_that_is_back_in_time_keeps_what_it_had() {
         });
         let (start, node) = (world.now, world.claimants(&vip(0))[0]);
         world.befall(Fault::KillSpeaker { node });
-        world.at(start + ms(150), Fault::ResumeSpeaker { node });
+        world.at(start + ms(150), Fault::StartSpeaker { node });
         after(&mut world, 3000);
         let others = |m: &&lightship_sim::watch::Move| m.at >= start && m.node != node;
         assert_eq!(
@@ -143,7 +153,12 @@ fn a_speaker_that_is_back_in_time_keeps_what_it_had() {
             0,
             "seed {seed}"
         );
-        assert_eq!(worst_outage(&world, start), ms(150));
+        // It is silent until it has heard the others.
+        let outage = worst_outage(&world, start);
+        assert!(
+            (ms(150)..ms(156)).contains(&outage),
+            "seed {seed}: {outage:?}"
+        );
         one_owner_each(&world).unwrap();
     }
 }
@@ -153,7 +168,7 @@ fn a_speaker_that_is_back_late_yields_to_its_successor() {
     let mut world = settled(Setup::default());
     let (start, node) = (world.now, world.claimants(&vip(0))[0]);
     world.befall(Fault::KillSpeaker { node });
-    world.at(start + ms(2000), Fault::ResumeSpeaker { node });
+    world.at(start + ms(2000), Fault::StartSpeaker { node });
     after(&mut world, 1000);
     let lost = world.watch.accusations.iter().filter(|a| a.of == node);
     // Its kernel answers, so its node goes on as a backend.
@@ -190,7 +205,7 @@ fn a_stopped_speaker_accuses_nobody_and_takes_nothing_when_it_wakes() {
         world.befall(Fault::Pause { node });
         world.at(start + ms(5000), Fault::Continue { node });
         after(&mut world, 8000);
-        assert!(worst_outage(&world, start) <= ms(285), "seed {seed}");
+        assert!(worst_outage(&world, start) <= noticed(), "seed {seed}");
         assert!(
             world.watch.accusations.iter().all(|a| a.by != node),
             "seed {seed}"
@@ -214,7 +229,7 @@ fn both_sides_of_a_partition_serve_and_one_owner_is_left_soon_after() {
         });
         world.befall(Fault::Partition { side: vec![0, 1] });
         after(&mut world, 2000);
-        for vip in world.vips.keys() {
+        for vip in &world.vips() {
             let owners = world.claimants(vip);
             let (here, there): (Vec<usize>, Vec<usize>) = owners.iter().partition(|n| **n < 2);
             assert_eq!(
@@ -224,8 +239,7 @@ fn both_sides_of_a_partition_serve_and_one_owner_is_left_soon_after() {
             );
         }
         world.befall(Fault::Heal);
-        // Two heartbeats and the way.
-        after(&mut world, 142);
+        after(&mut world, two_beats());
         one_owner_each(&world).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
         let settled = world.watch.moves.len();
         after(&mut world, 5000);
@@ -245,7 +259,7 @@ fn a_link_that_fails_one_way_ends_with_one_owner() {
         world.befall(Fault::OneWay { from, to });
         after(&mut world, 3000);
         // The one that cannot hear the owner takes over; the owner hears that and yields.
-        for vip in world.vips.keys() {
+        for vip in &world.vips() {
             assert_eq!(world.claimants(vip).len(), 1, "seed {seed}: {vip}");
         }
         let moves = world.watch.moves.len();
@@ -256,16 +270,35 @@ fn a_link_that_fails_one_way_ends_with_one_owner() {
 
 #[test]
 fn a_lost_carrier_moves_vips_without_waiting_for_the_timeout() {
-    let mut world = settled(Setup::default());
-    let (start, node) = (world.now, world.claimants(&vip(0))[0]);
-    world.befall(Fault::CanOwn {
-        node,
-        can_own: false,
+    let mut world = settled(Setup {
+        // Else nobody would hear that it has none.
+        apart: true,
+        ..Setup::default()
     });
+    let (start, node) = (world.now, world.claimants(&vip(0))[0]);
+    let carrier = false;
+    world.befall(Fault::Carrier { node, carrier });
     after(&mut world, 1000);
-    assert!(worst_outage(&world, start) <= ms(2));
+    assert!(worst_outage(&world, start) <= ms(5));
     assert_eq!(world.load()[node], 0);
     one_owner_each(&world).unwrap();
+}
+
+#[test]
+fn a_failing_director_hands_over_without_a_moment_without_owner() {
+    for seed in 0..40 {
+        let mut world = settled(Setup {
+            seed,
+            ..Setup::default()
+        });
+        let (start, node) = (world.now, world.claimants(&vip(0))[0]);
+        let broken = true;
+        world.befall(Fault::Director { node, broken });
+        after(&mut world, 1000);
+        assert_eq!(worst_outage(&world, start), ms(0), "seed {seed}");
+        assert_eq!(world.load()[node], 0, "seed {seed}");
+        one_owner_each(&world).unwrap();
+    }
 }
 
 #[test]
@@ -301,7 +334,11 @@ fn a_thousand_vips_of_one_node_move_at_once() {
     let start = world.now;
     world.befall(Fault::Crash { node: 0 });
     after(&mut world, 2000);
-    assert!(worst_outage(&world, start) <= ms(285));
+    let worst = worst_outage(&world, start);
+    println!("a thousand VIPs of one node: {worst:?}");
+    // Where the plans differ at first, the next heartbeat tells.
+    let bound = noticed() + Config::default().interval;
+    assert!(worst <= bound, "{worst:?}");
     // The survivors decide while they know only some pages of each other's claims, so
     // their plans differ a little: within 3 % of the even share.
     let load = world.load();
@@ -349,7 +386,7 @@ fn a_crash_is_answered_as_fast_on_a_network_that_loses_every_tenth_frame() {
     let samples = takeovers(&setup, 0..100);
     println!("takeover under loss: {samples}");
     // An announcement of the plan may be lost too, but nobody waits for it.
-    assert!(samples.max() <= ms(285), "{samples}");
+    assert!(samples.max() <= noticed(), "{samples}");
 }
 
 #[test]
@@ -364,10 +401,11 @@ fn rebalancing_fills_a_node_that_returned_one_vip_at_a_time() {
             ..Setup::default()
         };
         let mut world = settled(setup);
-        world.befall(Fault::Crash { node: 0 });
+        // By a goodbye: a node that fell silent would be held off for a minute.
+        world.befall(Fault::Terminate { node: 0 });
         after(&mut world, 2000);
         let start = world.now;
-        world.befall(Fault::Boot { node: 0 });
+        world.befall(Fault::StartSpeaker { node: 0 });
         after(&mut world, 60_000);
         assert_eq!(world.load(), [6; 4], "seed {seed}");
         let moves: Vec<_> = world.watch.moves.iter().filter(|m| m.at > start).collect();
@@ -403,7 +441,8 @@ fn a_node_that_flaps_gets_nothing() {
 
 /// The owners of all VIPs; each has one.
 fn owners(world: &World) -> Vec<usize> {
-    let all = world.vips.keys().map(|vip| world.claimants(vip));
+    let vips = world.vips();
+    let all = vips.iter().map(|vip| world.claimants(vip));
     all.map(|claimants| {
         let [owner] = claimants[..] else {
             panic!("claimed by {claimants:?}");
@@ -423,8 +462,8 @@ fn a_node_that_was_cut_off_is_back_with_nothing_of_the_others() {
         world.befall(Fault::Partition { side: vec![0] });
         after(&mut world, 5000);
         let majority: Vec<usize> = world
-            .vips
-            .keys()
+            .vips()
+            .iter()
             .map(|vip| {
                 let claimants = world.claimants(vip);
                 let [0, owner] = claimants[..] else {
@@ -434,7 +473,7 @@ fn a_node_that_was_cut_off_is_back_with_nothing_of_the_others() {
             })
             .collect();
         world.befall(Fault::Heal);
-        after(&mut world, 142);
+        after(&mut world, two_beats());
         assert_eq!(owners(&world), majority, "seed {seed}");
         let moves = world.watch.moves.len();
         after(&mut world, 20_000);
@@ -455,7 +494,7 @@ fn without_a_majority_on_either_side_each_owner_has_its_own_again() {
             world.befall(Fault::Partition { side: side.clone() });
             after(&mut world, 5000);
             world.befall(Fault::Heal);
-            after(&mut world, 142);
+            after(&mut world, two_beats());
             assert_eq!(owners(&world), before, "{nodes} nodes, seed {seed}");
         }
     }
@@ -487,18 +526,15 @@ fn a_drained_node_and_a_wish_have_no_moment_without_owner() {
             ..Setup::default()
         });
         let start = world.now;
-        let names: Vec<_> = world.nodes.iter().map(|node| node.name.clone()).collect();
-        let mut vips = world.vips.clone();
-        for candidates in vips.values_mut() {
-            std::sync::Arc::make_mut(&mut candidates.avoid).insert(names[0].clone());
-        }
-        world.befall(Fault::SetVips(vips.clone()));
+        let drained = api::with(&world.api, |api| api::node(api, 0, |n| n.drained = true));
+        world.befall(Fault::Api(drained.clone()));
         after(&mut world, 500);
         assert!(!owners(&world).contains(&0), "seed {seed}: drained");
-        for candidates in vips.values_mut() {
-            candidates.wanted = Some(names[1].clone());
-        }
-        world.befall(Fault::SetVips(vips));
+        let pinned = api::with(&drained, |api| {
+            let all = api.vips.values_mut();
+            all.for_each(|vip| vip.pin_to = Some(api::name(1)));
+        });
+        world.befall(Fault::Api(pinned));
         after(&mut world, 500);
         assert!(
             owners(&world).iter().all(|owner| *owner == 1),
@@ -518,12 +554,195 @@ fn a_deleted_vip_is_not_taken_by_who_hears_of_it_late() {
             seed,
             ..Setup::default()
         });
-        let mut vips = world.vips.clone();
-        vips.remove(&vip(0));
+        let less = api::with(&world.api, |api| drop(api.vips.remove(&vip(0))));
         let moves = world.watch.moves.len();
         // The nodes hear of it within 50 ms of each other.
-        world.befall(Fault::SetVips(vips));
+        world.befall(Fault::Api(less));
         after(&mut world, 2000);
         assert_eq!(world.watch.moves.len(), moves, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_wish_for_a_node_whose_director_lags_has_no_moment_without_owner() {
+    for seed in 0..60 {
+        let mut world = settled(Setup {
+            seed,
+            director_delay: ms(150),
+            ..Setup::default()
+        });
+        // All tables change when a node dies.
+        world.befall(Fault::Crash { node: 4 });
+        after(&mut world, noticed().as_millis() as u64);
+        let owned = |vip: &std::net::IpAddr| world.watch.answering(vip).any(|(n, _)| n != 4);
+        let moved: Vec<_> = world.vips().into_iter().filter(owned).collect();
+        let start = world.now;
+        let asked = api::with(&world.api, |api| {
+            for vip in &moved {
+                api.vips.entry(*vip).or_default().move_to = Some(api::name(1));
+            }
+        });
+        world.befall(Fault::Api(asked));
+        after(&mut world, 1000);
+        let outages = world.watch.outages.iter();
+        let outages = outages.filter(|o| o.from >= start && moved.contains(&o.vip));
+        assert_eq!(outages.count(), 0, "seed {seed}");
+        let there = moved.iter().all(|vip| world.claimants(vip) == [1]);
+        assert!(there, "seed {seed}");
+    }
+}
+
+#[test]
+fn after_a_partition_clients_on_both_sides_heard_last_of_the_owner_that_is_left() {
+    for seed in 0..60 {
+        let mut world = settled(Setup {
+            seed,
+            ..Setup::default()
+        });
+        // Longer than the first announcements after a move go on.
+        for side in [vec![0], vec![0, 1]] {
+            world.befall(Fault::Partition { side });
+            after(&mut world, 7000);
+            world.befall(Fault::Heal);
+            after(&mut world, 1500);
+            one_owner_each(&world).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+            clients_know(&world).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        }
+    }
+}
+
+#[test]
+fn a_fresh_speaker_that_cannot_hear_the_owner_takes_no_client_away_for_long() {
+    for seed in 0..60 {
+        let mut world = settled(Setup {
+            seed,
+            ..Setup::default()
+        });
+        let from = world.claimants(&vip(0))[0];
+        let to = (from + 1) % world.nodes.len();
+        world.befall(Fault::OneWay { from, to });
+        // Its claim begins with the epoch that the owner's claim has.
+        world.befall(Fault::Crash { node: to });
+        world.befall(Fault::Boot { node: to });
+        after(&mut world, 2000);
+        world.befall(Fault::Heal);
+        after(&mut world, 1500);
+        one_owner_each(&world).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        clients_know(&world).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+    }
+}
+
+#[test]
+fn a_side_that_is_not_heard_yields_and_nothing_oscillates() {
+    for seed in 0..60 {
+        let mut world = settled(Setup {
+            seed,
+            ..Setup::default()
+        });
+        world.befall(Fault::Mute { side: vec![0, 1] });
+        after(&mut world, 3000);
+        let held = world.load()[0] + world.load()[1];
+        assert_eq!(held, 0, "seed {seed}: they hear of their successors");
+        let moves = world.watch.moves.len();
+        after(&mut world, 10_000);
+        assert_eq!(world.watch.moves.len(), moves, "seed {seed}");
+        world.befall(Fault::Heal);
+        after(&mut world, 10_000);
+        assert_eq!(world.watch.moves.len(), moves, "seed {seed}");
+        one_owner_each(&world).unwrap();
+    }
+}
+
+#[test]
+fn a_wall_clock_that_is_set_back_changes_nothing_for_a_speaker_that_restarts() {
+    for seed in 0..40 {
+        let mut world = settled(Setup {
+            seed,
+            ..Setup::default()
+        });
+        let node = world.claimants(&vip(0))[0];
+        let moves = world.watch.moves.iter().filter(|m| m.node != node).count();
+        let by = -10_000_000_000;
+        world.befall(Fault::ClockJump { node, by });
+        world.befall(Fault::KillSpeaker { node });
+        after(&mut world, 100);
+        world.befall(Fault::StartSpeaker { node });
+        after(&mut world, 5000);
+        let after = world.watch.moves.iter().filter(|m| m.node != node).count();
+        assert_eq!(after, moves, "seed {seed}");
+        one_owner_each(&world).unwrap();
+    }
+}
+
+#[test]
+fn a_speaker_that_resumes_an_old_state_yields_to_who_has_its_vips_now() {
+    for seed in 0..40 {
+        let mut world = settled(Setup {
+            seed,
+            ..Setup::default()
+        });
+        let node = world.claimants(&vip(0))[0];
+        let drained = api::with(&world.api, |api| api::node(api, node, |n| n.drained = true));
+        let usual = world.api.clone();
+        world.befall(Fault::Api(drained));
+        after(&mut world, 1000);
+        world.befall(Fault::Api(usual));
+        after(&mut world, 1000);
+        let moves = world.watch.moves.iter().filter(|m| m.node != node).count();
+        world.befall(Fault::KillSpeaker { node });
+        let (age, start) = (ms(2500), world.now);
+        world.befall(Fault::StartOld { node, age });
+        after(&mut world, 5000);
+        assert_eq!(world.load()[node], 0, "seed {seed}");
+        let after = world.watch.moves.iter().filter(|m| m.node != node).count();
+        assert_eq!(after, moves, "seed {seed}");
+        // The moves of the drain overlap on purpose.
+        let doubles = &world.watch.doubles;
+        assert!(doubles.iter().all(|d| d.from < start), "seed {seed}");
+        one_owner_each(&world).unwrap();
+    }
+}
+
+#[test]
+fn a_peer_that_answers_before_it_was_heard_is_no_stranger() {
+    for offset in 0..50 {
+        let mut world = settled(Setup {
+            seed: offset,
+            ..Setup::default()
+        });
+        let mut quality = world.net.quality;
+        quality.jitter = ms(20);
+        world.net.quality = quality;
+        // It boots alone, and when it looks for other users of its VIPs the peers are there again.
+        world.befall(Fault::Partition { side: vec![0] });
+        world.befall(Fault::Crash { node: 0 });
+        world.befall(Fault::Boot { node: 0 });
+        let config = Config::default();
+        let takes = config.timeout() + config.interval;
+        world.run_until(world.now + takes - ms(20) + ms(offset));
+        world.befall(Fault::Heal);
+        after(&mut world, 2000);
+        one_owner_each(&world).unwrap_or_else(|what| panic!("{offset}: {what}"));
+    }
+}
+
+#[test]
+fn a_speaker_that_resumes_a_claim_which_still_holds_wins_its_clients_back() {
+    for seed in 0..60 {
+        let mut world = settled(Setup {
+            seed,
+            nodes: 2,
+            ..Setup::default()
+        });
+        let node = world.claimants(&vip(0))[0];
+        // The other one sees no majority, so what it claims is below the claim that it cannot hear.
+        world.befall(Fault::Partition { side: vec![node] });
+        after(&mut world, 7000);
+        world.befall(Fault::KillSpeaker { node });
+        world.befall(Fault::Heal);
+        world.befall(Fault::StartSpeaker { node });
+        after(&mut world, 1500);
+        one_owner_each(&world).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        clients_know(&world).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
     }
 }

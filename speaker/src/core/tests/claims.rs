@@ -1,0 +1,142 @@
+//! Claims that cross: moves while a director lags, claims of the same epoch, answers of a peer that was
+//! not heard yet, and claims that are resumed while others stand.
+
+use lightship_membership::{Heartbeat, decode};
+
+use super::*;
+
+/// A heartbeat of `from` as it would be now, with these claims instead of its own.
+fn beat(from: &mut Core, claims: &[(IpAddr, u64)]) -> Heartbeat {
+    let datagram = from.heartbeat(false, false, None).remove(0);
+    let mut beat = decode(&datagram, &keys()).unwrap();
+    let claims = claims.iter().copied();
+    beat.claims = claims
+        .map(|(vip, epoch)| lightship_membership::Claim { vip, epoch })
+        .collect();
+    beat
+}
+
+#[test]
+fn who_takes_a_vip_from_a_live_owner_answers_at_once_though_its_director_lags() {
+    let mut lan = Lan::with(1);
+    lan.run(1_000 * MS);
+    let owner = lan.owner(vip(1));
+    let target = owner % 3 + 1;
+    lan.slow_directors = true;
+    let mut asked = (*world(1)).clone();
+    asked.vips.get_mut(&vip(1)).unwrap().move_to = Some(name(target));
+    // So that directors have something to do.
+    let slices = asked.slices.values_mut().flat_map(BTreeMap::values_mut);
+    slices.for_each(|slice| drop(slice.ready.pop_first()));
+    let (asked, now) = (Arc::new(asked), lan.now);
+    for core in lan.cores.values_mut() {
+        core.on_world(asked.clone(), now);
+    }
+    for _ in 0..40 {
+        lan.run(5 * MS);
+        let answers = |core: &Core| core.owned.get(&vip(1)).is_some_and(|owned| owned.announced);
+        assert!(lan.cores.values().any(answers), "at {:?}", lan.now);
+    }
+    assert_eq!(lan.owner(vip(1)), target);
+    assert!(lan.directors[&target].revision > 1);
+}
+
+#[test]
+fn a_fresh_speaker_claims_nothing_before_its_director_has_its_first_table() {
+    let mut lan = Lan::with(1);
+    lan.run(1_000 * MS);
+    let owner = lan.owner(vip(1));
+    let target = owner % 3 + 1;
+    let mut asked = (*world(1)).clone();
+    asked.vips.get_mut(&vip(1)).unwrap().pin_to = Some(name(target));
+    let asked = Arc::new(asked);
+    lan.cores.remove(&target);
+    lan.slow_directors = true;
+    let fresh = core(target, asked.clone(), &Saved::default(), lan.now);
+    lan.cores.insert(target, fresh);
+    let now = lan.now;
+    for core in lan.cores.values_mut() {
+        core.on_world(asked.clone(), now);
+    }
+    lan.run(300 * MS);
+    assert_eq!(lan.owner(vip(1)), owner);
+    let intent = lan.directors[&target].clone();
+    let report = DirectorReport {
+        healthy: true,
+        applied: intent.revision,
+        programmed: intent.vips.clone(),
+        ..DirectorReport::default()
+    };
+    lan.cores.get_mut(&target).unwrap().on_director(report);
+    lan.run(20 * MS);
+    assert_eq!(lan.owner(vip(1)), target);
+}
+
+#[test]
+fn a_claim_of_the_same_epoch_is_answered_by_who_keeps_the_vip() {
+    let mut lan = Lan::with(8);
+    lan.run(10_000 * MS);
+    let mut kept = 0;
+    for n in 1..=8 {
+        let owner = lan.owner(vip(n));
+        let rival = owner % 3 + 1;
+        let epoch = lan.cores[&owner].owned[&vip(n)].epoch;
+        let beat = beat(lan.cores.get_mut(&rival).unwrap(), &[(vip(n), epoch)]);
+        let (now, core) = (lan.now, lan.cores.get_mut(&owner).unwrap());
+        core.on_heartbeat(address(rival), &beat, now);
+        core.tick(now);
+        let outputs = core.outputs();
+        lan.carry(owner, outputs);
+        if lan.cores[&owner].owned.contains_key(&vip(n)) {
+            kept += 1;
+            assert!(lan.announced(owner, now) > 0, "{}", vip(n));
+        }
+        lan.run(3_000 * MS);
+    }
+    assert!(kept > 0);
+}
+
+#[test]
+fn what_answers_before_its_first_heartbeat_is_no_stranger_once_it_is_heard() {
+    let mut lan = Lan::with(1);
+    lan.cores.retain(|n, _| *n == 1);
+    // The others are not there, so it takes the VIP, and asks the LAN first.
+    while lan.cores[&1].owned.is_empty() {
+        lan.run(5 * MS);
+    }
+    let IpAddr::V4(address_of_vip) = vip(1) else {
+        unreachable!()
+    };
+    let answer = lightship_frames::arp::gratuitous_reply(director(2), address_of_vip);
+    let (now, first) = (lan.now, lan.cores.get_mut(&1).unwrap());
+    first.on_frame(&answer, now);
+    assert!(first.conflicts.foreign(vip(1)).is_some());
+    let mut late = core(2, world(1), &Saved::default(), now);
+    first.on_heartbeat(address(2), &beat(&mut late, &[]), now);
+    assert_eq!(first.conflicts.foreign(vip(1)), None);
+    lan.run(100 * MS);
+    assert!(lan.announced(1, now) > 0);
+}
+
+#[test]
+fn a_resumed_claim_is_announced_at_once_where_a_lower_one_stood_meanwhile() {
+    for (theirs, said) in [(None, false), (Some(6), true)] {
+        let saved = Saved {
+            claims: [(vip(1), 7)].into(),
+            ..Saved::default()
+        };
+        let mut lan = Lan::with(1);
+        lan.cores.remove(&1);
+        let back = core(1, world(1), &saved, lan.now);
+        lan.cores.insert(1, back);
+        let claims = theirs.map(|epoch| (vip(1), epoch));
+        let beat = beat(lan.cores.get_mut(&2).unwrap(), claims.as_slice());
+        let now = lan.now;
+        let core = lan.cores.get_mut(&1).unwrap();
+        core.tick(now);
+        core.on_heartbeat(address(2), &beat, now);
+        lan.run(600 * MS);
+        assert_eq!(lan.owner(vip(1)), 1);
+        assert_eq!(lan.announced(1, now) > 0, said, "{theirs:?}");
+    }
+}
