@@ -164,12 +164,12 @@ impl Detector {
 
     /// Are nearly all nodes that we watch out of sight? Then it is probably we who are, though nobody
     /// is left to say so of the nodes that we hear only now and then. Never so where all watch all.
-    pub fn cut_off(&self) -> bool {
+    pub fn cut_off(&self, now: Duration) -> bool {
         let mut watched = (0, 0);
         for (name, peer) in &self.peers {
             if peer.pace == Pace::Watched && peer.state != PeerState::Unknown {
                 watched.0 += 1;
-                watched.1 += usize::from(self.in_sight(name));
+                watched.1 += usize::from(self.in_sight(name, now));
             }
         }
         watched.0 > 0 && watched.1 * 4 <= watched.0
@@ -211,11 +211,12 @@ impl Detector {
     }
 
     /// Was `node` heard lately, its speaker or its kernel? Stricter than its state: where many
-    /// fall silent at once, the first is given up while the others are still only late.
-    pub fn in_sight(&self, node: &NodeName) -> bool {
+    /// fall silent at once, the first is given up while the others are still only late. One late
+    /// heartbeat is not enough, though: the node has to leave some probes without an answer too.
+    pub fn in_sight(&self, node: &NodeName, now: Duration) -> bool {
         self.peers.get(node).is_some_and(|peer| match peer.state {
             PeerState::Unknown | PeerState::Dead => false,
-            PeerState::Suspect => peer.answered(),
+            PeerState::Suspect => !peer.unanswered(&self.config, now),
             _ => true,
         })
     }

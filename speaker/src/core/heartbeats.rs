@@ -71,7 +71,7 @@ impl Core {
         self.stale |=
             std::mem::replace(&mut peer.can_own, beat.flags.can_own) != beat.flags.can_own;
         self.stale |= std::mem::replace(&mut peer.idle, beat.flags.idle) != beat.flags.idle;
-        peer.holds_us = beat.flags.hold;
+        self.stale |= std::mem::replace(&mut peer.holds_us, beat.flags.hold) != beat.flags.hold;
         let another_run = std::mem::replace(&mut peer.run, beat.boot_id) != beat.boot_id;
         let was = self.detector.state(&beat.sender);
         let given_up = matches!(was, PeerState::Dead | PeerState::SpeakerLost);
@@ -231,7 +231,9 @@ impl Core {
                     silent_for,
                 } => {
                     tracing::info!(%node, ?from, ?to, ?silent_for, "peer");
-                    self.stale = true;
+                    // That a node is late changes nothing yet, and where frames are lost it is common.
+                    let late = from.can_own() && to.can_own();
+                    self.stale |= !late || !self.majority;
                     self.out.push(Output::Peer(node.clone(), from, to));
                     if from == PeerState::Dead && to == PeerState::Alive && self.was_alone() {
                         // Everybody was gone: it was this node that was cut off, and nobody
@@ -249,7 +251,7 @@ impl Core {
                     if from.can_own() && matches!(to, PeerState::Dead | PeerState::SpeakerLost) {
                         // When most are out of sight it is this node that was cut off, and
                         // silence says nothing of the others. Half may be: of two, one died.
-                        if !self.mostly_blind() {
+                        if !self.mostly_blind(now) {
                             self.flaps.lost(&node, now);
                         }
                     } else if to == PeerState::Alive && !from.can_own() {

@@ -239,6 +239,8 @@ pub struct Core {
     /// Per VIP the target of the `move-to` annotation that has been dealt with.
     moved_to: BTreeMap<IpAddr, NodeName>,
     flaps: Flaps,
+    /// When the next hold-off ends that the election knows of.
+    hold_ends: Option<Duration>,
     conflicts: Conflicts,
     /// Since when nobody owns or may own each of these VIPs.
     unowned: BTreeMap<IpAddr, Duration>,
@@ -254,6 +256,8 @@ pub struct Core {
     settle_until: Duration,
     settled: bool,
     leaving: bool,
+    /// More than half of the nodes were in sight when that was last looked at.
+    majority: bool,
     /// The own kube-proxy is not known to have its rules yet.
     idle: bool,
     /// Inputs changed since the intent was computed.
@@ -317,6 +321,7 @@ impl Core {
             networks: [].into(),
             moved_to: BTreeMap::new(),
             flaps: Flaps::default(),
+            hold_ends: None,
             conflicts: Conflicts::default(),
             unowned: BTreeMap::new(),
             look_again: false,
@@ -330,6 +335,7 @@ impl Core {
             settle_until: now + settle,
             settled: false,
             leaving: false,
+            majority: true,
             idle: false,
             stale: true,
             unreported: true,
@@ -508,8 +514,12 @@ impl Core {
         if self.stale {
             self.tell_paths();
         }
+        // Looks at every peer, so not at each of their heartbeats.
+        if self.stale || self.hold_ends.is_some_and(|at| at <= now) {
+            self.election.set_held(self.held(now));
+            self.hold_ends = self.flaps.next_end(now);
+        }
         self.refresh(now);
-        self.election.set_held(self.held(now));
         self.step_election(now);
         self.unreported |= self.conflicts.tidy(now);
         if self.say_again.is_some_and(|at| at <= now) {
@@ -546,7 +556,7 @@ impl Core {
             self.unowned_due(),
             self.director_wait_over(now),
             self.conflicts.next_deadline(&self.pace, now),
-            self.flaps.next_end(now),
+            self.hold_ends,
         ];
         more.into_iter().flatten().fold(at, Duration::min)
     }
@@ -733,7 +743,7 @@ impl Core {
     /// The nodes to which nothing should be given as long as there are others.
     fn held(&self, now: Duration) -> BTreeSet<NodeName> {
         let mut held = self.flaps.held(now);
-        // Most often nobody does, and this is asked at every tick.
+        // Most often nobody does.
         if !self.peers.values().any(|peer| peer.holds_us) {
             return held;
         }
@@ -751,24 +761,24 @@ impl Core {
 
     /// Whether more than half of the nodes are in sight: their speaker or their kernel answers.
     /// Counted are those that were heard at least once.
-    fn majority(&self) -> bool {
-        let (seen, all) = self.sight();
-        seen * 2 > all && !self.detector.cut_off()
+    fn majority(&self, now: Duration) -> bool {
+        let (seen, all) = self.sight(now);
+        seen * 2 > all && !self.detector.cut_off(now)
     }
 
     /// Whether fewer than half of the nodes are in sight.
-    fn mostly_blind(&self) -> bool {
-        let (seen, all) = self.sight();
-        seen * 2 < all || self.detector.cut_off()
+    fn mostly_blind(&self, now: Duration) -> bool {
+        let (seen, all) = self.sight(now);
+        seen * 2 < all || self.detector.cut_off(now)
     }
 
     /// How many nodes are in sight, and of how many.
-    fn sight(&self) -> (usize, usize) {
+    fn sight(&self, now: Duration) -> (usize, usize) {
         let known = self.peers.iter().filter(|(_, peer)| peer.told.is_some());
         let (mut seen, mut all) = (1, 1);
         for (name, _) in known {
             all += 1;
-            seen += usize::from(self.detector.in_sight(name));
+            seen += usize::from(self.detector.in_sight(name, now));
         }
         (seen, all)
     }

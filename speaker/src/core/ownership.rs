@@ -60,7 +60,8 @@ impl Core {
         nominated.tidy();
         self.nominated = nominated;
         self.election.set_vips(candidates);
-        self.election.set_majority(self.majority(), now);
+        self.majority = self.majority(now);
+        self.election.set_majority(self.majority, now);
         let mut live: BTreeSet<NodeName> = self
             .peers
             .iter()

@@ -150,7 +150,7 @@ impl Core {
             unowned: self.unowned_reports(now),
             directors_agreeing: agreeing + own,
             directors: digests.len() + own,
-            lost: self.lost(),
+            lost: self.lost(now),
             clashes: self.clashes(),
         };
         if self.sent_report.as_deref() != Some(&report) {
@@ -186,8 +186,8 @@ impl Core {
 
     /// The nodes that this node is to report as dead. Who sees less than half of the nodes
     /// rather doubts itself, and who stops has nothing more to say.
-    fn lost(&self) -> BTreeSet<NodeName> {
-        if self.leaving || !self.majority() {
+    fn lost(&self, now: Duration) -> BTreeSet<NodeName> {
+        if self.leaving || !self.majority(now) {
             return BTreeSet::new();
         }
         let me: &str = &self.setup.me;

@@ -123,9 +123,12 @@ impl Peer {
         now.saturating_sub(self.heard_at)
     }
 
-    /// Did its kernel answer since the last heartbeat?
-    pub(super) fn answered(&self) -> bool {
-        self.answered
+    /// While it is late: has it left several probes without an answer? Each asks both the kernel and
+    /// the speaker, so that this does not come of frames lost at random.
+    pub(super) fn unanswered(&self, config: &Config, now: Duration) -> bool {
+        let several = (config.probe_interval * 3).min(config.probing() / 2);
+        let probed = config.probing().saturating_sub(several);
+        !self.answered && now >= self.gone_at(config).saturating_sub(probed)
     }
 
     pub(super) fn beat(&mut self, leaving: bool, now: Duration, on_change: OnChange<'_>) {

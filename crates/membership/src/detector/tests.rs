@@ -435,3 +435,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_late_peer_is_in_sight_until_it_has_left_some_probes_without_an_answer() {
+    let mut bench = Bench::new(&["a"]);
+    let in_sight = |bench: &Bench| bench.detector.in_sight(&name("a"), bench.now);
+    assert!(!in_sight(&bench));
+    bench.beat("a", 10);
+    // Late after 200 ms, gone after 400; three probes take 75.
+    bench.run_to(284);
+    assert_eq!(bench.detector.state(&name("a")), PeerState::Suspect);
+    assert!(in_sight(&bench));
+    bench.run_to(286);
+    assert_eq!(bench.detector.state(&name("a")), PeerState::Suspect);
+    assert!(!in_sight(&bench));
+    bench.reply("a", 290);
+    assert!(in_sight(&bench));
+    bench.beat("a", 300);
+    bench.run_to(600);
+    assert!(!in_sight(&bench));
+    bench.beat("a", 610);
+    assert!(in_sight(&bench));
+}

@@ -140,3 +140,30 @@ fn a_resumed_claim_is_announced_at_once_where_a_lower_one_stood_meanwhile() {
         assert_eq!(lan.announced(1, now) > 0, said, "{theirs:?}");
     }
 }
+
+#[test]
+fn one_late_heartbeat_of_each_peer_is_no_minority_but_silence_is_before_anyone_is_given_up() {
+    let mut lan = Lan::with(1);
+    lan.run(1_000 * MS);
+    // The world comes anew, so that the core looks at everything.
+    let majority = |lan: &mut Lan| {
+        let (now, core) = (lan.now, lan.cores.get_mut(&1).unwrap());
+        core.on_world(world(1), now);
+        core.tick(now);
+        core.majority
+    };
+    lan.cut = Some(1);
+    let suspects = |lan: &Lan| {
+        let state = |n| lan.cores[&1].detector.state(&name(n));
+        [2, 3].iter().all(|n| state(*n) == PeerState::Suspect)
+    };
+    while !suspects(&lan) {
+        lan.run(5 * MS);
+    }
+    assert!(majority(&mut lan));
+    lan.run(80 * MS);
+    assert!(suspects(&lan) && !majority(&mut lan));
+    lan.cut = None;
+    lan.run(100 * MS);
+    assert!(lan.cores[&1].majority, "looked at again without being told");
+}

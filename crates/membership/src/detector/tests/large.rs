@@ -110,17 +110,17 @@ fn who_hears_nothing_of_those_it_watches_is_cut_off() {
         bench.beat(node, 10);
     }
     bench.run_to(150);
-    assert!(!bench.detector.cut_off());
+    assert!(!bench.detector.cut_off(bench.now));
     let watches = |node: &&String| bench.detector.graph.watches(&name(node));
     let watched: Vec<String> = names.iter().filter(watches).cloned().collect();
     for node in &watched[..4] {
         bench.beat(node, 200);
     }
     bench.run_to(300);
-    assert!(!bench.detector.cut_off());
+    assert!(!bench.detector.cut_off(bench.now));
     for node in &watched[..3] {
         bench.beat(node, 390);
     }
     bench.run_to(500);
-    assert!(bench.detector.cut_off());
+    assert!(bench.detector.cut_off(bench.now));
 }
