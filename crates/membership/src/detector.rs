@@ -75,6 +75,8 @@ pub struct Detector {
     late: Duration,
     /// When we last found that we had not run for an interval or more.
     woken_at: Option<Duration>,
+    /// For how long we had not run then.
+    slept: Duration,
 }
 
 impl Detector {
@@ -92,6 +94,7 @@ impl Detector {
             due: None,
             late: Duration::ZERO,
             woken_at: None,
+            slept: Duration::ZERO,
         })
     }
 
@@ -242,6 +245,12 @@ impl Detector {
         self.woken_at
     }
 
+    /// Whether others may have given this process up before it came back at [`Self::woken_at`]: all of
+    /// its heartbeats but one were missing then.
+    pub fn was_missed(&self) -> bool {
+        self.slept + self.config.interval >= self.config.timeout()
+    }
+
     /// Takes our own lateness off the silence of the peers.
     fn catch_up(&mut self, now: Duration) {
         let Some(due) = self.due else {
@@ -255,6 +264,7 @@ impl Detector {
         let restart = late >= self.config.interval;
         if restart {
             self.woken_at = Some(now);
+            self.slept = late;
         }
         for peer in self.peers.values_mut() {
             peer.excuse(late, restart, now);

@@ -72,13 +72,12 @@ impl Core {
             std::mem::replace(&mut peer.can_own, beat.flags.can_own) != beat.flags.can_own;
         self.stale |= std::mem::replace(&mut peer.idle, beat.flags.idle) != beat.flags.idle;
         self.stale |= std::mem::replace(&mut peer.holds_us, beat.flags.hold) != beat.flags.hold;
-        let another_run = std::mem::replace(&mut peer.run, beat.boot_id) != beat.boot_id;
         let was = self.detector.state(&beat.sender);
-        let given_up = matches!(was, PeerState::Dead | PeerState::SpeakerLost);
-        if given_up && !(another_run && beat.flags.solicit) {
-            // It lived, not just started, and heard us no more than we it, so it announced what it
-            // held, or all. What is owned here when the claims have been compared has to be said
-            // again, also if the peer yields before its claims are heard.
+        if matches!(was, PeerState::Dead | PeerState::SpeakerLost) {
+            // It heard us no more than we it, so it may have announced what it held, or all; also if
+            // it started only now, for it may have been cut off before that. What is owned here when the
+            // claims have been compared has to be said again, also if the peer yields before its claims
+            // are heard.
             self.say_again = Some(now + self.setup.interval * 2);
         }
         let paths = (beat.flags.tests_paths, beat.flags.director);

@@ -175,8 +175,6 @@ struct Peer {
     director: bool,
     /// It says that this node has come and gone lately.
     holds_us: bool,
-    /// The start of its speaker that the last heartbeat was of; 0 before the first.
-    run: u64,
     /// When it was last told that its boot id is too low.
     boot_told: Option<Duration>,
     /// It was dead and its speaker has not been heard since: a kernel that boots answers ARP
@@ -266,6 +264,8 @@ pub struct Core {
     unreported: bool,
     /// When what is owned has to be announced anew, after an isolation.
     say_again: Option<Duration>,
+    /// When this process last came back after it had not run for a while.
+    woken: Option<Duration>,
     /// When each VIP was last defended against a lower claim.
     defended: BTreeMap<IpAddr, Duration>,
     refusals: Refusals,
@@ -340,6 +340,7 @@ impl Core {
             stale: true,
             unreported: true,
             say_again: None,
+            woken: None,
             defended: BTreeMap::new(),
             refusals: Refusals::default(),
             taken: BTreeMap::new(),

@@ -170,6 +170,11 @@ impl Core {
         if let Some(at) = self.detector.woken_at(now) {
             self.election
                 .listen_until(at + self.detector.config().timeout());
+            if self.woken.replace(at) != Some(at) && self.detector.was_missed() {
+                // Another may have announced what is owned here, and be gone again before it was
+                // heard. What is still owned when the claims have been compared is announced anew.
+                self.say_again = Some(now + self.setup.interval * 2);
+            }
         }
         if !self.ready() {
             self.election.listen_until(now + GET_READY);

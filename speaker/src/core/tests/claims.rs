@@ -167,3 +167,26 @@ fn one_late_heartbeat_of_each_peer_is_no_minority_but_silence_is_before_anyone_i
     lan.run(100 * MS);
     assert!(lan.cores[&1].majority, "looked at again without being told");
 }
+
+#[test]
+fn a_speaker_that_wakes_says_anew_what_another_announced_and_took_to_its_grave() {
+    let mut lan = Lan::with(1);
+    lan.run(8_000 * MS);
+    let owner = lan.owner(vip(1));
+    let stopped = lan.cores.remove(&owner).unwrap();
+    // Its kernel lives, and its speaker does not.
+    lan.kernels.insert(owner);
+    lan.run(600 * MS);
+    let taker = lan.owner(vip(1));
+    assert!(lan.announced(taker, lan.now - 600 * MS) > 0);
+    lan.cores.remove(&taker);
+    lan.kernels.remove(&owner);
+    lan.cores.insert(owner, stopped);
+    let since = lan.now;
+    lan.run(1_000 * MS);
+    let last = lan.owner(vip(1));
+    assert!(
+        lan.announced(last, since) > 0,
+        "clients go on asking {taker}"
+    );
+}
