@@ -19,6 +19,11 @@ use crate::cache::SavedPeer;
 use crate::schedule::{RETRY, Urgency};
 use crate::world::{Node, NodeName};
 
+/// The epoch with which a heartbeat names a VIP that its sender answered for until just now, and claims
+/// no more. It tells the owner that clients may have heeded the sender last; the election, whose
+/// epochs begin at 1, never sees it.
+const YIELDED: u64 = 0;
+
 /// How long after a defence the next one of the same VIP may follow: the steps of the first
 /// one cover that time.
 const DEFENCE: Duration = Duration::from_secs(1);
@@ -98,9 +103,8 @@ impl Core {
         }
         self.election.heard(&beat.sender);
         self.defend(beat, now);
-        let claims: Vec<Claim> = beat
-            .claims
-            .iter()
+        let claims = beat.claims.iter().filter(|c| c.epoch != YIELDED);
+        let claims: Vec<Claim> = claims
             .map(|c| Claim {
                 vip: c.vip,
                 epoch: c.epoch,
@@ -280,9 +284,9 @@ impl Core {
     }
 
     /// Announces anew what this node owns and a peer whose claim does not beat its own may have
-    /// announced too (the order of equal claims is the election's matter, which stops the announcements
-    /// of what is lost): the peer falls silent when it hears of the higher claim, but clients that
-    /// heeded it have to be won back.
+    /// announced too, or did until just now (the order of equal claims is the election's matter, which
+    /// stops the announcements of what is lost): the peer falls silent when it hears of the higher
+    /// claim, but clients that heeded it have to be won back.
     fn defend(&mut self, beat: &Heartbeat, now: Duration) {
         for claim in &beat.claims {
             if let Some(owned) = self.owned.get_mut(&claim.vip)
@@ -338,6 +342,7 @@ impl Core {
     /// that comes back should learn at once who is there.
     pub(super) fn send_heartbeats(&mut self, now: Duration) {
         self.next_beat = now + self.setup.interval;
+        self.yielded.retain(|_, until| now < *until);
         let says = (self.can_own(), self.leaving, self.idle);
         if std::mem::replace(&mut self.said, says) != says || self.leaving || !self.settled {
             self.rota.tell_all();
@@ -450,6 +455,11 @@ impl Core {
             vip: c.vip,
             epoch: c.epoch,
         });
+        let yielded = self.yielded.keys();
+        let yielded = yielded.map(|vip| lightship_membership::Claim {
+            vip: *vip,
+            epoch: YIELDED,
+        });
         let beat = Heartbeat {
             sender: self.setup.me.clone(),
             boot_id: self.setup.boot_id,
@@ -477,7 +487,7 @@ impl Core {
             late: self.rota.late(),
             networks: self.networks.clone(),
             held_boot,
-            claims: claims.collect(),
+            claims: claims.chain(yielded).collect(),
         };
         encode(&beat, &self.keys)
             .into_iter()

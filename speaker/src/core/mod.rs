@@ -266,7 +266,9 @@ pub struct Core {
     say_again: Option<Duration>,
     /// When this process last came back after it had not run for a while.
     woken: Option<Duration>,
-    /// When each VIP was last defended against a lower claim.
+    /// VIPs that were announced here until another node took them: until when peers are told so.
+    yielded: BTreeMap<IpAddr, Duration>,
+    /// When each VIP was last announced in full, or defended against a lower claim.
     defended: BTreeMap<IpAddr, Duration>,
     refusals: Refusals,
     taken: BTreeMap<&'static str, u64>,
@@ -341,6 +343,7 @@ impl Core {
             unreported: true,
             say_again: None,
             woken: None,
+            yielded: BTreeMap::new(),
             defended: BTreeMap::new(),
             refusals: Refusals::default(),
             taken: BTreeMap::new(),

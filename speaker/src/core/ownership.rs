@@ -13,6 +13,10 @@ use crate::pace::Kind;
 use crate::schedule::Urgency;
 use crate::world::{Node, NodeName};
 
+/// For so many heartbeats who stopped to answer for a VIP says so: one of them arrives even where
+/// frames are lost.
+const YIELDED_BEATS: u32 = 3;
+
 /// A speaker that is not ready to announce looks so often whether it is.
 const GET_READY: Duration = Duration::from_millis(2);
 
@@ -195,6 +199,7 @@ impl Core {
                     tracing::info!(%vip, epoch, from = from_text, %reason, "VIP taken");
                     *self.taken.entry(reason.as_str()).or_default() += 1;
                     let resumed = reason == MoveReason::Resumed;
+                    self.yielded.remove(&vip);
                     self.owned.insert(
                         vip,
                         Owned {
@@ -227,7 +232,12 @@ impl Core {
                     let to_text = to.as_deref().unwrap_or("nobody");
                     tracing::info!(%vip, to = to_text, %reason, "VIP released");
                     *self.released.entry(reason.as_str()).or_default() += 1;
-                    self.owned.remove(&vip);
+                    let before = self.owned.remove(&vip);
+                    if to.is_some() && before.is_some_and(|owned| owned.announced) {
+                        // Clients may have heeded an answer of ours that came after the successor's.
+                        let told = self.setup.interval * YIELDED_BEATS;
+                        self.yielded.insert(vip, now + told);
+                    }
                     self.moves.remove(&vip);
                     self.schedule.stop(vip);
                     self.defended.remove(&vip);
@@ -286,6 +296,7 @@ impl Core {
                 self.schedule.resume(vip, now);
             } else {
                 tracing::info!(%vip, "VIP announced");
+                self.defended.insert(vip, now);
                 self.schedule.burst(vip, owned.urgency, now);
             }
         }

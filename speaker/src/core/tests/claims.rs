@@ -190,3 +190,52 @@ fn a_speaker_that_wakes_says_anew_what_another_announced_and_took_to_its_grave()
         "clients go on asking {taker}"
     );
 }
+
+#[test]
+fn who_yields_a_vip_says_so_for_three_heartbeats_and_the_owner_wins_the_last_clients_back() {
+    let mut lan = Lan::with(1);
+    lan.run(10_000 * MS);
+    let owner = lan.owner(vip(1));
+    let rival = owner % 3 + 1;
+    let epoch = lan.cores[&owner].owned[&vip(1)].epoch;
+    // Another one has had it for long, and this one hears of it only now.
+    let higher = beat(
+        lan.cores.get_mut(&rival).unwrap(),
+        &[(vip(1), epoch + 2)],
+    );
+    let (now, core) = (lan.now, lan.cores.get_mut(&owner).unwrap());
+    core.on_heartbeat(address(rival), &higher, now);
+    core.tick(now);
+    assert!(!core.owned.contains_key(&vip(1)));
+    let mut told = 0;
+    let mut at = now;
+    while at < now + 1_000 * MS {
+        core.tick(at);
+        for output in core.outputs() {
+            if let Output::Heartbeat(to, datagram) = output
+                && to == address(rival)
+            {
+                let claims = decode(&datagram, &keys()).unwrap().claims;
+                told += claims.iter().filter(|c| c.epoch == 0).count();
+            }
+        }
+        at += 5 * MS;
+    }
+    assert_eq!(told, 3);
+
+    // To the owner it is a claim below its own, and to everybody else none.
+    let mut lan = Lan::with(1);
+    lan.run(10_000 * MS);
+    let owner = lan.owner(vip(1));
+    for (n, says) in [(owner, true), (owner % 3 + 1, false)] {
+        let from = (1..=3).find(|other| *other != owner && *other != n).unwrap();
+        let yielded = beat(lan.cores.get_mut(&from).unwrap(), &[(vip(1), 0)]);
+        let (now, core) = (lan.now, lan.cores.get_mut(&n).unwrap());
+        core.on_heartbeat(address(from), &yielded, now);
+        core.tick(now);
+        let outputs = core.outputs();
+        assert_eq!(core.owner(&vip(1)), Some(name(owner)));
+        lan.carry(n, outputs);
+        assert_eq!(lan.announced(n, now) > 0, says, "node{n}");
+    }
+}
