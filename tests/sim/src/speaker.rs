@@ -100,6 +100,8 @@ pub struct Node {
     /// When the process last went on after it had been stopped for long.
     pub(crate) woken_at: Duration,
     pub(crate) inbox: Vec<Happening>,
+    /// When the last news from the API server reach it.
+    pub(crate) told_at: Duration,
     /// When it is planned to wake. Another time in the queue is of no effect.
     pub(crate) wake: Option<Duration>,
     /// The last start's number: what was meant for an earlier process is lost.
@@ -123,6 +125,7 @@ impl Node {
             paused_at: Duration::ZERO,
             woken_at: Duration::ZERO,
             inbox: Vec::new(),
+            told_at: Duration::ZERO,
             wake: None,
             process: 0,
             director: Director::default(),

@@ -275,6 +275,9 @@ impl World {
     /// A node hears what the API server says now.
     pub(super) fn tell_api(&mut self, node: usize) {
         let at = self.now + self.rng.up_to(API_SKEW);
+        // News from it may be late, but come in their order.
+        let at = at.max(self.nodes[node].told_at);
+        self.nodes[node].told_at = at;
         let api = self.api.clone();
         self.push(at, Happening::Api { node, api });
     }
