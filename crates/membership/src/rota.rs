@@ -2,7 +2,8 @@
 //!
 //! What must be known at once (claims that changed, a speaker that leaves, a node that has fallen
 //! silent) goes to everybody, [`REPEATS`] times, so that a lost datagram costs an interval. In a small
-//! cluster every heartbeat goes to everybody.
+//! cluster every heartbeat goes to everybody. Of one whose claims fill several pages a node gets a page,
+//! and the others by turns, so that what a speaker sends does not grow with the VIPs that it holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,10 +81,10 @@ impl Rota {
 
     /// What `node` gets of the heartbeat that is due, if anything.
     pub fn share(&self, node: &NodeName) -> Option<Share> {
-        if !self.graph.sparse() || self.to_all > 0 {
+        if self.to_all > 0 {
             return Some(Share::All);
         }
-        if self.graph.watched_by(node) {
+        if !self.graph.sparse() || self.graph.watched_by(node) {
             return Some(Share::Page(self.number));
         }
         // Spread over the intervals, so that the packets do not come in bursts.

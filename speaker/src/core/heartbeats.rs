@@ -265,8 +265,12 @@ impl Core {
                         // only those speak of whom something follows.
                         self.next_beat = now;
                     }
-                    if from == PeerState::Dead && to == PeerState::Alive && self.rota.sparse() {
-                        // It may not hear from here for long, if it was the way that was cut.
+                    if from == PeerState::Dead
+                        && to == PeerState::Alive
+                        && (self.rota.sparse() || self.pages > 1)
+                    {
+                        // It may not hear from here for long, or not of all claims, if it was the way
+                        // that was cut.
                         self.send_heartbeat_to(&node, false, now);
                     }
                 }
@@ -350,6 +354,7 @@ impl Core {
         // While this speaker is new, everybody is asked to answer at once: it then knows all
         // claims after a round trip instead of an interval.
         let datagrams = self.heartbeat(!self.settled, false, None);
+        self.pages = datagrams.len();
         // Nodes that flap are told so, in heartbeats of their own.
         let held = self.flaps.held(now);
         let told = if held.is_empty() {
@@ -425,6 +430,7 @@ impl Core {
         held_boot: Option<u64>,
         now: Duration,
     ) {
+        self.yielded.retain(|_, until| now < *until);
         let node = self.world.nodes.get(name);
         if let Some(address) = node.and_then(|node| self.way_to(node)) {
             let datagrams = self.heartbeat(solicit, self.flaps.holds(name, now), held_boot);

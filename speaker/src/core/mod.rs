@@ -213,6 +213,8 @@ pub struct Core {
     election: Election,
     guard: ReplayGuard,
     rota: Rota,
+    /// Of how many datagrams the last heartbeat was.
+    pages: usize,
     /// Whether this node could own VIPs, was leaving, and idle, as the last heartbeat said.
     said: (bool, bool, bool),
     peers: BTreeMap<NodeName, Peer>,
@@ -304,6 +306,7 @@ impl Core {
             election,
             guard: ReplayGuard::new(),
             rota: Rota::new(setup.me.clone()),
+            pages: 1,
             said: (false, false, false),
             peers: BTreeMap::new(),
             unreachable: BTreeSet::new(),

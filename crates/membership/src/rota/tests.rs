@@ -14,12 +14,19 @@ fn shares(rota: &Rota, nodes: &BTreeSet<NodeName>) -> usize {
 }
 
 #[test]
-fn in_a_small_cluster_everybody_gets_everything() {
+fn in_a_small_cluster_everybody_gets_a_page_of_every_heartbeat_and_news_in_full() {
     let (mut rota, nodes) = rota(ALL_TO_ALL);
-    for _ in 0..20 {
-        assert!(nodes.iter().all(|n| rota.share(n) == Some(Share::All)));
+    let all = |rota: &Rota, share| nodes.iter().all(|n| rota.share(n) == Some(share));
+    for number in 0..20 {
+        assert!(all(&rota, Share::Page(number)));
         rota.sent();
     }
+    rota.tell_all();
+    for _ in 0..REPEATS {
+        assert!(all(&rota, Share::All));
+        rota.sent();
+    }
+    assert!(all(&rota, Share::Page(23)));
 }
 
 #[test]

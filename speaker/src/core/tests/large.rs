@@ -15,9 +15,9 @@ fn at(n: u16) -> IpAddr {
     IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 1, n])
 }
 
-fn large_world() -> Arc<World> {
+fn large_world(nodes: u16) -> Arc<World> {
     let mut world = World::default();
-    for n in 0..NODES {
+    for n in 0..nodes {
         let IpAddr::V6(v6) = at(n) else {
             continue;
         };
@@ -66,7 +66,7 @@ fn beat_of(n: u16, counter: u64) -> Heartbeat {
 
 #[test]
 fn among_500_nodes_membership_costs_fewer_than_2000_small_packets_a_second() {
-    let world = large_world();
+    let world = large_world(NODES);
     let names: BTreeSet<NodeName> = world.nodes.keys().cloned().collect();
     let mut core = core(0, world, &Saved::default(), Duration::ZERO);
     let me = name(0);
@@ -130,7 +130,7 @@ fn among_500_nodes_membership_costs_fewer_than_2000_small_packets_a_second() {
 /// in which all but two services are the very ones that it has.
 #[test]
 fn one_endpoint_of_a_large_table_touches_one_service_only() {
-    let mut world = World::clone(&large_world());
+    let mut world = World::clone(&large_world(NODES));
     let reference = |n: u16| ServiceRef::new("shop", format!("web{n}"));
     for (n, vip) in world.vips.values_mut().enumerate() {
         let reference = reference(n as u16);
@@ -193,4 +193,57 @@ fn one_endpoint_of_a_large_table_touches_one_service_only() {
     let touched: Vec<_> = after.virtuals.keys().filter(|key| !same(key)).collect();
     assert_eq!(touched.len(), 2);
     assert_eq!(after.virtuals[touched[0]].weights[&at(201)], 0);
+}
+
+/// Among so few nodes each gets every heartbeat, but one page of it: a thousand claims are many.
+#[test]
+fn who_holds_1000_vips_sends_a_peer_one_datagram_an_interval_and_all_of_them_after_a_change() {
+    const FEW: u16 = 64;
+    let world = large_world(FEW);
+    let claims = world.vips.keys().map(|vip| (*vip, 2)).collect();
+    let saved = Saved {
+        claims,
+        ..Saved::default()
+    };
+    let mut core = core(0, world.clone(), &saved, Duration::ZERO);
+    // What each millisecond brings to one of them.
+    let run = |core: &mut Core, from: u64, to: u64| {
+        let mut sent = Vec::new();
+        for ms in from..to {
+            let now = MS * ms as u32;
+            for n in (1..FEW).filter(|n| ms % 70 == u64::from(*n % 70)) {
+                let beat = Heartbeat {
+                    claims: Vec::new(),
+                    ..beat_of(n, 1 + ms)
+                };
+                for datagram in encode(&beat, &keys()) {
+                    core.on_datagram(at(n), &datagram, now);
+                }
+            }
+            core.tick(now);
+            sent.extend(core.outputs().into_iter().filter_map(|output| match output {
+                Output::Heartbeat(to, datagram) if to == at(7) => {
+                    Some(lightship_membership::decode(&datagram, &keys()).unwrap())
+                }
+                _ => None,
+            }));
+        }
+        sent
+    };
+    run(&mut core, 0, 2_000);
+    assert_eq!(core.owned.len(), usize::from(VIPS));
+    let quiet = run(&mut core, 2_000, 9_000);
+    let pages: BTreeSet<u16> = quiet.iter().map(|beat| beat.page).collect();
+    assert!(pages.len() > 20 && pages.len() == usize::from(quiet[0].pages));
+    // Its interval is 100 ms here.
+    assert!((69..=71).contains(&quiet.len()), "{}", quiet.len());
+
+    let mut changed = World::clone(&world);
+    let gone = changed.vips.pop_first().unwrap().0;
+    core.on_world(Arc::new(changed), MS * 9_000);
+    let told = run(&mut core, 9_000, 9_005);
+    let claims = told.iter().flat_map(|beat| &beat.claims);
+    let claims: BTreeSet<IpAddr> = claims.map(|claim| claim.vip).collect();
+    assert_eq!(claims.len(), usize::from(VIPS) - 1);
+    assert!(!claims.contains(&gone));
 }
