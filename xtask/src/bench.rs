@@ -117,7 +117,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         // What the speaker does for its peers is the same on all nodes, and these are light.
         let netns = Some(SubstrateKind::Netns);
         let one = Options::resolve(1, netns, None, Families::Ipv6, true)?;
-        on_lab(&one, args, |lab, sections| {
+        on_lab(&one.with_released_programs(), args, |lab, sections| {
             sections.push(scale::measure(lab, &size)?);
             Ok(())
         })?;

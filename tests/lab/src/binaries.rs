@@ -46,15 +46,28 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Builds them in cargo's profile `lab`; what the compiler has to say goes to standard error.
+/// Cargo's profile in which they are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// They compile fast and start fast.
+    Lab,
+    /// As users get them, for what measures them.
+    Release,
+}
+
+/// Builds them; what the compiler has to say goes to standard error.
 ///
 /// # Errors
 /// When they do not compile.
-pub fn build() -> Result<Binaries> {
+pub fn build(profile: Profile) -> Result<Binaries> {
+    let profile = match profile {
+        Profile::Lab => "lab",
+        Profile::Release => "release",
+    };
     let mut command = cargo();
     command
         .current_dir(checkout())
-        .args(["build", "--quiet", "--profile", "lab"])
+        .args(["build", "--quiet", "--profile", profile])
         // Always all, also for a lab without Lightship: for fewer packages cargo would choose
         // fewer features of what they share, and compile that a second time.
         .args(["-p", "lightship-lab-agent"])

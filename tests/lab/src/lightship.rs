@@ -85,7 +85,7 @@ impl Lab {
         let _lock = self.lock()?;
         let rights = binaries::checkout().join("deploy/rbac-early-node-failure.yaml");
         let rights = std::fs::read_to_string(rights)?;
-        let program = binaries::build()?.controller;
+        let program = binaries::build(self.state.options.profile())?.controller;
         if let Some(process) = self.state.processes.remove(CONTROLLER) {
             process.stop(Duration::from_secs(5))?;
         }

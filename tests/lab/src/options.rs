@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::addressing::{Families, MAX_NODES};
 use crate::agent_config::UPLINK;
+use crate::binaries::Profile;
 
 /// What nodes are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +84,9 @@ pub struct Options {
     /// nodes. None: plain ones.
     #[serde(default)]
     pub uplinks: Vec<UplinkKind>,
+    /// Whether our programs are optimised as users get them, which takes minutes to compile.
+    #[serde(default)]
+    pub released: bool,
 }
 
 impl Options {
@@ -125,7 +129,26 @@ impl Options {
             lightship,
             speaker_flags: Vec::new(),
             uplinks: Vec::new(),
+            released: false,
         })
+    }
+
+    /// The same with our programs as users get them.
+    #[must_use]
+    pub fn with_released_programs(self) -> Self {
+        Self {
+            released: true,
+            ..self
+        }
+    }
+
+    /// How our programs are built.
+    pub(crate) fn profile(&self) -> Profile {
+        if self.released {
+            Profile::Release
+        } else {
+            Profile::Lab
+        }
     }
 
     /// The same with flags for the speakers.
@@ -202,7 +225,7 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "--nodes {} --substrate {} --proxy-mode {} --families {}{}{}{}",
+            "--nodes {} --substrate {} --proxy-mode {} --families {}{}{}{}{}",
             self.nodes,
             self.substrate,
             self.proxy_mode,
@@ -217,6 +240,11 @@ impl fmt::Display for Options {
             } else {
                 let all: Vec<String> = self.uplinks.iter().map(UplinkKind::to_string).collect();
                 format!(" --uplinks {}", all.join(","))
+            },
+            if self.released {
+                ", programs as released"
+            } else {
+                ""
             },
             if self.speaker_flags.is_empty() {
                 String::new()

@@ -61,7 +61,7 @@ pub fn up(options: &Options, progress: Progress) -> Result<Lab> {
 
     let sources = binaries::checkout().join("tests/lab/k8s");
     let kubernetes = k8s_build::kubernetes(&sources, progress)?;
-    let ours = compile(progress)?;
+    let ours = compile(options, progress)?;
     let mut lab = Lab {
         state: State {
             boot: state::boot_id()?,
@@ -206,11 +206,10 @@ pub(crate) fn start_controller_manager(lab: &mut Lab) -> Result<()> {
     lab.spawn(controller_manager::NAME, &command)
 }
 
-fn compile(progress: Progress) -> Result<Binaries> {
-    progress.step(
-        "controller, speaker and lab agent compiled",
-        binaries::build,
-    )
+fn compile(options: &Options, progress: Progress) -> Result<Binaries> {
+    progress.step("controller, speaker and lab agent compiled", || {
+        binaries::build(options.profile())
+    })
 }
 
 /// Starts again what ended by itself, in a lab that is otherwise up.
@@ -226,7 +225,7 @@ fn repair(lab: &mut Lab, progress: Progress) -> Result<()> {
         progress.say("The lab is up already.");
         return Ok(());
     }
-    let ours = compile(progress)?;
+    let ours = compile(&lab.state.options, progress)?;
     for name in dead {
         progress.step(&format!("{name} started again"), || match name.as_str() {
             etcd::NAME => start_etcd(lab),

@@ -199,10 +199,7 @@ fn who_yields_a_vip_says_so_for_three_heartbeats_and_the_owner_wins_the_last_cli
     let rival = owner % 3 + 1;
     let epoch = lan.cores[&owner].owned[&vip(1)].epoch;
     // Another one has had it for long, and this one hears of it only now.
-    let higher = beat(
-        lan.cores.get_mut(&rival).unwrap(),
-        &[(vip(1), epoch + 2)],
-    );
+    let higher = beat(lan.cores.get_mut(&rival).unwrap(), &[(vip(1), epoch + 2)]);
     let (now, core) = (lan.now, lan.cores.get_mut(&owner).unwrap());
     core.on_heartbeat(address(rival), &higher, now);
     core.tick(now);
@@ -230,7 +227,9 @@ fn who_yields_a_vip_says_so_for_three_heartbeats_and_the_owner_wins_the_last_cli
     lan.run(10_000 * MS);
     let owner = lan.owner(vip(1));
     for (n, says) in [(owner, true), (owner % 3 + 1, false)] {
-        let from = (1..=3).find(|other| *other != owner && *other != n).unwrap();
+        let from = (1..=3)
+            .find(|other| *other != owner && *other != n)
+            .unwrap();
         let yielded = beat(lan.cores.get_mut(&from).unwrap(), &[(vip(1), 0)]);
         let (now, core) = (lan.now, lan.cores.get_mut(&n).unwrap());
         core.on_heartbeat(address(from), &yielded, now);

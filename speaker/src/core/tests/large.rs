@@ -221,12 +221,16 @@ fn who_holds_1000_vips_sends_a_peer_one_datagram_an_interval_and_all_of_them_aft
                 }
             }
             core.tick(now);
-            sent.extend(core.outputs().into_iter().filter_map(|output| match output {
-                Output::Heartbeat(to, datagram) if to == at(7) => {
-                    Some(lightship_membership::decode(&datagram, &keys()).unwrap())
-                }
-                _ => None,
-            }));
+            sent.extend(
+                core.outputs()
+                    .into_iter()
+                    .filter_map(|output| match output {
+                        Output::Heartbeat(to, datagram) if to == at(7) => {
+                            Some(lightship_membership::decode(&datagram, &keys()).unwrap())
+                        }
+                        _ => None,
+                    }),
+            );
         }
         sent
     };

@@ -55,7 +55,7 @@ impl Cluster {
         let programs =
             k8s_build::kubernetes(&binaries::checkout().join("tests/lab/k8s"), progress)?;
         let controller_program = progress.step("lightship-controller compiled", || {
-            Ok(binaries::build()?.controller)
+            Ok(binaries::build(binaries::Profile::Lab)?.controller)
         })?;
         let dir = std::env::temp_dir().join(format!("lightship-api-{}", std::process::id()));
         fs::create_dir_all(&dir)?;

@@ -254,7 +254,10 @@ fn refused_on(lab: &mut Lab, broken: &str, route: &str) -> Result<()> {
 
 /// `lightship-speaker cleanup` leaves the node as it was, and refuses while a speaker runs.
 pub(crate) fn cleanup(lab: &mut Lab) -> Result<()> {
-    let program = binaries::build()?.speaker.display().to_string();
+    let program = binaries::build(binaries::Profile::Lab)?
+        .speaker
+        .display()
+        .to_string();
     Served::during(lab, &dual("cleanup"), |lab, vips| {
         let node = vip::owner(lab, vips[0])?;
         let clean = |lab: &Lab| lab.exec(&node, &[&program, "cleanup"]);
