@@ -5,6 +5,8 @@
 //! that restarts while the API server is away works on as before
 //! (see [`crate::cache`]).
 
+mod part;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use lightship_crds::{LabelSet as Labels, matches_any};
 use serde::{Deserialize, Serialize};
 
+pub use part::Part;
+
 /// A node's name, shared because it is a key nearly everywhere.
 pub type NodeName = Arc<str>;
 
@@ -20,17 +24,17 @@ pub type NodeName = Arc<str>;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct World {
     /// The nodes by name.
-    pub nodes: BTreeMap<NodeName, Node>,
+    pub nodes: Part<NodeName, Node>,
     /// The VIPs in use.
-    pub vips: BTreeMap<IpAddr, Vip>,
+    pub vips: Part<IpAddr, Vip>,
     /// The Services that hold a VIP, by namespace and name.
-    pub services: BTreeMap<ServiceRef, Service>,
+    pub services: Part<ServiceRef, Service>,
     /// The endpoint slices by Service, then by slice name.
-    pub slices: BTreeMap<ServiceRef, BTreeMap<String, Slice>>,
+    pub slices: Part<ServiceRef, BTreeMap<String, Slice>>,
     /// The labels of the address pools by name.
-    pub pools: BTreeMap<String, Labels>,
+    pub pools: Part<String, Labels>,
     /// The announcement policies by name.
-    pub announcements: BTreeMap<String, Announcement>,
+    pub announcements: Part<String, Announcement>,
 }
 
 /// Namespace and name of a namespaced object.

@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::metrics::Kind;
-use crate::world::{NodeName, ServiceRef, World};
+use crate::world::{NodeName, Part, Service, ServiceRef, Slice, World};
 
 pub use keys::{initial, keys};
 
@@ -65,6 +65,7 @@ pub async fn run(
     ]);
     let mut state = State::default();
     let mut published: Option<Arc<World>> = None;
+    let mut shown = Shown::default();
     while let Some(first) = changes.next().await {
         state.take(first);
         for _ in 1..BATCH {
@@ -73,11 +74,8 @@ pub async fn run(
                 _ => break,
             }
         }
-        if state.listed.len() == KINDS {
-            // Pods of other Services come and go all the time, and matter to nobody here.
-            let mut next = state.world.clone();
-            next.slices
-                .retain(|service, _| next.services.contains_key(service));
+        if state.listed.len() == KINDS && std::mem::take(&mut state.news) {
+            let next = shown.of(&state.world);
             if published.as_deref() != Some(&next) {
                 let next = Arc::new(next);
                 published = Some(next.clone());
@@ -117,10 +115,44 @@ where
         .boxed()
 }
 
+/// What is published of the world: no slices of Services without a VIP. Their Pods come and go all the
+/// time, and matter to nobody here.
+#[derive(Default)]
+struct Shown {
+    /// Services and slices as they were, and which of the latter are shown.
+    services: Part<ServiceRef, Service>,
+    slices: Slices,
+    of_services: Slices,
+}
+
+type Slices = Part<ServiceRef, BTreeMap<String, Slice>>;
+
+impl Shown {
+    fn of(&mut self, world: &World) -> World {
+        let mut next = world.clone();
+        if !self.services.is(&world.services) || !self.slices.is(&world.slices) {
+            let kept = world.slices.iter();
+            let kept = kept.filter(|(service, _)| world.services.contains_key(*service));
+            let kept: Slices = kept
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect();
+            // Mostly it was about another Service: then what is shown stays the very same.
+            if kept != self.of_services {
+                self.of_services = kept;
+            }
+            (self.services, self.slices) = (world.services.clone(), world.slices.clone());
+        }
+        next.slices = self.of_services.clone();
+        next
+    }
+}
+
 /// The world so far, and the lists that are being read.
 #[derive(Default)]
 struct State {
     world: World,
+    /// It has changed since this was last taken.
+    news: bool,
     /// What a list that is being read has brought so far: it replaces the kind's part of
     /// the world in one step when the list is complete.
     fresh: World,
@@ -174,37 +206,42 @@ impl State {
     }
 
     /// Applies one event to the map that `part` picks.
-    fn fold<K, Key: Ord, Value>(
+    fn fold<K, Key: Ord + Clone, Value: Clone + PartialEq>(
         &mut self,
         kind: &'static str,
         event: Event<K>,
-        part: fn(&mut World) -> &mut BTreeMap<Key, Value>,
+        part: fn(&mut World) -> &mut Part<Key, Value>,
         read: Read<K, Key, Value>,
     ) {
-        let put = |map: &mut BTreeMap<Key, Value>, object: &K| match read(object) {
-            Some((key, Some(value))) => drop(map.insert(key, value)),
-            Some((key, None)) => drop(map.remove(&key)),
-            None => {}
+        let put = |map: &mut Part<Key, Value>, object: &K| match read(object) {
+            Some((key, Some(value))) => map.put(key, value),
+            Some((key, None)) => map.take(&key),
+            None => false,
         };
         match event {
-            Event::Init => part(&mut self.fresh).clear(),
-            Event::InitApply(object) => put(part(&mut self.fresh), &object),
+            Event::Init => *part(&mut self.fresh) = Part::default(),
+            Event::InitApply(object) => {
+                put(part(&mut self.fresh), &object);
+            }
             Event::InitDone => {
                 *part(&mut self.world) = std::mem::take(part(&mut self.fresh));
                 self.listed.insert(kind);
+                self.news = true;
             }
-            Event::Apply(object) => put(part(&mut self.world), &object),
+            // A Node's status is written every few minutes, and little of it matters here.
+            Event::Apply(object) => self.news |= put(part(&mut self.world), &object),
             Event::Delete(object) => {
                 if let Some((key, _)) = read(&object) {
-                    part(&mut self.world).remove(&key);
+                    self.news |= part(&mut self.world).take(&key);
                 }
             }
         }
     }
 
     fn slice(&mut self, event: Event<EndpointSlice>) {
+        self.news |= !matches!(event, Event::Init | Event::InitApply(_));
         match event {
-            Event::Init => self.fresh.slices.clear(),
+            Event::Init => self.fresh.slices = Part::default(),
             Event::InitApply(object) => file_slice(&mut self.fresh, &mut self.slices, &object),
             Event::InitDone => {
                 self.world.slices = std::mem::take(&mut self.fresh.slices);
@@ -227,6 +264,10 @@ fn file_slice(
     let Some((service, slice)) = convert::slice(object) else {
         return remove_slice(world, filed, &own);
     };
+    let of_service = world.slices.get(&service);
+    if of_service.and_then(|slices| slices.get(&own.name)) == Some(&slice) {
+        return;
+    }
     // A slice may be handed to another Service by its label.
     if filed.get(&own).is_some_and(|old| *old != service) {
         remove_slice(world, filed, &own);

@@ -193,3 +193,31 @@ fn only_services_that_can_hold_a_vip_are_kept() {
     state.take(Change::Service(Event::Apply(claims)));
     assert_eq!(state.world.services[&web()].ports.len(), 2);
 }
+
+#[test]
+fn what_changes_nothing_here_is_no_news_and_other_services_pods_touch_nothing_that_is_shown() {
+    let mut state = State::default();
+    state.take(Change::Node(Event::Apply(node("a"))));
+    assert!(std::mem::take(&mut state.news));
+    // Its kubelet reports, and nothing that matters here is another.
+    let mut reported = node("a");
+    reported.metadata.resource_version = Some("7".into());
+    state.take(Change::Node(Event::Apply(reported)));
+    state.take(Change::Node(Event::Delete(node("b"))));
+    assert!(!state.news);
+
+    let reference = web();
+    state.world.services = [(reference.clone(), Service::default())].into();
+    let ready = |node: &str| json!([{ "nodeName": node, "addresses": ["10.244.1.2"] }]);
+    state.take(Change::Slice(Event::Apply(slice("one", "web", ready("a")))));
+    let mut shown = Shown::default();
+    let first = shown.of(&state.world);
+    assert_eq!(first.slices.len(), 1);
+    state.take(Change::Slice(Event::Apply(slice("two", "db", ready("a")))));
+    let second = shown.of(&state.world);
+    assert!(second.slices.is(&first.slices) && second.nodes.is(&first.nodes));
+    state.take(Change::Slice(Event::Apply(slice("one", "web", ready("b")))));
+    let third = shown.of(&state.world);
+    assert_ne!(third.slices[&reference], first.slices[&reference]);
+    assert!(third.services.is(&first.services));
+}
