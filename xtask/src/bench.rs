@@ -7,6 +7,7 @@ mod early;
 mod failover;
 mod latency;
 mod moves;
+mod programming;
 mod report;
 mod scale;
 mod verdict;
@@ -47,7 +48,7 @@ pub(crate) struct Args {
     /// With `scale`: nodes in all, the real one included.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(2..=1000))]
     nodes: u16,
-    /// With `scale`: VIPs.
+    /// With `scale` and `programming`: VIPs.
     #[arg(long, default_value_t = 1000)]
     vips: usize,
     /// With `scale`: how long it is measured, in seconds.
@@ -74,6 +75,8 @@ enum What {
     Move,
     /// Speed of the director: against IPVS by hand, and over several capped uplinks.
     Director,
+    /// How fast a director's table is made and changed, and what it costs: 1,000 VIPs with two ports over 100 nodes.
+    Programming,
     /// One real speaker among 499 nodes that are not there and 1,000 VIPs: processor, packets, memory.
     Scale,
     /// Many Services at once, one among many, a restart, memory; needs no nodes.
@@ -123,6 +126,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         })?;
     }
     if args.what == What::Scale {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.wants(What::Programming) {
+        // A kernel with IPVS, whatever this machine's has.
+        let one = Options::resolve(1, substrate, None, Families::Ipv6, true)?;
+        on_lab(&one.with_released_programs(), args, |lab, sections| {
+            sections.push(programming::measure(lab, args.vips)?);
+            Ok(())
+        })?;
+    }
+    if args.what == What::Programming {
         return Ok(ExitCode::SUCCESS);
     }
     let options = |kind| Options::resolve(3, kind, None, Families::Dual, true);

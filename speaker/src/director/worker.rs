@@ -310,7 +310,8 @@ impl Worker {
         same: bool,
         foreign: &mut Vec<String>,
     ) -> Result<DirectorReport, Refusals> {
-        let waiting = self.failing.waiting(Instant::now());
+        let began = Instant::now();
+        let waiting = self.failing.waiting(began);
         let is_waiting = |key: ServiceKey| table::vip(key).is_some_and(|v| waiting.contains(&v));
         let all = wanted.virtuals.iter();
         let mut services: BTreeMap<ServiceKey, _> = all
@@ -359,6 +360,7 @@ impl Worker {
                 services = services.len(),
                 changes,
                 vips = locals.present.len(),
+                ms = began.elapsed().as_millis(),
                 "director programmed"
             );
         }

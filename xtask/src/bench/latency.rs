@@ -42,7 +42,7 @@ pub(super) fn measure_among(lab: &mut Lab, runs: usize, others: usize) -> Result
     let alone = measure(lab, runs)?;
     let steps = Progress::on_stderr();
     steps.step(&format!("{others} other Services announced"), || {
-        crowd::gather(lab, others)
+        crowd::gather(lab, others, &[80])
     })?;
     let mut among = measure(lab, runs)?;
     among.id += &format!("-{others}");

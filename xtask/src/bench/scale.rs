@@ -25,14 +25,15 @@ pub(super) struct Size {
     pub(super) seconds: u64,
 }
 
-const PREFIX: &str = "phantom-";
+/// What the names of those that are not there begin with.
+pub(super) const PREFIX: &str = "phantom-";
 
 /// What the speaker has used and exchanged so far.
 #[derive(Clone, Copy, Debug)]
-struct Usage {
-    cpu_seconds: f64,
+pub(super) struct Usage {
+    pub(super) cpu_seconds: f64,
     datagrams: f64,
-    resident_mib: f64,
+    pub(super) resident_mib: f64,
 }
 
 /// Measures it, on a lab of one node with IPv6.
@@ -54,7 +55,7 @@ pub(super) fn measure(lab: &Lab, size: &Size) -> Result<Section> {
         Peers::start(lab, real, phantoms, &[])
     })?;
     steps.step(&format!("{} Services", size.vips), || {
-        crowd::gather(lab, size.vips)
+        crowd::gather(lab, size.vips, &[80])
     })?;
     let vips: Vec<IpAddr> = vip::all(lab)?.iter().map(|vip| vip.address).collect();
     drop(peers);
@@ -113,7 +114,7 @@ fn address(number: u16) -> String {
 }
 
 /// Node objects, and their addresses on the client host, whose kernel answers for them.
-fn make_nodes(lab: &Lab, count: u16) -> Result<()> {
+pub(super) fn make_nodes(lab: &Lab, count: u16) -> Result<()> {
     let node = |number: u16| {
         json!({
             "apiVersion": "v1",
@@ -140,10 +141,10 @@ fn make_nodes(lab: &Lab, count: u16) -> Result<()> {
 }
 
 /// The generator; it ends with this value.
-struct Peers(std::process::Child);
+pub(super) struct Peers(std::process::Child);
 
 impl Peers {
-    fn start(lab: &Lab, real: &str, count: u16, vips: &[IpAddr]) -> Result<Self> {
+    pub(super) fn start(lab: &Lab, real: &str, count: u16, vips: &[IpAddr]) -> Result<Self> {
         let secret = lab.kubectl_json(&[
             "get",
             "secret",
@@ -206,7 +207,7 @@ fn wait_heard(lab: &Lab, real: &str) -> Result<()> {
 /// Ticks of `/proc/PID/stat` per second (`USER_HZ`, the same on all architectures that matter here).
 const TICKS: f64 = 100.0;
 
-fn usage(lab: &Lab, node: &str) -> Result<Usage> {
+pub(super) fn usage(lab: &Lab, node: &str) -> Result<Usage> {
     // Names are cut to 15 characters.
     let line = "for p in /proc/[0-9]*; do \
                 [ \"$(cat $p/comm 2>/dev/null)\" = lightship-speak ] || continue; \

@@ -12,9 +12,9 @@ const BATCH: usize = 200;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Makes `count` of them, with IPv6 addresses from a pool of their own, and waits until all have an owner.
+/// Makes `count` of them with these ports each, with IPv6 addresses from a pool of their own, and waits until all have an owner.
 /// They are gone with the lab.
-pub(in crate::bench) fn gather(lab: &Lab, count: usize) -> Result<()> {
+pub(in crate::bench) fn gather(lab: &Lab, count: usize, ports: &[u16]) -> Result<()> {
     let pool = json!({
         "apiVersion": "lightship.dev/v1beta1",
         "kind": "AddressPool",
@@ -22,14 +22,14 @@ pub(in crate::bench) fn gather(lab: &Lab, count: usize) -> Result<()> {
         "spec": { "addresses": ["2001:db8:2:0:c::/112"] },
     });
     lab.apply(&pool.to_string())?;
-    let all: Vec<Value> = (0..count).map(service).collect();
+    let all: Vec<Value> = (0..count).map(|number| service(number, ports)).collect();
     for items in all.chunks(BATCH) {
         let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
         lab.apply(&list.to_string())?;
     }
     sh::wait_for(
         &format!("{count} Services to be announced"),
-        LIMIT,
+        lab.within(LIMIT),
         Duration::from_millis(500),
         || {
             let owned = vip::all(lab)?.iter().filter(|v| v.owner.is_some()).count();
@@ -38,7 +38,9 @@ pub(in crate::bench) fn gather(lab: &Lab, count: usize) -> Result<()> {
     )
 }
 
-fn service(number: usize) -> Value {
+fn service(number: usize, ports: &[u16]) -> Value {
+    let port = |port: &u16| json!({ "name": format!("p{port}"), "port": port });
+    let ports: Vec<Value> = ports.iter().map(port).collect();
     json!({
         "apiVersion": "v1",
         "kind": "Service",
@@ -52,7 +54,7 @@ fn service(number: usize) -> Value {
             "ipFamilyPolicy": "SingleStack",
             "allocateLoadBalancerNodePorts": false,
             "selector": { "app": "crowd" },
-            "ports": [{ "port": 80 }],
+            "ports": ports,
         },
     })
 }
