@@ -30,9 +30,10 @@ use crate::world::World;
 /// on the LAN delays a heartbeat by no more than the time to look at these.
 const BURST: usize = 64;
 
-/// For so long after heartbeats were read the next ones are left to gather: waking costs more than reading,
-/// and among hundreds of nodes one comes each millisecond. Among few, two rarely come so close.
-const GATHER: Duration = Duration::from_millis(3);
+/// For so long after heartbeats were read the next ones are left to gather, among few nodes and among more
+/// than each beats to at every interval: waking costs more than reading, and of the latter one comes each
+/// millisecond. Of the former, two rarely come so close.
+const GATHER: [Duration; 2] = [Duration::from_millis(3), Duration::from_millis(10)];
 
 /// How often the core's counts are told.
 const COUNT: Duration = Duration::from_secs(1);
@@ -192,7 +193,7 @@ pub async fn run(
                 let mut next = received;
                 for _ in 0..BURST {
                     let Some((length, from)) = next else {
-                        read_again = Instant::now() + GATHER;
+                        read_again = Instant::now() + GATHER[usize::from(core.is_sparse())];
                         break;
                     };
                     core.on_datagram(from, &datagram[..length], origin.elapsed());

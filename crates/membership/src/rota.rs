@@ -26,11 +26,23 @@ pub enum Share {
     Page(u64),
 }
 
+/// A node that gets heartbeats.
+#[derive(Debug, Clone)]
+struct Other {
+    name: NodeName,
+    /// It watches us.
+    watches: bool,
+    /// Which heartbeats it gets else: those whose number is this much short of a round.
+    turn: u64,
+}
+
 /// Decides for each heartbeat of one node who gets it, and which late nodes it names.
 #[derive(Debug, Clone)]
 pub struct Rota {
     me: NodeName,
     graph: Graph,
+    /// The other nodes.
+    others: Vec<Other>,
     /// Of the heartbeat that is sent now.
     number: u64,
     /// Heartbeats that go to everybody from now on.
@@ -45,6 +57,7 @@ impl Rota {
         Self {
             me,
             graph: Graph::default(),
+            others: Vec::new(),
             number: 0,
             to_all: 0,
             late: BTreeMap::new(),
@@ -54,6 +67,14 @@ impl Rota {
     /// Replaces the nodes of the cluster.
     pub fn set_nodes(&mut self, nodes: &BTreeSet<NodeName>) {
         self.graph = Graph::new(&self.me, nodes);
+        let others = nodes.iter().filter(|node| **node != self.me);
+        let other = |name: &NodeName| Other {
+            name: name.clone(),
+            watches: self.graph.watched_by(name),
+            // Spread over the intervals, so that the packets do not come in bursts.
+            turn: digest(name).wrapping_add(digest(&self.me)) % u64::from(DISTANT_EVERY),
+        };
+        self.others = others.map(other).collect();
     }
 
     /// Do some nodes get only some heartbeats?
@@ -79,21 +100,28 @@ impl Rota {
         self.late.keys().copied().collect()
     }
 
+    /// Who gets the heartbeat that is due, in the order of the names, and what of it.
+    pub fn due(&self) -> impl Iterator<Item = (&NodeName, Share)> {
+        let due = self.others.iter();
+        due.filter_map(|other| Some((&other.name, self.share_of(other)?)))
+    }
+
     /// What `node` gets of the heartbeat that is due, if anything.
     pub fn share(&self, node: &NodeName) -> Option<Share> {
+        let at = self.others.binary_search_by(|other| other.name.cmp(node));
+        self.share_of(&self.others[at.ok()?])
+    }
+
+    fn share_of(&self, other: &Other) -> Option<Share> {
         if self.to_all > 0 {
             return Some(Share::All);
         }
-        if !self.graph.sparse() || self.graph.watched_by(node) {
+        if !self.graph.sparse() || other.watches {
             return Some(Share::Page(self.number));
         }
-        // Spread over the intervals, so that the packets do not come in bursts.
         let every = u64::from(DISTANT_EVERY);
-        let turn = digest(node)
-            .wrapping_add(digest(&self.me))
-            .wrapping_add(self.number)
-            % every;
-        (turn == 0).then_some(Share::Page(self.number / every))
+        let turn = (other.turn + self.number).is_multiple_of(every);
+        turn.then_some(Share::Page(self.number / every))
     }
 
     /// The heartbeat that was due has been sent.

@@ -362,26 +362,26 @@ impl Core {
         } else {
             self.heartbeat(!self.settled, true, None)
         };
-        for (name, node) in &self.world.nodes {
-            if *name != self.setup.me
-                && let Some(share) = self.rota.share(name)
-                && let Some(address) = self.way_to(node)
-            {
-                let all = if held.contains(name) {
-                    &told
-                } else {
-                    &datagrams
-                };
-                let some = match share {
-                    Share::All => all.as_slice(),
-                    Share::Page(page) => {
-                        let page = usize::try_from(page % all.len() as u64).unwrap_or(0);
-                        std::slice::from_ref(&all[page])
-                    }
-                };
-                let some = some.iter().cloned();
-                self.out.extend(some.map(|d| Output::Heartbeat(address, d)));
-            }
+        let own = self.world.nodes.get(&self.setup.me);
+        for (name, share) in self.rota.due() {
+            let node = self.world.nodes.get(name);
+            let Some(address) = node.and_then(|node| way(own, node)) else {
+                continue;
+            };
+            let all = if held.contains(name) {
+                &told
+            } else {
+                &datagrams
+            };
+            let some = match share {
+                Share::All => all.as_slice(),
+                Share::Page(page) => {
+                    let page = usize::try_from(page % all.len() as u64).unwrap_or(0);
+                    std::slice::from_ref(&all[page])
+                }
+            };
+            let some = some.iter().cloned();
+            self.out.extend(some.map(|d| Output::Heartbeat(address, d)));
         }
         self.rota.sent();
     }
@@ -441,11 +441,7 @@ impl Core {
 
     /// Where heartbeats to a node go.
     fn way_to(&self, node: &Node) -> Option<IpAddr> {
-        match self.world.nodes.get(&self.setup.me) {
-            Some(own) => own.way_to(node),
-            // The own Node object was deleted; the sockets are still there.
-            None => node.main_address(),
-        }
+        way(self.world.nodes.get(&self.setup.me), node)
     }
 
     pub(super) fn heartbeat(
@@ -505,5 +501,14 @@ impl Core {
         if let Some((from, count)) = self.refusals.note(from, reason, now) {
             tracing::warn!(%from, reason, count, "heartbeat refused");
         }
+    }
+}
+
+/// Where heartbeats from `own` to another node go.
+fn way(own: Option<&Node>, node: &Node) -> Option<IpAddr> {
+    match own {
+        Some(own) => own.way_to(node),
+        // The own Node object was deleted; the sockets are still there.
+        None => node.main_address(),
     }
 }

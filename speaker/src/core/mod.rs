@@ -575,6 +575,11 @@ impl Core {
         self.next_beat = now;
     }
 
+    /// Whether the cluster is so large that most nodes get only some heartbeats.
+    pub fn is_sparse(&self) -> bool {
+        self.rota.sparse()
+    }
+
     /// Whether every VIP has been taken by another node since [`Core::leave`].
     pub fn handed_over(&self) -> bool {
         self.election.handed_over()
