@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::further::Further;
 use crate::world::{NodeName, World};
 
 const HEADER: &str = "lightship-state 1 ";
@@ -60,6 +61,19 @@ pub struct SavedPeer {
     /// The networks on its uplink; empty if it did not say.
     #[serde(default)]
     pub networks: Arc<[IpNet]>,
+    /// Its further uplinks.
+    #[serde(default)]
+    pub further: Arc<[Further]>,
+}
+
+impl SavedPeer {
+    /// The MACs of all its uplinks and of its director there.
+    pub fn macs(&self) -> impl Iterator<Item = [u8; 6]> {
+        let further = self.further.iter().flat_map(|f| [f.mac, f.director_mac]);
+        [self.uplink_mac, self.director_mac]
+            .into_iter()
+            .chain(further)
+    }
 }
 
 /// Why a state file was not used.

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use lightship_netio::{Family, Netns, PROTOCOL, RouteKind, Rtnl, TABLE_LOCAL, run_in};
 
-use crate::director::{LINKS, NETNS, VETH_HOST};
+use crate::director::{LINKS, NETNS, VETH_HOST, is_further};
 use crate::{guard, lock};
 
 /// Removes all of it and tells each thing by `said`. What is not there is no error, so it may
@@ -57,7 +57,7 @@ async fn namespace(
     let links = inside.links().await?;
     let foreign = links
         .iter()
-        .find(|link| link.name != "lo" && !LINKS.contains(&link.name.as_str()));
+        .find(|link| link.name != "lo" && !is_ours(&link.name));
     if let Some(link) = foreign {
         bail!(
             "the namespace {NETNS} holds link {}, which is not ours; move it away, then run \
@@ -77,11 +77,10 @@ async fn namespace(
     if services > 0 {
         said(format!("{services} IPVS services in namespace {NETNS}"));
     }
-    for name in LINKS {
-        if let Some(link) = inside.link_by_name(name).await?
-            && inside.delete_link(link.index).await?
-        {
-            said(format!("link {name}"));
+    // Both ends of the veth pair go at once, and the other one may be seen a moment longer.
+    for link in links.iter().filter(|link| is_ours(&link.name)) {
+        if inside.delete_link(link.index).await? {
+            said(format!("link {}", link.name));
         }
     }
     // The other end of the pair goes at once only if it is asked to.
@@ -92,6 +91,10 @@ async fn namespace(
         said(format!("namespace {NETNS}"));
     }
     Ok(())
+}
+
+fn is_ours(link: &str) -> bool {
+    LINKS.contains(&link) || is_further(link)
 }
 
 /// Within the namespace. Returns how many services there were.

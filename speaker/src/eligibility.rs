@@ -7,7 +7,7 @@
 //! | what a node has | effect |
 //! |---|---|
 //! | no `L2Announcement` that covers the VIP selects it (while there is any) | barred |
-//! | an uplink that is not among the announcement's `interfaces` | barred |
+//! | no uplink that is among the announcement's `interfaces` | barred |
 //! | the label `node.kubernetes.io/exclude-from-external-load-balancers` | barred |
 //! | the condition NetworkUnavailable | barred: its CNI says that it cannot serve |
 //! | no InternalIP of the VIP's family | barred: it is not on that LAN |
@@ -16,7 +16,8 @@
 //! | the annotation `lightship.dev/drain` | avoided: somebody is about to work on it |
 //! | the taint `node.kubernetes.io/out-of-service` | avoided: somebody says that it is shut down |
 //! | a cordon, with `--cordon=move` | avoided |
-//! | an uplink on none of whose networks the VIP is, while another node has it on one | avoided: its LAN does not ask for it |
+//! | the VIP on no network of its uplinks, while another node has it on one | avoided: its LAN does not ask for it |
+//! | a director, and the VIP on a network of a further uplink only, while another node with a director has it on one of its main uplink | avoided: the two directors would send to different LANs |
 //! | a cordon otherwise | nothing: it forwards as before, until its speaker is stopped |
 //! | the condition Ready is not True | nothing: its kubelet is in trouble, which no packet meets; its heartbeats tell whether it lives |
 //!
@@ -30,6 +31,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::further::{self, Via};
 use crate::intent::NodeHealth;
 use crate::world::{Node, NodeName, Vip, World};
 
@@ -40,7 +42,7 @@ pub enum Bar {
     NotCovered,
     /// The L2Announcements for this VIP do not select the node.
     NotSelected,
-    /// They name other interfaces than the node's uplink.
+    /// They name other interfaces than the node's uplinks.
     Interface,
     /// It carries the exclude label.
     Excluded,
@@ -59,7 +61,7 @@ impl fmt::Display for Bar {
         f.write_str(match self {
             Bar::NotCovered => "no L2Announcement covers the pool and the Service",
             Bar::NotSelected => "no L2Announcement for it selects the node",
-            Bar::Interface => "the uplink is not among the L2Announcement's interfaces",
+            Bar::Interface => "no uplink is among the L2Announcement's interfaces",
             Bar::Excluded => {
                 "label node.kubernetes.io/exclude-from-external-load-balancers on the node"
             }
@@ -82,7 +84,8 @@ pub enum Avoid {
     OutOfService,
     /// `spec.unschedulable`, and the policy says to move.
     Cordoned,
-    /// The VIP is on no network of its uplink, but on one of another node's.
+    /// The VIP is on no network of its uplinks, but on one of another node's, or its director is on
+    /// another LAN than that of the VIP's real servers.
     OffLink,
 }
 
@@ -94,13 +97,15 @@ pub struct Policy {
 }
 
 /// A node that may answer for a VIP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seat {
     /// How much the L2Announcements prefer it; their weights add up.
     pub preference: u32,
     /// Why it should be avoided.
     pub avoid: Option<Avoid>,
-    /// Whether the VIP is on a network of its uplink; `None` if it did not say.
+    /// On which of its uplinks it would announce it.
+    pub via: Via,
+    /// Whether the VIP is on a network of that uplink; `None` if it did not say.
     pub on_link: Option<bool>,
 }
 
@@ -138,18 +143,23 @@ pub fn judge(case: &Case<'_>) -> Eligibility {
     let free = case.world.announcements.is_empty();
     let announce_only = announcements.iter().any(|a| a.announce_only);
     let direct_only = announcements.iter().any(|a| a.direct_only) && !announce_only;
+    // Directors on a LAN that the VIP is an address of send to real servers there.
+    let mut directed_on_main = false;
+    let mut directed_further = Vec::new();
     for (name, node) in &case.world.nodes {
         let health = case.health.get(name);
         let selected = || announcements.iter().filter(|a| a.allows_node(&node.labels));
         // A node that was not heard yet, or did not say, is given the benefit of the doubt.
-        let interface = health.map_or("", |h| &*h.interface);
+        let place = place(health, case.address, |interface| {
+            free || selected().any(|a| a.allows_interface(interface))
+        });
         let directs = health.is_none_or(|h| h.direct_routing) && !announce_only;
         let has_endpoint = case.local_nodes.is_none_or(|nodes| nodes.contains(name));
         let bar = if !free && announcements.is_empty() {
             Some(Bar::NotCovered)
         } else if !free && selected().next().is_none() {
             Some(Bar::NotSelected)
-        } else if !free && !selected().any(|a| a.allows_interface(interface)) {
+        } else if place.is_none() {
             Some(Bar::Interface)
         } else if node.excluded {
             Some(Bar::Excluded)
@@ -164,15 +174,26 @@ pub fn judge(case: &Case<'_>) -> Eligibility {
         } else {
             None
         };
-        if let Some(bar) = bar {
-            all.barred.insert(name.clone(), bar);
-            continue;
+        let place = match (bar, place) {
+            (None, Some(place)) => place,
+            (bar, _) => {
+                let bar = bar.unwrap_or(Bar::Interface);
+                all.barred.insert(name.clone(), bar);
+                continue;
+            }
+        };
+        if directs && place.on_link == Some(true) {
+            match place.via {
+                Via::Main => directed_on_main = true,
+                Via::Further(_) => directed_further.push(name.clone()),
+            }
         }
         let preference = announcements.iter().map(|a| a.preference(&node.labels));
         let seat = Seat {
             preference: preference.sum(),
             avoid: avoid(node, case.policy),
-            on_link: health.and_then(|h| on_link(&h.networks, case.address)),
+            via: place.via,
+            on_link: place.on_link,
         };
         all.seats.insert(name.clone(), seat);
     }
@@ -181,11 +202,28 @@ pub fn judge(case: &Case<'_>) -> Eligibility {
         let off = all.seats.values_mut().filter(|s| s.on_link == Some(false));
         off.for_each(|seat| seat.avoid = seat.avoid.or(Some(Avoid::OffLink)));
     }
+    for name in directed_further.iter().filter(|_| directed_on_main) {
+        if let Some(seat) = all.seats.get_mut(name) {
+            seat.avoid = seat.avoid.or(Some(Avoid::OffLink));
+        }
+    }
     all
 }
 
+/// Where a node would announce an address; on its main uplink if nothing is known of it.
+fn place(
+    health: Option<&NodeHealth>,
+    address: IpAddr,
+    allows: impl Fn(&str) -> bool,
+) -> Option<further::Place> {
+    match health {
+        Some(h) => further::place((&h.interface, &h.networks), &h.further, allows, address),
+        None => further::place(("", &[]), &[], allows, address),
+    }
+}
+
 impl Eligibility {
-    /// Whether any node that may own the VIP has it on a network of its uplink.
+    /// Whether any node that may own the VIP has it on a network of the uplink for it.
     pub fn somewhere_on_link(&self) -> bool {
         self.seats.values().any(|seat| seat.on_link == Some(true))
     }

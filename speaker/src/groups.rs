@@ -6,30 +6,42 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lightship_frames::ndp::solicited_node;
 use lightship_netio::MulticastGroups;
 use tokio::sync::watch;
 
+use crate::further::{Own, Via};
 use crate::uplink::Current;
 
 /// How long after a failure it is tried again, doubled up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
-/// Keeps the memberships on the uplink until the sender of `vips` is gone.
+/// Keeps the memberships on the uplinks until the sender of `vips` is gone. `used`: the further uplinks
+/// in use.
 pub async fn run(
     mut uplink: watch::Receiver<Current>,
-    mut vips: watch::Receiver<BTreeSet<Ipv6Addr>>,
+    mut used: watch::Receiver<Arc<[Own]>>,
+    mut vips: watch::Receiver<BTreeSet<(Via, Ipv6Addr)>>,
 ) {
     let mut groups: Option<MulticastGroups> = None;
     let mut pause = RETRY.0;
     loop {
         let index = uplink.borrow_and_update().link.index;
+        let further = used.borrow_and_update().clone();
+        let index_of = |via: &Via| match via {
+            Via::Main => Some(index),
+            Via::Further(name) => {
+                let found = further.iter().find(|own| own.told.interface == *name);
+                found.map(|own| own.index)
+            }
+        };
         let wanted: BTreeSet<_> = vips
             .borrow_and_update()
             .iter()
-            .map(|vip| (index, solicited_node(*vip)))
+            .filter_map(|(via, vip)| Some((index_of(via)?, solicited_node(*vip))))
             .collect();
         let opened = match groups.take() {
             Some(open) => Ok(open),
@@ -63,6 +75,7 @@ pub async fn run(
         tokio::select! {
             changed = vips.changed() => if changed.is_err() { return },
             Ok(_) = uplink.wait_for(|now| now.link.index != index) => {}
+            Ok(()) = used.changed() => {}
             () = retry => {}
         }
     }

@@ -6,7 +6,7 @@
 //! round it goes until its TTL ends. Worse, once such a packet has been routed, conntrack keeps
 //! its flow as one that is not translated, and each later packet from that port renews it: a
 //! client that was a moment too early would wait for two minutes although all is in order.
-//! So packets that come in by the uplink or from the own director and are still for a VIP when
+//! So packets that come in by an uplink or from the own director and are still for a VIP when
 //! they are routed meet a blackhole. Conntrack forgets what was dropped there, and the client's
 //! next try is a new flow. For this the guard must be there before the first packet is: it
 //! follows a new VIP at once, and stays for a while when a VIP goes ([`linger`]).
@@ -33,6 +33,7 @@ use tokio::sync::watch;
 
 use crate::director::VETH_HOST;
 use crate::drift::Drift;
+use crate::further::Own;
 use crate::uplink::Current;
 use crate::world::World;
 use linger::Linger;
@@ -55,17 +56,24 @@ const CHECK: Duration = Duration::from_secs(10);
 /// When the kernel gives no notices of changes.
 pub async fn run(
     mut uplink: watch::Receiver<Current>,
+    mut used: watch::Receiver<Arc<[Own]>>,
     director: bool,
     mut world: watch::Receiver<Option<Arc<World>>>,
     drift: Drift,
 ) -> Result<()> {
     let mut monitor = Monitor::open()?;
     let mut failing = false;
-    let mut last: Option<(String, BTreeSet<IpAddr>)> = None;
+    let mut last: Option<(Vec<String>, BTreeSet<IpAddr>)> = None;
     let mut linger = Linger::adopt(found().await.unwrap_or_default(), Instant::now());
     loop {
         let looked = Instant::now();
         let name = uplink.borrow_and_update().link.name.clone();
+        let mut interfaces = vec![name.clone()];
+        let further = used.borrow_and_update().clone();
+        interfaces.extend(further.iter().map(|own| own.told.interface.to_string()));
+        if director {
+            interfaces.push(VETH_HOST.to_owned());
+        }
         if let Some(world) = &*world.borrow_and_update() {
             let refuse = world
                 .vips
@@ -75,12 +83,12 @@ pub async fn run(
             linger.update(world.vips.keys().copied().collect(), &refuse, looked);
         }
         let guarded = linger.guarded(looked);
-        match apply(&name, director, &guarded).await {
+        match apply(&interfaces, &guarded).await {
             Ok(changes) => {
                 failing = false;
                 // A rule goes with `ls-host`, which is mended elsewhere.
-                let same =
-                    last.replace((name.clone(), guarded.clone())) == Some((name.clone(), guarded));
+                let same = last.replace((interfaces.clone(), guarded.clone()))
+                    == Some((interfaces, guarded));
                 if changes > 0 && same {
                     drift.guard(&format!("the loop guard ({changes} routes and rules)"));
                     tracing::warn!(
@@ -106,6 +114,7 @@ pub async fn run(
                     Err(_) => return Ok(()),
                 },
                 Ok(_) = uplink.wait_for(|now| now.link.name != name) => break,
+                Ok(()) = used.changed() => break,
                 notice = monitor.next() => {
                     if matches!(notice?, Notice::Route { .. } | Notice::Rule { .. } | Notice::Lost) {
                         while monitor.next().now_or_never().is_some() {}
@@ -163,15 +172,11 @@ pub async fn remove(rtnl: &Rtnl) -> Result<Vec<String>> {
     Ok(removed)
 }
 
-async fn apply(uplink: &str, director: bool, vips: &BTreeSet<IpAddr>) -> Result<usize> {
+async fn apply(interfaces: &[String], vips: &BTreeSet<IpAddr>) -> Result<usize> {
     let rtnl = Rtnl::open()?;
     let mut changes = 0;
-    let mut interfaces = vec![uplink];
-    if director {
-        interfaces.push(VETH_HOST);
-    }
     for family in [Family::V4, Family::V6] {
-        match apply_family(&rtnl, family, &interfaces, vips).await {
+        match apply_family(&rtnl, family, interfaces, vips).await {
             // A kernel without IPv6 has no IPv6 loops.
             Err(error) if family == Family::V6 && error.is_not_supported() => {}
             result => changes += result?,
@@ -184,7 +189,7 @@ async fn apply(uplink: &str, director: bool, vips: &BTreeSet<IpAddr>) -> Result<
 async fn apply_family(
     rtnl: &Rtnl,
     family: Family,
-    interfaces: &[&str],
+    interfaces: &[String],
     vips: &BTreeSet<IpAddr>,
 ) -> Result<usize> {
     let mut changes = 0;

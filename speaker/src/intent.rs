@@ -14,6 +14,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::eligibility::{Case, Eligibility, Policy};
+use crate::further::Further;
 use crate::world::{NodeName, Port, Protocol, Service, ServiceRef, Vip, World};
 use backends::Lan;
 
@@ -83,10 +84,12 @@ pub struct NodeHealth {
     pub alive: bool,
     /// It has a director (else it only announces).
     pub direct_routing: bool,
-    /// The name of its uplink; empty if it did not say.
+    /// The name of its main uplink; empty if it did not say.
     pub interface: Arc<str>,
-    /// The networks whose hosts are neighbours on its uplink; empty if it did not say.
+    /// The networks whose hosts are neighbours on its main uplink; empty if it did not say.
     pub networks: Arc<[IpNet]>,
+    /// Its further uplinks.
+    pub further: Arc<[Further]>,
     /// People want it to do less, and have for long enough: it should get no new connections.
     pub retired: bool,
     /// Its kube-proxy is not known to have its rules yet.

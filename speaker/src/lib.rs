@@ -12,6 +12,7 @@ pub mod director;
 pub mod drift;
 pub mod eligibility;
 pub mod events;
+pub mod further;
 pub mod grace;
 pub mod groups;
 pub mod guard;

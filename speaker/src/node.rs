@@ -5,6 +5,8 @@
 //! change from another thread or the next deadline, lets the core decide, and carries out
 //! what it says. Nothing here waits for the network or the kernel but in that one `select`.
 
+mod further;
+
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use crate::core::{
     Core, DirectorIntent, DirectorReport, HANDOVER, Listen, Output, Ownership, Snapshot,
 };
 use crate::datagrams::Datagrams;
+use crate::further::{Own, Via};
 use crate::path::{Peers, Verdict};
 use crate::uplink::Current;
 use crate::world::World;
@@ -44,12 +47,16 @@ pub struct Links {
     pub world: watch::Receiver<Option<Arc<World>>>,
     /// The heartbeat secrets, newest first.
     pub secrets: watch::Receiver<Vec<Vec<u8>>>,
-    /// The uplink.
+    /// The main uplink.
     pub uplink: watch::Receiver<Current>,
-    /// The networks whose hosts are neighbours on the uplink.
+    /// The networks whose hosts are neighbours on it.
     pub networks: watch::Receiver<Arc<[IpNet]>>,
-    /// The IPv6 VIPs to listen for.
-    pub groups: watch::Sender<BTreeSet<Ipv6Addr>>,
+    /// The further uplinks that can be used.
+    pub further: watch::Receiver<Arc<[Own]>>,
+    /// Those of them that are in use.
+    pub used: watch::Sender<Arc<[Own]>>,
+    /// The IPv6 VIPs to listen for, each on its uplink.
+    pub groups: watch::Sender<BTreeSet<(Via, Ipv6Addr)>>,
     /// Whether the own kube-proxy has its rules.
     pub serves: watch::Receiver<bool>,
     /// What the director says.
@@ -136,6 +143,7 @@ pub async fn run(
     bound.context("cannot receive heartbeats")?;
     let mut uplink = links.uplink.borrow_and_update().clone();
     let mut packets = PacketSocket::open(uplink.link.index, Filter::ArpAndNdp)?;
+    let mut further = further::Further::default();
     let mut listening: Option<Listen> = None;
     let mut datagram = vec![0; 2048];
     let mut frame = vec![0; 2048];
@@ -159,19 +167,29 @@ pub async fn run(
                 Output::Heartbeat(to, bytes) => {
                     udp.send(to, &bytes, now);
                 }
-                Output::Frame(bytes) => {
-                    // Waiting would delay heartbeats.
+                // Waiting would delay heartbeats.
+                Output::Frame(Via::Main, bytes) => {
                     if let Err(error) = packets.try_send(&bytes) {
                         tracing::debug!(%error, "frame not sent");
+                        core.on_unsent(&bytes, now);
+                    }
+                }
+                Output::Frame(Via::Further(interface), bytes) => {
+                    if !further.send(&interface, &bytes) {
                         core.on_unsent(&bytes, now);
                     }
                 }
                 Output::Director(intent) => drop(links.director.send_replace(intent)),
                 Output::Paths(peers) => drop(links.paths.send_replace(peers)),
                 Output::Report(report) => drop(links.ownership.send_replace(report)),
+                Output::Uplinks(used) => {
+                    further.set(&used, listening.as_ref());
+                    links.used.send_replace(used);
+                }
                 Output::Groups(vips) => drop(links.groups.send_replace(vips)),
                 Output::Listen(to) => {
                     listen(&packets, &to);
+                    further.listen(&to);
                     listening = Some(to);
                 }
                 Output::Save => save = true,
@@ -205,7 +223,8 @@ pub async fn run(
                     let mut next = Some(length);
                     for _ in 0..BURST {
                         let Some(length) = next else { break };
-                        core.on_frame(&frame[..length.min(frame.len())], origin.elapsed());
+                        let heard = &frame[..length.min(frame.len())];
+                        core.on_frame(&Via::Main, heard, origin.elapsed());
                         next = packets.try_recv(&mut frame).ok().flatten().map(|(l, _)| l);
                     }
                 }
@@ -214,6 +233,17 @@ pub async fn run(
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 Err(error) => return Err(error).context("cannot listen on the uplink"),
+            },
+            (at, received) = further.recv() => match received {
+                Ok(length) => further.pass(at, length, |via, frame| {
+                    core.on_frame(via, frame, origin.elapsed());
+                }),
+                // It went down, of which there is other news.
+                Err(error) if error.is_retryable() => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot listen on a further uplink");
+                    further.close(at);
+                }
             },
             report = links.reports.recv(), if links.has_director => match report {
                 Some(report) => core.on_director(report),
@@ -258,6 +288,10 @@ pub async fn run(
             Ok(()) = links.networks.changed() => {
                 let networks = links.networks.borrow_and_update().clone();
                 core.on_networks(networks, origin.elapsed());
+            }
+            Ok(()) = links.further.changed() => {
+                let found = links.further.borrow_and_update().clone();
+                core.on_further(found, origin.elapsed());
             }
             Ok(()) = links.serves.changed() => {
                 let serves = *links.serves.borrow_and_update();

@@ -7,6 +7,7 @@
 pub mod cache;
 pub mod core;
 pub mod eligibility;
+pub mod further;
 pub mod grace;
 pub mod intent;
 pub mod pace;

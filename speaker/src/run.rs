@@ -32,6 +32,7 @@ use crate::cache::{self, LoadError, Saved};
 use crate::core::{Core, DirectorReport, Ownership, Setup};
 use crate::drift::Drift;
 use crate::eligibility::Policy;
+use crate::further::Own;
 use crate::metrics::Metrics;
 use crate::report::{Facts, Trouble};
 use crate::uplink::{self, Choice, Current, Uplink};
@@ -76,6 +77,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     let (ownership_tx, ownership) = watch::channel(Arc::<Ownership>::default());
     let (verdict_tx, verdict) = watch::channel(Arc::<path::Verdict>::default());
     let (snapshot_tx, snapshot) = watch::channel(None);
+    let (used_tx, used) = watch::channel(Arc::<[Own]>::from([]));
     let drift = Drift::default();
     let admin = metrics.admin(snapshot, drift.subscribe());
     tokio::spawn(admin.serve(args.metrics_address));
@@ -83,6 +85,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         verdict: verdict.clone(),
         facts: facts_rx,
         health,
+        used: used.clone(),
         ownership: ownership.clone(),
         world: world.clone(),
         stop: stop.clone(),
@@ -94,6 +97,8 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         return Ok(());
     };
     facts.send_modify(|facts| facts.uplink = Some(link.clone()));
+    let mut search = uplink::Search::new().await;
+    let further: Arc<[Own]> = search.find(link.index).await?.into();
     let Some(keys) = first_keys(&args, &mut secrets, &facts, stop.clone()).await else {
         return Ok(());
     };
@@ -134,6 +139,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     facts.send_modify(|facts| facts.mode = Some((mode, reason)));
     let guard = guard::run(
         uplink.clone(),
+        used.clone(),
         found.is_some(),
         world.clone(),
         drift.clone(),
@@ -158,6 +164,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         director_mac,
         direct_routing: found.is_some(),
         interface: link.name.as_str().into(),
+        further: further.clone(),
         policy: Policy {
             cordon_moves: args.cordon == Cordon::Move,
         },
@@ -173,6 +180,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         healthy: true,
         applied: 0,
         programmed: found.vips,
+        uplinks: Default::default(),
         digest: 0,
         failing: Default::default(),
         error: None,
@@ -232,9 +240,14 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         name: args.uplink.clone(),
         node: status_node,
     };
-    let watching = uplink::watch(choice, world.clone(), uplink_tx, networks_tx);
-    tokio::spawn(watching);
-    tokio::spawn(follow_facts(uplink.clone(), facts));
+    let (further_tx, further) = watch::channel(further);
+    let told = uplink::Told {
+        current: uplink_tx,
+        networks: networks_tx,
+        further: further_tx,
+    };
+    tokio::spawn(uplink::watch(choice, world.clone(), search, told));
+    tokio::spawn(follow_facts(uplink.clone(), further.clone(), facts));
     let (paths_tx, paths_rx) = watch::channel(Arc::default());
     let place = prober::Place {
         me: args.node_name.as_str().into(),
@@ -255,13 +268,15 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         }
     });
     let (groups_tx, groups_rx) = watch::channel(Default::default());
-    tokio::spawn(crate::groups::run(uplink.clone(), groups_rx));
+    tokio::spawn(crate::groups::run(uplink.clone(), used, groups_rx));
     let links = node::Links {
         uplink,
         serves,
         paths: paths_tx,
         verdict,
         networks: networks_rx,
+        further,
+        used: used_tx,
         groups: groups_tx,
         world,
         secrets,
@@ -362,15 +377,26 @@ async fn first_world(
     }
 }
 
-/// Lets the Speaker object tell of the uplink as it is.
-async fn follow_facts(mut uplink: watch::Receiver<Current>, facts: watch::Sender<Facts>) {
+/// Lets the Speaker object tell of the uplinks as they are.
+async fn follow_facts(
+    mut uplink: watch::Receiver<Current>,
+    mut further: watch::Receiver<Arc<[Own]>>,
+    facts: watch::Sender<Facts>,
+) {
     loop {
-        let link = uplink.borrow_and_update().link.clone();
+        let link = Some(uplink.borrow_and_update().link.clone());
+        let others = further.borrow_and_update().clone();
+        let others: Vec<u32> = others.iter().map(|own| own.index).collect();
         facts.send_if_modified(|facts| {
-            let link = Some(link.clone());
-            std::mem::replace(&mut facts.uplink, link.clone()) != link
+            let changed = facts.uplink != link || facts.further != others;
+            (facts.uplink, facts.further) = (link.clone(), others.clone());
+            changed
         });
-        if uplink.changed().await.is_err() {
+        let changed = tokio::select! {
+            changed = uplink.changed() => changed,
+            changed = further.changed() => changed,
+        };
+        if changed.is_err() {
             return;
         }
     }

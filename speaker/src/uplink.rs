@@ -1,8 +1,11 @@
-//! The uplink: the interface on the LAN of the VIPs.
+//! The uplinks: the main one is the interface on the LAN of the nodes, those beside it are on further
+//! LANs of clients ([`crate::further`]).
 //!
-//! [`watch`] follows it by the kernel's notices while the speaker runs: it may go, come back as
+//! [`watch`] follows them by the kernel's notices while the speaker runs: it may go, come back as
 //! another interface, and change its name, MAC or MTU; the node's address may change, or move to a
-//! bridge. Everybody who needs the uplink holds a receiver of [`Current`].
+//! bridge. Everybody who needs the main uplink holds a receiver of [`Current`].
+
+mod further;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,9 +19,12 @@ use lightship_netio::{Address, Family, Link, Monitor, Notice, RouteKind, Rtnl, T
 use tokio::sync::watch;
 
 use crate::core::UplinkState;
+use crate::further::Own;
 use crate::world::{Node, NodeName, World};
 
-/// An uplink.
+pub use further::Search;
+
+/// The main uplink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uplink {
     /// Its name.
@@ -125,21 +131,32 @@ pub async fn find(name: Option<&str>, node: &Node) -> anyhow::Result<Uplink> {
 /// earliest: a routing daemon may change thousands. Reading takes at most a twentieth of the time.
 const ROUTES: Duration = Duration::from_millis(50);
 
-/// Follows the uplink by the kernel's notices until no receiver of it is left.
+/// Where it is told what is seen.
+#[derive(Debug)]
+pub struct Told {
+    /// The main uplink.
+    pub current: watch::Sender<Current>,
+    /// The networks on it.
+    pub networks: watch::Sender<Arc<[IpNet]>>,
+    /// The further uplinks that can be used.
+    pub further: watch::Sender<Arc<[Own]>>,
+}
+
+/// Follows the uplinks by the kernel's notices until no receiver of the main one is left.
 pub async fn watch(
     choice: Choice,
     mut world: watch::Receiver<Option<Arc<World>>>,
-    current: watch::Sender<Current>,
-    networks: watch::Sender<Arc<[IpNet]>>,
+    mut search: Search,
+    told: Told,
 ) {
     loop {
-        if let Err(error) = follow(&choice, &mut world, &current, &networks).await {
+        if let Err(error) = follow(&choice, &mut world, &mut search, &told).await {
             tracing::warn!(
                 error = format!("{error:#}"),
                 "cannot watch the uplink; trying on"
             );
         }
-        if current.is_closed() {
+        if told.current.is_closed() {
             return;
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -151,8 +168,10 @@ pub async fn watch(
 enum Look {
     /// Nothing.
     None,
-    /// To read the networks again, when there is time.
+    /// To read the networks and further uplinks again, when there is time.
     Routes,
+    /// To read them again now.
+    Further,
     /// To read everything again now.
     All,
 }
@@ -160,15 +179,18 @@ enum Look {
 async fn follow(
     choice: &Choice,
     world: &mut watch::Receiver<Option<Arc<World>>>,
-    current: &watch::Sender<Current>,
-    networks: &watch::Sender<Arc<[IpNet]>>,
+    search: &mut Search,
+    told: &Told,
 ) -> anyhow::Result<()> {
+    let current = &told.current;
     // Opened before the first look, so that no change falls between.
     let mut monitor = Monitor::open()?;
     let rtnl = Rtnl::open()?;
     let mut pause = ROUTES;
     // When the networks are to be read again.
     let mut due = Some(Instant::now());
+    // The indices of what is or may become a further uplink.
+    let mut candidates = Vec::new();
     loop {
         let address = choice.address(world.borrow_and_update().as_deref());
         let before = current.borrow().clone();
@@ -177,21 +199,23 @@ async fn follow(
             due = Some(Instant::now());
         }
         current.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
-        // Without a carrier the kernel has no routes there, but the LAN is the same when it is back.
-        if now.state.carrier && due.is_some_and(|at| at <= Instant::now()) {
+        if due.is_some_and(|at| at <= Instant::now()) {
             due = None;
             let began = Instant::now();
-            let found: Arc<[IpNet]> = on_link(&rtnl, now.link.index).await?.into();
+            let (links, direct) = (rtnl.links().await?, direct(&rtnl).await?);
             pause = (began.elapsed() * 20).max(ROUTES);
-            networks.send_if_modified(|before| {
-                let changed = *before != found;
-                *before = found;
-                changed
-            });
+            // Without a carrier the kernel has no routes there, but the LAN is the same when it is
+            // back, of which there is a notice.
+            if now.state.carrier {
+                tell(&told.networks, on_link(&direct, now.link.index).into());
+            }
+            let found = search.among(&links, &direct, now.link.index);
+            candidates = found.all;
+            tell(&told.further, found.usable.into());
         }
         loop {
             let later = async {
-                match due.filter(|_| now.state.carrier) {
+                match due {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
                     None => std::future::pending().await,
                 }
@@ -199,14 +223,18 @@ async fn follow(
             let look = tokio::select! {
                 notice = monitor.next() => match notice? {
                     Notice::Rerouted { index } => {
-                        if carries(&rtnl, index, now.link.index).await {
-                            now.reroutes += 1;
-                            tracing::info!(uplink = %now.link.name, "frames take another way");
-                            current.send_replace(now.clone());
+                        let uplinks = candidates.iter().chain([&now.link.index]);
+                        for uplink in uplinks {
+                            if carries(&rtnl, index, *uplink).await {
+                                now.reroutes += 1;
+                                tracing::info!(uplink, "frames take another way");
+                                current.send_replace(now.clone());
+                                break;
+                            }
                         }
                         Look::None
                     }
-                    notice => concerns(notice, &now),
+                    notice => concerns(notice, &now, &candidates),
                 },
                 Ok(()) = world.changed() => {
                     let wanted = choice.address(world.borrow_and_update().as_deref());
@@ -218,6 +246,10 @@ async fn follow(
             match look {
                 Look::None => {}
                 Look::Routes => due = due.or(Some(Instant::now() + pause)),
+                Look::Further => {
+                    due = Some(Instant::now());
+                    break;
+                }
                 Look::All => {
                     due = Some(Instant::now());
                     break;
@@ -227,14 +259,28 @@ async fn follow(
     }
 }
 
-/// What changed, as far as the uplink is concerned.
-fn concerns(notice: Notice, now: &Current) -> Look {
+fn tell<T: PartialEq + ?Sized>(to: &watch::Sender<Arc<T>>, found: Arc<T>) {
+    to.send_if_modified(|before| {
+        let changed = *before != found;
+        *before = found;
+        changed
+    });
+}
+
+/// What changed, as far as the uplinks are concerned.
+fn concerns(notice: Notice, now: &Current, candidates: &[u32]) -> Look {
     // While it is away any interface may turn out to be it.
     let whole = now.state == UplinkState::FINE;
     match notice {
         Notice::Link { index, .. } | Notice::Address { index, .. } => {
-            let concerned = index == now.link.index || !whole;
-            if concerned { Look::All } else { Look::None }
+            if index == now.link.index || !whole {
+                Look::All
+            } else if candidates.contains(&index) {
+                Look::Further
+            } else {
+                // It may be a new one, and is most often a Pod's.
+                Look::Routes
+            }
         }
         Notice::Lost => Look::All,
         Notice::Route { .. } => Look::Routes,
@@ -263,23 +309,46 @@ async fn carries(rtnl: &Rtnl, lower: u32, upper: u32) -> bool {
 
 /// The networks whose hosts are neighbours on an interface: those of its addresses, and those that
 /// routes without a gateway lead to (as a router's advertisement makes them, RFC 4861 section 6.3.4).
-async fn on_link(rtnl: &Rtnl, index: u32) -> anyhow::Result<Vec<IpNet>> {
-    let addresses = rtnl.addresses().await?.into_iter();
-    let addresses = addresses.filter(|a| a.index == index);
-    let mut all: Vec<(IpAddr, u8)> = addresses.map(|a| (a.addr, a.prefix)).collect();
-    for family in [Family::V4, Family::V6] {
-        let routes = rtnl.list_routes(TABLE_MAIN, family).await?.into_iter();
-        let direct = routes.filter(|route| {
-            route.dev == Some(index) && route.gateway.is_none() && route.kind == RouteKind::Unicast
-        });
-        all.extend(direct.map(|route| (route.dst, route.prefix)));
-    }
-    Ok(networks(all))
+fn on_link(direct: &[Direct], index: u32) -> Vec<IpNet> {
+    let on = direct.iter().filter(|d| d.index == index);
+    networks(on.map(|d| (d.network, d.prefix)), MAX_NETWORKS)
 }
 
-/// The widest come first, because a heartbeat has room for [`MAX_NETWORKS`]. What holds one address
+/// Something that is a neighbour on an interface.
+#[derive(Clone, Copy, Debug)]
+struct Direct {
+    index: u32,
+    network: IpAddr,
+    prefix: u8,
+}
+
+/// What [`on_link`] looks at, of all interfaces.
+async fn direct(rtnl: &Rtnl) -> lightship_netio::Result<Vec<Direct>> {
+    let addresses = rtnl.addresses().await?.into_iter();
+    let mut all: Vec<Direct> = addresses
+        .map(|a| Direct {
+            index: a.index,
+            network: a.addr,
+            prefix: a.prefix,
+        })
+        .collect();
+    for family in [Family::V4, Family::V6] {
+        let routes = rtnl.list_routes(TABLE_MAIN, family).await?.into_iter();
+        let direct = routes.filter(|r| r.gateway.is_none() && r.kind == RouteKind::Unicast);
+        all.extend(direct.filter_map(|route| {
+            Some(Direct {
+                index: route.dev?,
+                network: route.dst,
+                prefix: route.prefix,
+            })
+        }));
+    }
+    Ok(all)
+}
+
+/// The widest come first, because a heartbeat has room for `most`. What holds one address
 /// or all is no network of neighbours, and link-local ones are on every link.
-fn networks(all: impl IntoIterator<Item = (IpAddr, u8)>) -> Vec<IpNet> {
+fn networks(all: impl IntoIterator<Item = (IpAddr, u8)>, most: usize) -> Vec<IpNet> {
     let all = all.into_iter();
     let networks =
         all.filter_map(|(address, prefix)| Some(IpNet::new(address, prefix).ok()?.trunc()));
@@ -295,7 +364,7 @@ fn networks(all: impl IntoIterator<Item = (IpAddr, u8)>) -> Vec<IpNet> {
     let mut networks = IpNet::aggregate(&networks);
     networks.sort_unstable_by_key(|network| (network.prefix_len(), *network));
     // The own node must go by what the others hear.
-    networks.truncate(MAX_NETWORKS);
+    networks.truncate(most);
     networks
 }
 
@@ -360,7 +429,8 @@ mod tests {
         let all = all
             .iter()
             .map(|(ip, prefix)| (ip.parse().unwrap(), *prefix));
-        networks(all).iter().map(IpNet::to_string).collect()
+        let networks = networks(all, MAX_NETWORKS);
+        networks.iter().map(IpNet::to_string).collect()
     }
 
     #[test]

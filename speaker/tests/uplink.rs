@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use lightship_netio::{Netns, NetnsThread, spawn_thread_in};
 use lightship_speaker::core::UplinkState;
-use lightship_speaker::uplink::{self, Choice, Current};
+use lightship_speaker::further::Own;
+use lightship_speaker::uplink::{self, Choice, Current, Search, Told};
 use lightship_speaker::world::{Node, NodeName, World};
 use tokio::sync::watch;
 
@@ -23,6 +24,7 @@ struct Lan {
     world: watch::Sender<Option<Arc<World>>>,
     current: watch::Receiver<Current>,
     networks: watch::Receiver<Arc<[IpNet]>>,
+    further: watch::Receiver<Arc<[Own]>>,
     watching: Option<NetnsThread<()>>,
 }
 
@@ -60,20 +62,27 @@ impl Lan {
             let link = uplink::find(wish.as_deref(), &node).await.unwrap();
             let (current_tx, current) = watch::channel(Current::new(link));
             let (networks_tx, networks) = watch::channel(Arc::from([]));
-            ready.send((current, networks)).unwrap();
+            let (further_tx, further) = watch::channel(Arc::from([]));
+            ready.send((current, networks, further)).unwrap();
             let choice = Choice {
                 name: wish,
                 node: "node1".into(),
             };
-            uplink::watch(choice, world_rx, current_tx, networks_tx).await;
+            let told = Told {
+                current: current_tx,
+                networks: networks_tx,
+                further: further_tx,
+            };
+            uplink::watch(choice, world_rx, Search::default(), told).await;
         })
         .unwrap();
-        let (current, networks) = started.recv().unwrap();
+        let (current, networks, further) = started.recv().unwrap();
         let lan = Lan {
             name,
             world: world_tx,
             current,
             networks,
+            further,
             watching: Some(watching),
         };
         lan.sees("the first look", |_, networks| !networks.is_empty());
@@ -211,4 +220,56 @@ fn a_named_uplink_is_the_one_of_that_name() {
     lan.ip("link set other name eth0");
     lan.ip("link set eth0 up");
     lan.sees("one of the name", |now, _| whole(now));
+}
+
+#[test]
+fn further_uplinks_come_and_go_with_their_carrier_and_network() {
+    let lan = Lan::new("further", None);
+    let named = |lan: &Lan| -> Vec<String> {
+        let further = lan.further.borrow();
+        let all = further.iter();
+        all.map(|own| own.told.interface.to_string()).collect()
+    };
+    let soon = |what: &str, wanted: &[&str]| {
+        let began = Instant::now();
+        while named(&lan) != wanted {
+            assert!(began.elapsed() < SOON, "{what}: {:?}", named(&lan));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        eprintln!("{what}: {:?}", began.elapsed());
+    };
+    soon("none", &[]);
+    lan.ip("link add eth1 type veth peer name far1");
+    lan.ip("link set far1 up");
+    lan.ip("link set eth1 up");
+    lan.ip("addr add 198.51.100.11/24 dev eth1");
+    soon("one that came", &["eth1"]);
+    let before = lan.further.borrow()[0].clone();
+    let network: IpNet = "198.51.100.0/24".parse().unwrap();
+    assert_eq!(*before.told.networks, [network]);
+    lan.ip("link set eth1 address 02:00:00:00:00:1c");
+    let began = Instant::now();
+    while lan.further.borrow()[0].told.mac[5] != 0x1c {
+        assert!(began.elapsed() < SOON);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let director_mac = lan.further.borrow()[0].director_mac();
+    assert_eq!(
+        director_mac,
+        before.director_mac(),
+        "the director keeps its own"
+    );
+    lan.ip("link set far1 down");
+    soon("no carrier", &[]);
+    lan.ip("link set far1 up");
+    soon("a carrier", &["eth1"]);
+    lan.ip("addr del 198.51.100.11/24 dev eth1");
+    soon("no network", &[]);
+    lan.ip("link set eth1 down");
+    lan.ip("link set eth1 name lan1");
+    lan.ip("link set lan1 up");
+    lan.ip("addr add 198.51.100.11/24 dev lan1");
+    soon("another name", &["lan1"]);
+    lan.ip("link del lan1");
+    soon("none again", &[]);
 }

@@ -6,22 +6,25 @@
 //! | version| flags | mode | sender len | boot id | counter | uplink MAC | director MAC |
 //! +--------+-------+------+------------+---------+---------+------------+--------------+
 //!  32             40     42      44       46
-//! +--------------+------+-------+--------+--------+-----------+-----------+------+----------+------+-----+
-//! | table digest | page | pages | claims | sender | claim ... | interface | late | networks | held | tag |
-//! +--------------+------+-------+--------+--------+-----------+-----------+------+----------+------+-----+
+//! +--------------+------+-------+--------+--------+-----------+-----------+------+----------+------+---------+-----+
+//! | table digest | page | pages | claims | sender | claim ... | interface | late | networks | held | further | tag |
+//! +--------------+------+-------+--------+--------+-----------+-----------+------+----------+------+---------+-----+
 //! claim = family (4 or 6), address (4 or 16 bytes), epoch (8 bytes)
 //! interface = length (0 to 15), name of the uplink
 //! late = count (0 to 16), for each node the digest of its name (8 bytes)
 //! networks = count (0 to 8), then of each: family, prefix length, address (4 or 16 bytes)
 //! held = count (0 or 1), the newest boot id of the receiver that the sender holds (8 bytes)
+//! further = count (0 to 4), then of each further uplink: interface, its MAC (6 bytes), the MAC of the
+//!           director there (6 bytes), networks (0 to 4)
 //! ```
 //!
 //! All integers are big-endian. The tag is HMAC-SHA-256 over everything before
 //! it, cut to 16 bytes (RFC 2104 section 5 allows truncation to half the hash).
 //! Nothing is read from a datagram before its tag was verified. Bytes between the
-//! held boot id and the tag are ignored, so a later release can append fields
+//! further uplinks and the tag are ignored, so a later release can append fields
 //! and still be understood by this one during a rolling upgrade; a datagram that ends
-//! after the claims, the interface or the networks is of a release that knew no more.
+//! after the claims, the interface, the networks or the held boot id is of a release that knew no
+//! more.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -59,6 +62,7 @@ pub const MAX_CLAIMS: usize = MAX_PAGES as usize
         - (1 + 8 * MAX_LATE)
         - (1 + MAX_NETWORKS * NETWORK_V6)
         - (1 + 8)
+        - (1 + MAX_FURTHER * (1 + MAX_INTERFACE + 2 * 6 + 1 + MAX_FURTHER_NETWORKS * NETWORK_V6))
         - TAG_LEN)
         / CLAIM_V6);
 /// The most late nodes that one heartbeat names.
@@ -67,6 +71,10 @@ pub const MAX_LATE: usize = 16;
 pub const MAX_INTERFACE: usize = 15;
 /// The most networks that are told; what is beyond is left out.
 pub const MAX_NETWORKS: usize = 8;
+/// The most further uplinks that are told; those beyond are left out.
+pub const MAX_FURTHER: usize = 4;
+/// The most networks of a further uplink that are told; what is beyond is left out.
+pub const MAX_FURTHER_NETWORKS: usize = 4;
 
 const HEADER: usize = 46;
 const CLAIM_V4: usize = 1 + 4 + 8;
@@ -170,8 +178,24 @@ pub struct Heartbeat {
     /// An answer to a heartbeat whose boot id was too low: the newest one that the sender has heard
     /// of the receiver. The receiver's clock went back over a reboot; it should go on above this.
     pub held_boot: Option<u64>,
+    /// The sender's uplinks beside the main one, on which it can announce VIPs too; none if it did not
+    /// say.
+    pub further: Arc<[Further]>,
     /// The VIPs that the sender claims; after [`decode`] those of this page.
     pub claims: Vec<Claim>,
+}
+
+/// An uplink beside the main one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Further {
+    /// Its name.
+    pub interface: Arc<str>,
+    /// Its own MAC address.
+    pub mac: [u8; 6],
+    /// The MAC address of the sender's director there.
+    pub director_mac: [u8; 6],
+    /// The networks whose hosts are neighbours there.
+    pub networks: Arc<[IpNet]>,
 }
 
 /// [`Heartbeat::mode`]: the host MAC is announced, kube-proxy takes it from there.
@@ -223,9 +247,10 @@ pub fn encode(heartbeat: &Heartbeat, keys: &Keys) -> Vec<Vec<u8>> {
     let sender = wire::cut(&heartbeat.sender, MAX_NAME);
     let interface = wire::cut(&heartbeat.interface, MAX_INTERFACE);
     let late = wire::late(&heartbeat.late);
-    let networks = wire::networks(&heartbeat.networks);
+    let networks = wire::networks(&heartbeat.networks, MAX_NETWORKS);
     let held = wire::held_boot(heartbeat.held_boot);
-    let tail = 1 + interface.len() + late.len() + networks.len() + held.len();
+    let further = wire::further(&heartbeat.further);
+    let tail = 1 + interface.len() + late.len() + networks.len() + held.len() + further.len();
     let fixed = HEADER + sender.len() + tail + TAG_LEN;
     let pages = paginate(&claims, MAX_DATAGRAM - fixed);
     let count = pages.len() as u16;
@@ -253,6 +278,7 @@ pub fn encode(heartbeat: &Heartbeat, keys: &Keys) -> Vec<Vec<u8>> {
             out.extend(&late);
             out.extend(&networks);
             out.extend(&held);
+            out.extend(&further);
             let tag = keys.current.tag(&out);
             out.extend(tag);
             out
@@ -327,6 +353,7 @@ fn parse(body: &[u8]) -> Result<Heartbeat, DecodeError> {
     let late = read.late()?;
     let networks = read.networks()?;
     let held_boot = read.held_boot()?;
+    let further = read.further()?;
     Ok(Heartbeat {
         sender: name.into(),
         boot_id,
@@ -342,6 +369,7 @@ fn parse(body: &[u8]) -> Result<Heartbeat, DecodeError> {
         late,
         networks: networks.into(),
         held_boot,
+        further: further.into(),
         claims,
     })
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-use lightship_membership::heartbeat::{MAX_CLAIMS, TAG_LEN};
+use lightship_membership::heartbeat::{Further, MAX_CLAIMS, TAG_LEN};
 use lightship_membership::{Claim, Flags, Heartbeat, Keys, decode, encode};
 
 use super::{Target, kind};
@@ -42,7 +42,11 @@ fn run(datagram: &[u8]) -> String {
     let late = beat.late.len().min(2);
     let networks = beat.networks.len().min(2);
     let claims = beat.claims.len().min(4);
-    format!("{:?} {claims} {v6} {named} {late} {networks}", beat.flags)
+    let further = beat.further.len().min(2);
+    format!(
+        "{:?} {claims} {v6} {named} {late} {networks} {further}",
+        beat.flags
+    )
 }
 
 fn repair(datagram: &mut [u8]) {
@@ -75,6 +79,7 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
             .map(|network| network.parse().expect("a network"))
             .collect(),
         held_boot: None,
+        further: [].into(),
         claims,
     };
     let claim = |vip: IpAddr| Claim { vip, epoch: 3 };
@@ -82,7 +87,17 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
     let v6 = claim([0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x200].into());
     let many = (0..MAX_CLAIMS.min(300) as u32)
         .map(|n| claim(std::net::Ipv4Addr::from_bits(0xc633_6400 + n).into()));
+    let mut many_uplinks = beat(vec![v4]);
+    many_uplinks.further = ["eth1", "bond0.20"]
+        .map(|interface| Further {
+            interface: interface.into(),
+            mac: [2, 0, 0, 0, 0, 2],
+            director_mac: [2, 0xd, 0, 0, 0, 2],
+            networks: many_uplinks.networks.clone(),
+        })
+        .into();
     let mut seeds = vec![
+        ("uplinks".to_owned(), encode(&many_uplinks, &KEYS).remove(0)),
         ("none".to_owned(), encode(&beat(vec![]), &KEYS).remove(0)),
         (
             "both".to_owned(),

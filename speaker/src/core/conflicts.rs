@@ -175,7 +175,7 @@ impl Conflicts {
 
     /// These MACs turn out to be a peer's of which no heartbeat had come yet: what was heard from them
     /// was no conflict. True if that changed anything.
-    pub(super) fn ours(&mut self, macs: [Mac; 2]) -> bool {
+    pub(super) fn ours(&mut self, macs: &[Mac]) -> bool {
         let before = self.foreign.len();
         for (vip, _) in self.foreign.iter().filter(|(_, f)| macs.contains(&f.mac)) {
             if let Some(probing) = self.probing.get_mut(vip) {

@@ -16,6 +16,7 @@ use super::conflicts::Verdict;
 use super::refusals::Sender;
 use super::{Core, Output, neighbours};
 use crate::cache::SavedPeer;
+use crate::further::Via;
 use crate::schedule::{RETRY, Urgency};
 use crate::world::{Node, NodeName};
 
@@ -64,12 +65,13 @@ impl Core {
             direct_routing: beat.mode == MODE_DIRECT_ROUTING,
             interface: beat.interface.clone(),
             networks: beat.networks.clone(),
+            further: beat.further.iter().map(Into::into).collect(),
         };
         let peer = self.peers.entry(beat.sender.clone()).or_default();
         if peer.told.as_ref() != Some(&told) {
-            let macs = [Mac(told.uplink_mac), Mac(told.director_mac)];
+            let macs: Vec<Mac> = told.macs().map(Mac).collect();
             peer.told = Some(told);
-            self.unreported |= self.conflicts.ours(macs);
+            self.unreported |= self.conflicts.ours(&macs);
             self.stale = true;
             self.out.push(Output::Save);
         }
@@ -116,8 +118,8 @@ impl Core {
         self.settle(now);
     }
 
-    /// Takes a frame from the uplink.
-    pub fn on_frame(&mut self, frame: &[u8], now: Duration) {
+    /// Takes a frame from an uplink.
+    pub fn on_frame(&mut self, via: &Via, frame: &[u8], now: Duration) {
         match neighbours::read(frame) {
             Ok(neighbours::Heard::Question {
                 target,
@@ -125,18 +127,22 @@ impl Core {
                 asker_mac,
             }) => {
                 // Who asks in the name of a VIP uses it.
-                self.on_claim(asker, asker_mac.0, now);
-                if self.owned.get(&target).is_some_and(|o| o.announced) {
+                self.on_claim(via, asker, asker_mac.0, now);
+                if self.owned.get(&target).is_some_and(|o| o.announced) && self.via(target) == *via
+                {
                     let mac = self.announced_mac(target);
                     let answer = neighbours::answer(target, mac, asker, asker_mac);
                     match target {
                         IpAddr::V4(_) => self.tally.arp_answers += 1,
                         IpAddr::V6(_) => self.tally.ndp_answers += 1,
                     }
-                    self.out.extend(answer.map(Output::Frame));
+                    let answer = answer.map(|f| Output::Frame(via.clone(), f));
+                    self.out.extend(answer);
                 }
             }
-            Ok(neighbours::Heard::Claim { address, mac }) => self.on_claim(address, mac.0, now),
+            Ok(neighbours::Heard::Claim { address, mac }) => {
+                self.on_claim(via, address, mac.0, now);
+            }
             // Not for us, or not worth a word: the LAN carries much that is neither.
             Err(_) => {}
         }
@@ -144,12 +150,16 @@ impl Core {
 
     /// A node's kernel that answers for the node's own address lives. Another machine that answers
     /// for a VIP should not.
-    fn on_claim(&mut self, address: IpAddr, mac: [u8; 6], now: Duration) {
+    fn on_claim(&mut self, via: &Via, address: IpAddr, mac: [u8; 6], now: Duration) {
         if let Some(owned) = self.owned.get(&address) {
             let announced = owned.announced;
-            if !self.is_ours(mac) {
+            // A router may answer for it on another LAN (proxy ARP), which harms nobody there.
+            if self.via(address) == *via && !self.is_ours(mac) {
                 self.on_foreign(address, Mac(mac), announced, now);
             }
+            return;
+        }
+        if *via != Via::Main {
             return;
         }
         let is = |peer: &NodeName| {
@@ -174,8 +184,11 @@ impl Core {
     /// Whether a MAC is this node's or that of a peer, as its heartbeats told.
     fn is_ours(&self, mac: [u8; 6]) -> bool {
         let own = [self.setup.uplink_mac.0, self.setup.director_mac.0];
+        let mut further = self.further.iter().map(|own| &own.told);
         let mut told = self.peers.values().filter_map(|peer| peer.told.as_ref());
-        own.contains(&mac) || told.any(|t| t.uplink_mac == mac || t.director_mac == mac)
+        own.contains(&mac)
+            || further.any(|f| f.mac == mac || f.director_mac == mac)
+            || told.any(|t| t.macs().any(|m| m == mac))
     }
 
     fn on_foreign(&mut self, vip: IpAddr, mac: Mac, announced: bool, now: Duration) {
@@ -202,9 +215,10 @@ impl Core {
                 IpAddr::V6(_) => IpAddr::from(std::net::Ipv6Addr::UNSPECIFIED),
             };
             // In the uplink's own name: an answer to the director's MAC might not come by here.
-            let frame = neighbours::question((nobody, self.setup.uplink_mac), vip);
+            let via = self.via(vip);
+            let frame = neighbours::question((nobody, self.mac_of(&via)), vip);
             self.tally.probes += 1;
-            self.out.extend(frame.map(Output::Frame));
+            self.out.extend(frame.map(|f| Output::Frame(via, f)));
         }
     }
 
@@ -339,7 +353,7 @@ impl Core {
         };
         let to = (address, lightship_frames::Mac(told.uplink_mac));
         let frame = neighbours::probe((own, self.setup.uplink_mac), to);
-        self.out.extend(frame.map(Output::Frame));
+        self.out.extend(frame.map(|f| Output::Frame(Via::Main, f)));
     }
 
     /// Sends the heartbeat that is due to every other node whose turn it is, dead ones included: one
@@ -489,6 +503,7 @@ impl Core {
             late: self.rota.late(),
             networks: self.networks.clone(),
             held_boot,
+            further: self.further.iter().map(|own| (&own.told).into()).collect(),
             claims: claims.chain(yielded).collect(),
         };
         encode(&beat, &self.keys)

@@ -20,6 +20,7 @@ mod retiring;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod uplinks;
 mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,7 @@ use lightship_membership::{ConfigError, Detector, Keys, PeerState, ReplayGuard, 
 
 use crate::cache::{Saved, SavedPeer};
 use crate::eligibility::Policy;
+use crate::further::{Own, Via};
 use crate::grace::Grace;
 use crate::intent::{Intent, Memo, NodeHealth, PortKey, Virtual};
 use crate::pace::{Kind, Pace};
@@ -59,14 +61,17 @@ pub struct Setup {
     pub interval: Duration,
     /// Silent intervals after which a peer is gone.
     pub misses: u32,
-    /// The uplink's own MAC: where peers' directors send this node's share.
+    /// The main uplink's own MAC: where peers' directors send this node's share.
     pub uplink_mac: Mac,
-    /// The director's MAC, which directed VIPs are announced with.
+    /// The director's MAC there, which directed VIPs are announced with.
     pub director_mac: Mac,
     /// Whether this node has a director.
     pub direct_routing: bool,
-    /// The uplink's name.
+    /// The main uplink's name.
     pub interface: Arc<str>,
+    /// The further uplinks that were found at the start, so that what is in use before a restart stays in
+    /// use.
+    pub further: Arc<[Own]>,
     /// What is decided for the whole cluster.
     pub policy: Policy,
     /// How long all must have been calm before one VIP is moved to even the spread out; `None`:
@@ -105,6 +110,9 @@ pub struct DirectorIntent {
     pub own: BTreeSet<IpAddr>,
     /// The other nodes' addresses and where to send frames for them.
     pub peers: BTreeMap<IpAddr, Mac>,
+    /// The further uplinks by which clients' packets come in: by name, the index and the director's MAC
+    /// there.
+    pub uplinks: BTreeMap<Arc<str>, (u32, Mac)>,
     /// The VIPs that are directed.
     pub vips: BTreeSet<IpAddr>,
     /// The virtual services with their real servers.
@@ -120,6 +128,9 @@ pub struct DirectorReport {
     pub applied: u64,
     /// VIPs whose services and local route are in place, so that they may be announced.
     pub programmed: BTreeSet<IpAddr>,
+    /// The further uplinks that it was asked to take packets in by; where the kernel refuses a link there,
+    /// with its reason.
+    pub uplinks: BTreeMap<Arc<str>, Option<String>>,
     /// The digest of the table it holds, for comparison among nodes.
     pub digest: u64,
     /// VIPs that the kernel does not hold as wanted, and its reason. One of them that is not
@@ -134,13 +145,15 @@ pub struct DirectorReport {
 pub enum Output {
     /// Send a heartbeat datagram to a node.
     Heartbeat(IpAddr, Arc<[u8]>),
-    /// Send an Ethernet frame on the uplink.
-    Frame(Vec<u8>),
+    /// Send an Ethernet frame on an uplink.
+    Frame(Via, Vec<u8>),
     /// Let the director hold this.
     Director(Arc<DirectorIntent>),
-    /// Listen for solicitations of exactly these IPv6 VIPs.
-    Groups(BTreeSet<std::net::Ipv6Addr>),
-    /// Take no frames but those about these addresses.
+    /// These further uplinks are in use.
+    Uplinks(Arc<[Own]>),
+    /// Listen for solicitations of exactly these IPv6 VIPs, each on its uplink.
+    Groups(BTreeSet<(Via, std::net::Ipv6Addr)>),
+    /// Take no frames on any uplink but those about these addresses.
     Listen(Listen),
     /// This is what this node owns now.
     Report(Arc<Ownership>),
@@ -234,8 +247,10 @@ pub struct Core {
     /// Why the network does not let the director work.
     path_fault: Option<Fault>,
     uplink: UplinkState,
-    /// The networks on the uplink; empty while not known.
+    /// The networks on the main uplink; empty while not known.
     networks: Arc<[IpNet]>,
+    /// The further uplinks that have a carrier.
+    further: Arc<[Own]>,
     /// Per VIP the target of the `move-to` annotation that has been dealt with.
     moved_to: BTreeMap<IpAddr, NodeName>,
     flaps: Flaps,
@@ -247,7 +262,8 @@ pub struct Core {
     /// Some that nobody may own are still claimed: the next heartbeat may change that.
     look_again: bool,
     sent_director: Option<Arc<DirectorIntent>>,
-    sent_groups: BTreeSet<std::net::Ipv6Addr>,
+    sent_uplinks: Arc<[Own]>,
+    sent_groups: BTreeSet<(Via, std::net::Ipv6Addr)>,
     sent_listen: Option<Listen>,
     sent_report: Option<Arc<Ownership>>,
     sent_paths: Option<Arc<Peers>>,
@@ -324,6 +340,7 @@ impl Core {
             path_fault: None,
             uplink: UplinkState::FINE,
             networks: [].into(),
+            further: setup.further.clone(),
             moved_to: BTreeMap::new(),
             flaps: Flaps::default(),
             hold_ends: None,
@@ -331,6 +348,7 @@ impl Core {
             unowned: BTreeMap::new(),
             look_again: false,
             sent_director: None,
+            sent_uplinks: [].into(),
             sent_groups: BTreeSet::new(),
             sent_listen: None,
             sent_report: None,
@@ -398,7 +416,7 @@ impl Core {
             self.say_anew(Duration::ZERO);
         }
         self.unreported |= report != self.director;
-        let before = self.owned_and_directed();
+        let before = self.announced_at();
         let could = self.can_own();
         self.director = report;
         if could != self.can_own() {
@@ -406,33 +424,17 @@ impl Core {
             self.next_beat = Duration::ZERO;
             self.stale = true;
         }
-        for (vip, was) in before {
-            self.if_turned(vip, was);
-        }
-    }
-
-    /// The owned VIPs, and whether each is directed: what [`Self::if_turned`] compares with.
-    fn owned_and_directed(&self) -> Vec<(IpAddr, bool)> {
-        let owned = self.owned.keys();
-        owned.map(|vip| (*vip, self.directed(*vip))).collect()
-    }
-
-    /// Has a VIP announced anew if it `was` directed and is no more, or the other way round:
-    /// it is at another MAC then, and the LAN has to hear of it.
-    fn if_turned(&mut self, vip: IpAddr, was: bool) {
-        if self.directed(vip) != was
-            && let Some(owned) = self.owned.get_mut(&vip)
-        {
-            (owned.announced, owned.resumed) = (false, false);
-            owned.urgency = Urgency::Lost;
-            self.schedule.stop(vip);
+        for (vip, at) in before {
+            self.if_turned(vip, &at);
         }
     }
 
     /// Whether the own director cannot take the traffic of a VIP, so that the own kube-proxy
     /// has to.
     fn withheld(&self, vip: IpAddr) -> bool {
-        self.director.failing.contains_key(&vip) && !self.director.programmed.contains(&vip)
+        let refused =
+            self.director.failing.contains_key(&vip) && !self.director.programmed.contains(&vip);
+        refused || self.uplink_refused(vip).is_some()
     }
 
     /// Takes the state of the uplink: without a carrier or its address this node owns nothing
@@ -480,7 +482,8 @@ impl Core {
         let on_link = |ip: &IpAddr| networks.iter().any(|network| network.contains(ip));
         for own in self.own_addresses().into_iter().filter(on_link) {
             let frames = neighbours::announcement(own, mac);
-            self.out.extend(frames.into_iter().map(Output::Frame));
+            let frames = frames.into_iter().map(|f| Output::Frame(Via::Main, f));
+            self.out.extend(frames);
         }
     }
 
@@ -489,7 +492,7 @@ impl Core {
         self.say_again = Some(now);
     }
 
-    /// Takes the networks whose hosts are neighbours on the uplink.
+    /// Takes the networks whose hosts are neighbours on the main uplink.
     pub fn on_networks(&mut self, networks: Arc<[IpNet]>, now: Duration) {
         if self.networks != networks {
             tracing::info!(?networks, "networks on the uplink");
@@ -689,6 +692,7 @@ impl Core {
                         direct_routing,
                         interface: told.interface.clone(),
                         networks: told.networks.clone(),
+                        further: told.further.clone(),
                         retired: self.retiring.retired(name),
                         idle: peer.idle,
                     },
@@ -703,20 +707,12 @@ impl Core {
                 direct_routing,
                 interface: self.setup.interface.clone(),
                 networks: self.networks.clone(),
+                further: self.further.iter().map(|own| own.told.clone()).collect(),
                 retired: self.retiring.retired(&self.setup.me),
                 idle: self.idle,
             },
         );
         health
-    }
-
-    /// The MAC that a VIP is announced with: the director's, or the uplink's own.
-    fn announced_mac(&self, vip: IpAddr) -> Mac {
-        if self.directed(vip) {
-            self.setup.director_mac
-        } else {
-            self.setup.uplink_mac
-        }
     }
 
     /// Whether this node's director takes the traffic of a VIP.

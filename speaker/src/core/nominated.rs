@@ -53,7 +53,7 @@ mod tests {
         let seat = |preference, avoid| Seat {
             preference,
             avoid,
-            on_link: None,
+            ..Seat::default()
         };
         let seats = [
             ("a".into(), seat(0, None)),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lightship_election::{Action, Away, Candidates, Claim, MoveReason};
 use lightship_membership::PeerState;
 
-use super::{Core, DIRECTOR_WAIT, DirectorIntent, Listen, Move, Output, Owned, neighbours};
+use super::{Core, DIRECTOR_WAIT, DirectorIntent, Listen, Move, Output, Owned};
 use crate::pace::Kind;
 use crate::schedule::Urgency;
 use crate::world::{Node, NodeName};
@@ -42,18 +42,15 @@ impl Core {
         }
         self.unreported = true;
         self.note_moved();
-        let before: Vec<(IpAddr, bool)> = self
-            .owned
-            .keys()
-            .map(|vip| (*vip, self.directed(*vip)))
-            .collect();
+        let before = self.announced_at();
         self.retiring.update(&self.world, self.setup.policy, now);
         let health = self.health();
         self.intent = self.memo.compute(&self.world, health, self.setup.policy);
-        for (vip, was) in before {
-            self.if_turned(vip, was);
+        for (vip, at) in before {
+            self.if_turned(vip, &at);
         }
         self.listen();
+        self.tell_uplinks();
         let mut nominated = std::mem::take(&mut self.nominated);
         let candidates = self.intent.vips.iter().map(|(vip, intent)| {
             let shared = nominated.of(&intent.eligibility);
@@ -138,6 +135,7 @@ impl Core {
                     addresses(name).map(move |address| (address, mac))
                 })
                 .collect(),
+            uplinks: self.director_uplinks(),
             // A VIP without a service would be answered by the namespace's own TCP: RST.
             vips: self.intent.virtuals.keys().map(|key| key.vip).collect(),
             virtuals: virtuals.collect(),
@@ -149,22 +147,6 @@ impl Core {
             let intent = Arc::new(intent);
             self.sent_director = Some(intent.clone());
             self.out.push(Output::Director(intent));
-        }
-        let groups: BTreeSet<_> = self
-            .intent
-            .vips
-            .keys()
-            .filter_map(|vip| {
-                if let IpAddr::V6(v6) = vip {
-                    Some(*v6)
-                } else {
-                    None
-                }
-            })
-            .collect();
-        if groups != self.sent_groups {
-            self.sent_groups = groups.clone();
-            self.out.push(Output::Groups(groups));
         }
     }
 
@@ -279,6 +261,7 @@ impl Core {
             let waited = |o: &Owned| o.handed_over || now >= o.since + DIRECTOR_WAIT;
             let in_place = !self.directed(vip)
                 || (self.director.programmed.contains(&vip)
+                    && self.taken_in(vip)
                     && (up_to_date || self.owned.get(&vip).is_some_and(waited)));
             if !self.conflicts.clear(vip, now)
                 || !in_place
@@ -305,9 +288,9 @@ impl Core {
     /// Says what is due of a kind.
     pub(super) fn speak(&mut self, kind: Kind, now: Duration) {
         for vip in self.schedule.due(kind, &mut self.pace, now) {
-            let frames = neighbours::announcement(vip, self.announced_mac(vip));
+            let frames = self.announcement(vip);
             self.tally.announcements += frames.len() as u64;
-            self.out.extend(frames.into_iter().map(Output::Frame));
+            self.out.extend(frames);
         }
     }
 }

@@ -15,10 +15,10 @@ impl Core {
         if self.path_fault == fault {
             return;
         }
-        let before = self.owned_and_directed();
+        let before = self.announced_at();
         self.path_fault = fault;
-        for (vip, was) in before {
-            self.if_turned(vip, was);
+        for (vip, at) in before {
+            self.if_turned(vip, &at);
         }
         self.stale = true;
         self.unreported = true;

@@ -12,6 +12,7 @@ use lightship_frames::Mac;
 use lightship_membership::PeerState;
 
 use super::{Core, Output};
+use crate::further::Via;
 use crate::world::{NodeName, ServiceRef};
 
 /// A VIP must have been without any possible owner for so long before that is reported: while
@@ -58,6 +59,8 @@ pub struct VipReport {
     pub epoch: u64,
     /// It is said on the LAN.
     pub announced: bool,
+    /// The further uplink that it is announced on, with the MAC; none on the main one.
+    pub further: Option<(Arc<str>, Mac)>,
     /// By the director, or by this node's kube-proxy alone.
     pub direct_routing: bool,
     /// The nodes that serve it, with their weights; 0 for those that should and are gone.
@@ -131,11 +134,15 @@ impl Core {
             let report = VipReport {
                 epoch: owned.epoch,
                 announced: owned.announced,
+                further: match self.via(*vip) {
+                    Via::Main => None,
+                    Via::Further(name) => Some((name, self.announced_mac(*vip))),
+                },
                 direct_routing: self.directed(*vip),
                 backends: intent.backends.clone(),
                 moved: self.moves.get(vip).cloned(),
                 trouble: trouble.clone(),
-                refused: self.director.failing.get(vip).cloned(),
+                refused: self.refused_because(*vip),
                 conflict: self.conflicts.foreign(*vip),
                 placement: self.placement(*vip),
                 moved_to: self.moved_to.get(vip).cloned(),
@@ -160,23 +167,29 @@ impl Core {
         }
     }
 
+    /// The kernel's words where the director does not hold a VIP as wanted.
+    fn refused_because(&self, vip: IpAddr) -> Option<String> {
+        let refused = self.director.failing.get(&vip);
+        refused.or_else(|| self.uplink_refused(vip)).cloned()
+    }
+
     /// The MAC addresses, of uplinks and directors, that two live nodes have: machines that were copied,
     /// or a derived address that is not as unique as it should be. Frames for one reach the other.
     fn clashes(&self) -> BTreeMap<Mac, BTreeSet<NodeName>> {
         let mut users: BTreeMap<Mac, BTreeSet<NodeName>> = BTreeMap::new();
         let setup = &self.setup;
-        let own = [setup.uplink_mac, setup.director_mac];
-        let own = own
-            .into_iter()
-            .take(if setup.direct_routing { 2 } else { 1 });
+        let own = [setup.uplink_mac, setup.director_mac].into_iter();
+        let further = self.further.iter();
+        let further = further.flat_map(|own| [own.mac(), own.director_mac()]);
+        let own = own.chain(further).enumerate();
+        // Every second one is a director's.
+        let own = own.filter(|(at, _)| setup.direct_routing || at % 2 == 0);
         let peers = self.peers.iter().filter_map(|(name, peer)| {
             let alive = !peer.buried && self.detector.state(name).node_alive();
             Some((name, peer.told.as_ref().filter(|_| alive)?))
         });
-        let peers = peers.flat_map(|(name, told)| {
-            [told.uplink_mac, told.director_mac].map(|mac| (name, Mac(mac)))
-        });
-        for (name, mac) in own.map(|mac| (&setup.me, mac)).chain(peers) {
+        let peers = peers.flat_map(|(name, told)| told.macs().map(move |mac| (name, Mac(mac))));
+        for (name, mac) in own.map(|(_, mac)| (&setup.me, mac)).chain(peers) {
             users.entry(mac).or_default().insert(name.clone());
         }
         // Who has no director says so by zeros.

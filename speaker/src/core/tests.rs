@@ -10,6 +10,7 @@ mod lost;
 mod peers;
 mod placing;
 mod saying;
+mod uplinks;
 use crate::world::{Node, Port, Protocol, Service, ServiceRef, Slice, Vip};
 
 const MS: Duration = Duration::from_millis(1);
@@ -96,6 +97,7 @@ fn core(n: u8, world: Arc<World>, saved: &Saved, now: Duration) -> Core {
         director_mac: director(n),
         direct_routing: true,
         interface: "eth0".into(),
+        further: [].into(),
         policy: Policy::default(),
         rebalance: None,
         removal_grace: crate::grace::DEFAULT,
@@ -116,6 +118,10 @@ struct Lan {
     kernels: BTreeSet<u8>,
     /// Frames by sender, with the time.
     frames: Vec<(u8, Duration, Vec<u8>)>,
+    /// Those on further uplinks.
+    elsewhere: Vec<(u8, Duration, Via, Vec<u8>)>,
+    used: BTreeMap<u8, Arc<[Own]>>,
+    groups: BTreeMap<u8, BTreeSet<(Via, std::net::Ipv6Addr)>>,
     directors: BTreeMap<u8, Arc<DirectorIntent>>,
     reports: BTreeMap<u8, Arc<Ownership>>,
     /// What each node's kernel lets through.
@@ -162,12 +168,17 @@ impl Lan {
                         to.on_datagram(address(from), &datagram, self.now);
                     }
                 }
-                Output::Frame(frame) => self.frame(from, frame),
+                Output::Frame(via, frame) => self.frame(from, &via, frame),
                 Output::Director(intent) => {
                     let report = DirectorReport {
                         healthy: true,
                         applied: intent.revision,
                         programmed: intent.vips.clone(),
+                        uplinks: intent
+                            .uplinks
+                            .keys()
+                            .map(|name| (name.clone(), None))
+                            .collect(),
                         digest: intent.virtuals.len() as u64,
                         ..DirectorReport::default()
                     };
@@ -178,13 +189,19 @@ impl Lan {
                 }
                 Output::Report(report) => drop(self.reports.insert(from, report)),
                 Output::Listen(to) => drop(self.listens.insert(from, to)),
-                Output::Groups(_) | Output::Paths(_) | Output::Save | Output::Peer(..) => {}
+                Output::Uplinks(used) => drop(self.used.insert(from, used)),
+                Output::Groups(groups) => drop(self.groups.insert(from, groups)),
+                Output::Paths(_) | Output::Save | Output::Peer(..) => {}
             }
         }
     }
 
     /// A probe for a node whose kernel lives is answered; everything is remembered.
-    fn frame(&mut self, from: u8, frame: Vec<u8>) {
+    fn frame(&mut self, from: u8, via: &Via, frame: Vec<u8>) {
+        if *via != Via::Main {
+            self.elsewhere.push((from, self.now, via.clone(), frame));
+            return;
+        }
         if let Ok(neighbours::Heard::Question {
             target,
             asker,
@@ -200,7 +217,7 @@ impl Lan {
                 self.cores
                     .get_mut(&from)
                     .unwrap()
-                    .on_frame(&answer, self.now);
+                    .on_frame(&Via::Main, &answer, self.now);
             }
         }
         self.frames.push((from, self.now, frame));
@@ -455,12 +472,12 @@ fn only_announced_vips_are_answered_for() {
         core.outputs();
         for target in [vip(1), vip(2)] {
             let question = neighbours::probe(client, (target, Mac::BROADCAST)).unwrap();
-            core.on_frame(&question, lan.now);
+            core.on_frame(&Via::Main, &question, lan.now);
         }
         let answers = core.outputs();
         if n == owner {
             let answer = neighbours::answer(vip(1), director(n), client.0, client.1).unwrap();
-            assert_eq!(answers, [Output::Frame(answer)]);
+            assert_eq!(answers, [Output::Frame(Via::Main, answer)]);
         } else {
             assert_eq!(answers, []);
         }

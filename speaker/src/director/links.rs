@@ -8,6 +8,7 @@ use lightship_netio::{Family, Link, Macvlan, Monitor, Netns, Route, Rtnl, Scope,
 
 use tokio::sync::watch;
 
+use super::further::{self, Further, Wanted};
 use super::{Error, Plan, settings};
 use crate::uplink::{Current, Uplink};
 
@@ -19,7 +20,7 @@ pub(super) const MACVLAN: &str = "ls-dir";
 pub const VETH_HOST: &str = "ls-host";
 /// The namespace's end of the veth pair.
 pub(super) const VETH_DIRECTOR: &str = "ls-self";
-/// All of ours in the namespace.
+/// All of ours in the namespace, but for those on further uplinks.
 pub(crate) const LINKS: [&str; 2] = [MACVLAN, VETH_DIRECTOR];
 
 /// An address for [`VETH_HOST`], link scope and used by nobody. Loose reverse path filtering
@@ -36,16 +37,29 @@ pub(super) struct Links {
     pub(super) veth: u32,
     /// MAC of the host's end of the veth.
     pub(super) host_mac: Mac,
-    /// What the director itself needs to answer clients (ping, ICMP errors): the uplink's
-    /// networks and the host's routers, by way of the macvlan.
+    /// Those on further uplinks.
+    pub(super) further: Further,
+    /// What the director itself needs to answer clients (ping, ICMP errors): the uplinks'
+    /// networks and the host's routers, by way of the macvlans.
     pub(super) answers: BTreeSet<Route>,
 }
+
+impl Links {
+    /// The names of those by which frames come and go.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let further = self.further.links.values();
+        LINKS.into_iter().chain(further.map(|link| &*link.name))
+    }
+}
+
+/// The uplinks' indices, the main one's first, each with that of the macvlan on it.
+type Outlets = Vec<(u32, u32)>;
 
 /// The two namespaces, and a handle on each that works from any thread.
 pub(super) struct Ground {
     plan: Plan,
     /// The routes to clients as last read, until the host's change, with the links they are of.
-    answers: Option<(u32, u32, BTreeSet<Route>)>,
+    answers: Option<(Outlets, BTreeSet<Route>)>,
     pub(super) netns: Netns,
     host_ns: Netns,
     host: Rtnl,
@@ -86,8 +100,13 @@ impl Ground {
         self.answers = None;
     }
 
-    /// Makes what is missing or wrong, and says what that was.
-    pub(super) async fn links(&mut self, made: &mut Vec<String>) -> Result<Links, Error> {
+    /// Makes what is missing or wrong, and says what that was. `wanted`: the further uplinks; none: what
+    /// is there stays as it is.
+    pub(super) async fn links(
+        &mut self,
+        wanted: Option<&Wanted>,
+        made: &mut Vec<String>,
+    ) -> Result<Links, Error> {
         if Netns::restore(NETNS, &self.netns)? {
             made.push(format!("the name {NETNS} of the namespace"));
         }
@@ -114,15 +133,22 @@ impl Ground {
             made.push(format!("{address} on {VETH_HOST}"));
         }
         let (host_mac, _) = veth_macs(uplink.mac);
-        let answers = match self.answers.take() {
-            Some((of, on, answers)) if (of, on) == (uplink.index, macvlan.index) => answers,
-            _ => self.answers(uplink.index, macvlan.index).await?,
+        let further = match wanted {
+            None => Further::default(),
+            Some(all) => further::links(&self.host, &self.inside, &self.netns, all, made).await?,
         };
-        self.answers = Some((uplink.index, macvlan.index, answers.clone()));
+        let mut outlets = vec![(uplink.index, macvlan.index)];
+        outlets.extend(further.links.iter().map(|(of, link)| (*of, link.index)));
+        let answers = match self.answers.take() {
+            Some((of, answers)) if of == outlets => answers,
+            _ => self.answers(&outlets).await?,
+        };
+        self.answers = Some((outlets, answers.clone()));
         Ok(Links {
             macvlan: macvlan.index,
             veth: inner.index,
             host_mac: outer.mac.unwrap_or(host_mac),
+            further,
             answers,
         })
     }
@@ -178,23 +204,33 @@ impl Ground {
 
     /// The routes by which the director's own packets reach clients. The kernel resolves these
     /// by ARP with no sender address and by NDP with a link-local one, so no VIP is ever named.
-    async fn answers(&self, uplink: u32, macvlan: u32) -> Result<BTreeSet<Route>, Error> {
+    async fn answers(&self, outlets: &[(u32, u32)]) -> Result<BTreeSet<Route>, Error> {
         let addresses = self.host.addresses().await?;
-        let networks = addresses.iter().filter(|a| {
-            let link_local = matches!(a.addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
-            a.index == uplink && !link_local && a.prefix < Family::of(a.addr).bits()
-        });
-        let mut routes: BTreeSet<Route> = networks
-            .map(|a| Route::on_link_network(a.addr, a.prefix, macvlan))
-            .collect();
+        let mut routes = BTreeSet::<Route>::new();
+        for (uplink, macvlan) in outlets {
+            let networks = addresses.iter().filter(|a| {
+                let link_local = matches!(a.addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
+                a.index == *uplink && !link_local && a.prefix < Family::of(a.addr).bits()
+            });
+            for network in networks {
+                let route = Route::on_link_network(network.addr, network.prefix, *macvlan);
+                // Of two uplinks on one network the main one is enough.
+                let same = |r: &Route| (r.dst, r.prefix) == (route.dst, route.prefix);
+                if !routes.iter().any(same) {
+                    routes.insert(route);
+                }
+            }
+        }
         for family in [Family::V4, Family::V6] {
-            let default = self.host.default_route(family).await?;
-            let gateway = default
-                .filter(|d| d.ifindex == uplink)
-                .and_then(|d| d.gateway);
+            let Some(default) = self.host.default_route(family).await? else {
+                continue;
+            };
+            let by = outlets.iter().find(|(of, _)| *of == default.ifindex);
             // A router of the other family (RFC 5549) needs more than this can say.
-            let gateway = gateway.filter(|ip| Family::of(*ip) == family);
-            routes.extend(gateway.map(|gateway| Route::default_via(gateway, macvlan)));
+            let gateway = default.gateway.filter(|ip| Family::of(*ip) == family);
+            let route = by.zip(gateway);
+            routes
+                .extend(route.map(|((_, macvlan), gateway)| Route::default_via(gateway, *macvlan)));
         }
         Ok(routes)
     }
@@ -224,7 +260,12 @@ fn pair(outer: &Link, inner: &Link) -> bool {
 }
 
 /// Brings a link up with the uplink's MTU, if it is not so already.
-async fn follow(rtnl: &Rtnl, link: &Link, mtu: u32, made: &mut Vec<String>) -> Result<(), Error> {
+pub(super) async fn follow(
+    rtnl: &Rtnl,
+    link: &Link,
+    mtu: u32,
+    made: &mut Vec<String>,
+) -> Result<(), Error> {
     if link.mtu != mtu {
         rtnl.set_mtu(link.index, mtu).await?;
         made.push(format!("MTU {mtu} of {}", link.name));

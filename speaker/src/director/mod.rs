@@ -5,6 +5,7 @@
 //!  LAN ── uplink ──┬── host: kube-proxy, Pods
 //!                  │      ▲ ls-host (veth): the own node's share
 //!                  └── ls-dir (macvlan, own MAC) ── netns `lightship`: IPVS, mh, direct routing
+//!  LAN of clients ── further uplink ── ls-dir-N (macvlan) ──┘ only what comes in
 //! ```
 //!
 //! All of it outlives the speaker's process: a director that starts reads what is there and
@@ -13,13 +14,14 @@
 //! What somebody else changes is put back within about a second, with a line in the log; a VIP
 //! that the kernel refuses is withheld, and the others are not concerned.
 //!
-//! - [`links`], [`settings`]: the namespace, its links, sysctls and timeouts
+//! - [`links`], [`further`], [`settings`]: the namespace, its links, sysctls and timeouts
 //! - [`network`]: routes and neighbours
 //! - [`table`], [`known`]: the IPVS table, and what is known of the kernel's
 //! - [`worker`]: the loop that keeps all of it; [`failing`], [`rota`] and [`telling`] decide for it
 
 mod error;
 mod failing;
+mod further;
 mod known;
 mod links;
 mod network;
@@ -43,6 +45,7 @@ use crate::intent::PortKey;
 use crate::uplink::{Current, Uplink};
 
 pub use error::Error;
+pub(crate) use further::{is_name as is_further, macs as further_macs};
 pub use links::VETH_HOST;
 pub(crate) use links::{LINKS, NETNS};
 

@@ -7,7 +7,6 @@ use lightship_netio::ModuleState;
 use lightship_netio::sysctl::{self, Ensured};
 
 use super::Error;
-use super::links::{MACVLAN, VETH_DIRECTOR};
 
 /// Loads what the director needs and says what is missing.
 pub(super) async fn check_kernel() -> Result<(), Error> {
@@ -98,11 +97,11 @@ fn ensure(name: &str, value: &str, changed: &mut Vec<String>) -> Result<(), Erro
 ///
 /// A new namespace takes over the host's current values, so each one that matters is set.
 /// Says which were not as they should be.
-pub(super) fn inside() -> Result<Vec<String>, Error> {
+pub(super) fn inside<'a>(links: impl Iterator<Item = &'a str>) -> Result<Vec<String>, Error> {
     let mut changed = Vec::new();
     // Nothing is forwarded here: IPVS sends by LOCAL_OUT.
     ensure("net/ipv4/ip_forward", "0", &mut changed)?;
-    for interface in ["all", "default", MACVLAN, VETH_DIRECTOR] {
+    for interface in ["all", "default"].into_iter().chain(links) {
         for (name, value) in [
             // Clients' packets come in without a route back to them.
             ("rp_filter", "0"),

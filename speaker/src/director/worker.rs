@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::failing::Failing;
 use super::known::Known;
-use super::links::{Ground, Links};
+use super::links::Ground;
 use super::network::Network;
 use super::rota::Rota;
 use super::telling::Telling;
@@ -55,6 +55,8 @@ pub(super) struct Worker {
     known: Option<Known>,
     failing: Failing,
     rota: Rota,
+    /// What became of the further uplinks.
+    uplinks: BTreeMap<Arc<str>, Option<String>>,
     /// Checks since the list of services was compared.
     unlisted: usize,
     checked: Instant,
@@ -84,8 +86,8 @@ impl Worker {
         settings::check_scheduler(&mut ipvs)?;
         // Some settings are named after links, and links need the addresses of others.
         let mut made = Vec::new();
-        let links = ground.links(&mut made).await?;
-        settings::inside()?;
+        let links = ground.links(None, &mut made).await?;
+        settings::inside(links.names())?;
         settings::timeouts(&mut ipvs)?;
         let network = Network::open(links).await?;
         let known = ipvs.dump()?;
@@ -103,6 +105,7 @@ impl Worker {
             known: Some(Known::found(known)),
             failing: Failing::default(),
             rota: Rota::default(),
+            uplinks: BTreeMap::new(),
             unlisted: 0,
             checked: Instant::now(),
             sound: true,
@@ -227,13 +230,24 @@ impl Worker {
     ) -> Result<DirectorReport, Error> {
         let mut foreign = Vec::new();
         let mut refused = Vec::new();
-        if cause == Cause::Check || !self.sound {
-            self.checked = Instant::now();
-            self.check_ground(&mut foreign).await?;
-            self.check_table()?;
-        }
         // What is changed for the same wish as before was changed by somebody else.
         let same = self.last.as_ref() == Some(wanted);
+        let uplinks = |intent: &Arc<DirectorIntent>| intent.uplinks == wanted.uplinks;
+        let turned = !self.last.as_ref().is_some_and(uplinks);
+        let check = cause == Cause::Check || !self.sound;
+        if check || turned {
+            let mut made = Vec::new();
+            self.check_ground(wanted, &mut made).await?;
+            if !turned {
+                foreign.extend(made);
+            } else if !made.is_empty() {
+                tracing::info!(made = made.join(", "), "director's links");
+            }
+        }
+        if check {
+            self.checked = Instant::now();
+            self.check_table()?;
+        }
         let nodes = self.network.nodes(wanted, &mut refused).await?;
         let mut report = match self.apply(wanted, same, &mut foreign).await {
             // Somebody else changed the table meanwhile: what the kernel says now counts.
@@ -261,13 +275,18 @@ impl Worker {
     }
 
     /// The namespace's name, links, sysctls and timeouts.
-    async fn check_ground(&mut self, foreign: &mut Vec<String>) -> Result<(), Error> {
+    async fn check_ground(
+        &mut self,
+        wanted: &DirectorIntent,
+        made: &mut Vec<String>,
+    ) -> Result<(), Error> {
         self.sound = false;
-        let links: Links = self.ground.links(foreign).await?;
+        let links = self.ground.links(Some(&wanted.uplinks), made).await?;
+        made.extend(settings::inside(links.names())?);
+        self.uplinks.clone_from(&links.further.uplinks);
         self.network.set_links(links);
-        foreign.extend(settings::inside()?);
         if settings::timeouts(&mut self.ipvs)? {
-            foreign.push("IPVS timeouts".to_owned());
+            made.push("IPVS timeouts".to_owned());
         }
         self.sound = true;
         Ok(())
@@ -378,6 +397,7 @@ impl Worker {
             healthy: true,
             applied: wanted.revision,
             programmed: locals.present,
+            uplinks: self.uplinks.clone(),
             digest: digest.finish(),
             failing: self.failing.reasons(),
             error: None,

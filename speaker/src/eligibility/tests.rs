@@ -39,6 +39,7 @@ fn health(interface: &str, direct_routing: bool) -> NodeHealth {
         direct_routing,
         interface: interface.into(),
         networks: [].into(),
+        further: [].into(),
         retired: false,
         idle: false,
     }

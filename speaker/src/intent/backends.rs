@@ -3,7 +3,8 @@
 //! | what a node has | effect |
 //! |---|---|
 //! | the exclude label, NetworkUnavailable, no address of the family | it is no real server |
-//! | the VIP on no network of its uplink, while a live node with a director has it on one | the same: directors send frames, and its LAN is another |
+//! | the VIP on no network of its main uplink, while a live node with a director has it on one | the same: directors send frames, and its LAN is another |
+//! | no network of its main uplink in common with the live nodes with a director that have the VIP on a further uplink, while none has it on its main one | the same: directors send by their main uplinks |
 //! | policy `Local` and no endpoint | the same |
 //! | policy `Local` and only endpoints that terminate | weight 0 while another node has a ready one |
 //! | drained, out of service, cordoned with `--cordon=move`, and its time is over ([`NodeHealth::retired`]) | weight 0 while another node serves |
@@ -16,6 +17,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use super::NodeHealth;
 use crate::eligibility;
@@ -46,9 +49,18 @@ pub(super) struct Nodes {
 pub(super) struct Lan<'a> {
     health: &'a BTreeMap<NodeName, NodeHealth>,
     vip: IpAddr,
-    /// A live node with a director has the VIP on-link and said so: then one that has it on no link is on another
-    /// LAN. Else a router leads the VIP here, and all are alike.
-    known: bool,
+    known: Known,
+}
+
+/// Which LAN the directors' main uplinks are on.
+enum Known {
+    /// A live node with a director has the VIP on-link there and said so: then one that has it on no link
+    /// is on another LAN.
+    OfVip,
+    /// Some have it on a further uplink: then it is the LAN of these networks of their main uplinks.
+    Of(BTreeSet<IpNet>),
+    /// A router leads the VIP here, and all are alike.
+    Not,
 }
 
 impl<'a> Lan<'a> {
@@ -58,23 +70,53 @@ impl<'a> Lan<'a> {
         vip: IpAddr,
         announce_only: bool,
     ) -> Self {
-        let mut heard = health.iter().filter(|(name, h)| {
+        let heard = health.iter().filter(|(name, h)| {
             let node = world.nodes.get(*name);
             h.alive
                 && h.direct_routing
                 && node.is_some_and(|n| !n.excluded && n.address_like(vip).is_some())
         });
-        let known = heard.any(|(_, h)| eligibility::on_link(&h.networks, vip) == Some(true));
+        let heard = heard.map(|(_, health)| health);
         Self {
             health,
             vip,
-            // Without directors a node's own kube-proxy takes all, and routes to Pods.
-            known: known && !announce_only,
+            known: Known::of(heard, vip, announce_only),
         }
     }
 
     fn reaches(&self, health: &NodeHealth) -> bool {
-        !self.known || eligibility::on_link(&health.networks, self.vip) != Some(false)
+        match &self.known {
+            Known::OfVip => eligibility::on_link(&health.networks, self.vip) != Some(false),
+            Known::Of(networks) => {
+                let known = |n: &IpNet| networks.iter().any(|k| k.contains(n) || n.contains(k));
+                health.networks.is_empty() || health.networks.iter().any(known)
+            }
+            Known::Not => true,
+        }
+    }
+}
+
+impl Known {
+    fn of<'a>(
+        directors: impl Iterator<Item = &'a NodeHealth> + Clone,
+        vip: IpAddr,
+        announce_only: bool,
+    ) -> Self {
+        let on = |networks: &[IpNet]| eligibility::on_link(networks, vip) == Some(true);
+        // Without directors a node's own kube-proxy takes all, and routes to Pods.
+        if announce_only {
+            return Known::Not;
+        }
+        if directors.clone().any(|h| on(&h.networks)) {
+            return Known::OfVip;
+        }
+        let further = directors.filter(|h| h.further.iter().any(|f| on(&f.networks)));
+        let networks: BTreeSet<IpNet> = further.flat_map(|h| h.networks.iter().copied()).collect();
+        if networks.is_empty() {
+            Known::Not
+        } else {
+            Known::Of(networks)
+        }
     }
 }
 

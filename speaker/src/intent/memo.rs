@@ -90,10 +90,11 @@ impl Memo {
             health: &health,
             policy,
         };
-        let networks: BTreeSet<IpNet> = health
-            .values()
-            .flat_map(|h| h.networks.iter().copied())
-            .collect();
+        let networks = health.values().flat_map(|h| {
+            let further = h.further.iter().flat_map(|f| f.networks.iter());
+            h.networks.iter().chain(further).copied()
+        });
+        let networks: BTreeSet<IpNet> = networks.collect();
         let mut intent = Intent::default();
         let mut classes = BTreeMap::<Class, Arc<Judged>>::new();
         let mut seats = Seats::new(std::mem::take(&mut self.seats), &health);

@@ -27,6 +27,7 @@ fn healthy() -> NodeHealth {
         direct_routing: true,
         interface: "eth0".into(),
         networks: [].into(),
+        further: [].into(),
         retired: false,
         idle: false,
     }

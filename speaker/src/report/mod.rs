@@ -24,8 +24,8 @@ use tokio::sync::watch;
 
 use crate::core::Ownership;
 use crate::director::Health;
+use crate::further::Own;
 use crate::path::Verdict;
-use crate::uplink::Uplink;
 use crate::world::{NodeName, World};
 
 pub use status::{Facts, Trouble};
@@ -55,6 +55,8 @@ pub struct Inputs {
     pub health: watch::Receiver<Health>,
     /// What the path test says.
     pub verdict: watch::Receiver<Arc<Verdict>>,
+    /// The further uplinks in use.
+    pub used: watch::Receiver<Arc<[Own]>>,
     /// What this node owns.
     pub ownership: watch::Receiver<Arc<Ownership>>,
     /// The cluster: the own Node's uid.
@@ -78,6 +80,7 @@ pub async fn run(client: Client, me: NodeName, mut inputs: Inputs) -> anyhow::Re
     let mut writer = Writer::new(api, me.clone());
     let mut apart = Apart::default();
     let mut clashes = BTreeMap::new();
+    let mut drops = false;
     loop {
         let turn = Instant::now();
         let stopping = *inputs.stop.borrow_and_update();
@@ -97,18 +100,36 @@ pub async fn run(client: Client, me: NodeName, mut inputs: Inputs) -> anyhow::Re
             .as_ref()
             .and_then(|world| Some(world.nodes.get(&me)?.uid.clone()));
         if let (true, Some(uid)) = (writer.listed, uid.filter(|uid| !uid.is_empty())) {
-            let uplink = read(facts.uplink.as_ref()).await;
+            let uplink = match &facts.uplink {
+                Some(uplink) => read(uplink.index).await,
+                None => None,
+            };
+            let mut further = Vec::new();
+            for index in &facts.further {
+                further.extend(read(*index).await);
+            }
+            let used = inputs.used.borrow_and_update().clone();
+            let used: Vec<&str> = used.iter().map(|own| &*own.told.interface).collect();
             let seen = status::Seen {
                 facts: &facts,
                 health: &health,
                 verdict: &verdict,
                 uplink: uplink.as_ref(),
+                further: &further,
+                used: &used,
                 vips: ownership.vips.len(),
                 apart,
                 lost: &ownership.lost,
                 clashes: &ownership.clashes,
                 stopping,
             };
+            if std::mem::replace(&mut drops, seen.drops_from_further()) != drops && drops {
+                tracing::warn!(
+                    ?used,
+                    "rp_filter is strict on the main uplink: packets of clients on these \
+                    uplinks' LANs, which other nodes' directors send, are dropped; set it to 2"
+                );
+            }
             writer.write(&uid, &seen).await;
         }
         if stopping {
@@ -123,12 +144,13 @@ pub async fn run(client: Client, me: NodeName, mut inputs: Inputs) -> anyhow::Re
                     continue;
                 }
             }
-            notice = monitor.next() => if !concerns(notice?, inputs.facts.borrow().uplink.as_ref()) {
+            notice = monitor.next() => if !concerns(notice?, &inputs.facts.borrow()) {
                 continue;
             },
             Ok(()) = inputs.facts.changed() => {}
             Ok(()) = inputs.health.changed() => {}
             Ok(()) = inputs.verdict.changed() => {}
+            Ok(()) = inputs.used.changed() => {}
             Ok(()) = inputs.ownership.changed() => {}
             Ok(()) = inputs.world.changed() => {}
             Ok(()) = inputs.stop.changed() => continue,
@@ -148,18 +170,21 @@ pub async fn run(client: Client, me: NodeName, mut inputs: Inputs) -> anyhow::Re
     }
 }
 
-/// Whether a change in the kernel may change what is said of the uplink.
-fn concerns(notice: Notice, uplink: Option<&Uplink>) -> bool {
+/// Whether a change in the kernel may change what is said of the uplinks.
+fn concerns(notice: Notice, facts: &Facts) -> bool {
     match notice {
-        Notice::Address { index, .. } => uplink.is_some_and(|uplink| uplink.index == index),
+        Notice::Address { index, .. } => {
+            let main = facts.uplink.as_ref();
+            main.is_some_and(|uplink| uplink.index == index) || facts.further.contains(&index)
+        }
         // kube-proxy's own may come.
         Notice::Link { .. } | Notice::Route { .. } | Notice::Lost => true,
         Notice::Rule { .. } | Notice::Rerouted { .. } => false,
     }
 }
 
-async fn read(uplink: Option<&Uplink>) -> Option<uplink::Reading> {
-    match uplink::read(uplink?).await {
+async fn read(uplink: u32) -> Option<uplink::Reading> {
+    match uplink::read(uplink).await {
         Ok(reading) => reading,
         Err(error) => {
             tracing::debug!(%error, "cannot read the uplink");

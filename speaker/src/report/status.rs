@@ -25,6 +25,10 @@ const CONDITION_PATHS: &str = "PathsTested";
 /// Condition type: whether no two nodes have one MAC address.
 const CONDITION_MACS: &str = "MACsUnique";
 
+/// Condition type: whether packets of clients on further uplinks' LANs are let in by the main uplink. It
+/// is there only where it is `False`.
+const CONDITION_RETURN: &str = "ReturnPaths";
+
 /// What the start of the speaker found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -32,6 +36,8 @@ pub struct Facts {
     pub mode: Option<(VipMode, String)>,
     /// The uplink, once it is found.
     pub uplink: Option<Uplink>,
+    /// The indices of the further uplinks.
+    pub further: Vec<u32>,
     /// What the start waits for.
     pub trouble: Option<Trouble>,
 }
@@ -60,7 +66,12 @@ pub(super) struct Seen<'a> {
     pub(super) facts: &'a Facts,
     pub(super) health: &'a Health,
     pub(super) verdict: &'a Verdict,
+    /// The main uplink.
     pub(super) uplink: Option<&'a Reading>,
+    /// The further ones.
+    pub(super) further: &'a [Reading],
+    /// The names of those in use.
+    pub(super) used: &'a [&'a str],
     pub(super) vips: usize,
     /// How many directors agree with the own one, and of how many, if not all for a while.
     pub(super) apart: Option<(usize, usize)>,
@@ -101,6 +112,12 @@ impl Seen<'_> {
         Some(Trouble::new("DirectorFailing", message))
     }
 
+    /// Whether the node drops what other nodes' directors send it of clients on a LAN that it has a
+    /// further uplink on.
+    pub(super) fn drops_from_further(&self) -> bool {
+        !self.used.is_empty() && self.uplink.is_some_and(|main| main.strict_rp_filter)
+    }
+
     fn has_carrier(&self) -> bool {
         self.uplink.is_some_and(|reading| reading.carrier)
     }
@@ -126,6 +143,7 @@ pub(super) fn status(seen: &Seen, before: Option<&SpeakerStatus>) -> SpeakerStat
         conditions.push(paths(seen.verdict, before));
         conditions.push(macs(seen.clashes, before));
     }
+    conditions.extend(returns(seen, before));
     let (mode, mode_reason) = match &seen.facts.mode {
         Some((VipMode::DirectRouting, _)) if seen.verdict.fault.is_some() => {
             let reason = format!("{}: {}", seen.verdict.reason(), seen.verdict);
@@ -134,10 +152,11 @@ pub(super) fn status(seen: &Seen, before: Option<&SpeakerStatus>) -> SpeakerStat
         Some((mode, reason)) => (Some(*mode), cut(reason, 1024)),
         None => (None, String::new()),
     };
+    let uplinks = seen.uplink.into_iter().chain(seen.further);
     SpeakerStatus {
         mode,
         mode_reason,
-        uplinks: seen.uplink.iter().map(|r| r.uplink.clone()).collect(),
+        uplinks: uplinks.map(|r| r.uplink.clone()).collect(),
         vips: i32::try_from(seen.vips).unwrap_or(i32::MAX),
         lost_peers: lost_peers(seen, before),
         conditions,
@@ -202,6 +221,24 @@ fn macs(clashes: &BTreeMap<Mac, BTreeSet<NodeName>>, before: Option<&SpeakerStat
         named.join("; ")
     );
     condition(CONDITION_MACS, "False", "MACClash", &message, before)
+}
+
+/// Whether what directors send this node of clients on further LANs is let in.
+fn returns(seen: &Seen, before: Option<&SpeakerStatus>) -> Option<Condition> {
+    let main = seen.uplink.filter(|_| seen.drops_from_further())?;
+    let interface = &main.uplink.interface;
+    let message = format!(
+        "rp_filter is strict (1) on {interface}, so this node drops what other nodes' directors send it \
+         of clients on the LANs of {}; set net.ipv4.conf.all.rp_filter or that of {interface} to 2",
+        seen.used.join(", ")
+    );
+    Some(condition(
+        CONDITION_RETURN,
+        "False",
+        "StrictReversePath",
+        &message,
+        before,
+    ))
 }
 
 /// Whether the network passes what directors send.

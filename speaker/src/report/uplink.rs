@@ -1,11 +1,9 @@
-//! What the kernel says of the uplink: its addresses and the routers behind it.
+//! What the kernel says of an uplink: its addresses and the routers behind it.
 
 use std::net::IpAddr;
 
 use lightship_crds::{MAX_UPLINK_ADDRESSES, SpeakerUplink};
 use lightship_netio::{Address, DefaultRoute, Family, Link, Result, Rtnl, sysctl};
-
-use crate::uplink::Uplink;
 
 /// An uplink as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,21 +14,27 @@ pub(super) struct Reading {
     /// The kernel answers ARP for every VIP here, whoever owns it: kube-proxy in ipvs mode makes
     /// VIPs addresses of the host, and runs without `strictARP`.
     pub(super) answers_for_all: bool,
+    /// Packets of clients to whom the route is by another interface are dropped here.
+    pub(super) strict_rp_filter: bool,
 }
 
 /// The interface on which kube-proxy in ipvs mode keeps the Services' addresses.
 const KUBE_IPVS: &str = "kube-ipvs0";
 
 /// Reads the uplink; none when it is gone.
-pub(super) async fn read(uplink: &Uplink) -> Result<Option<Reading>> {
+pub(super) async fn read(uplink: u32) -> Result<Option<Reading>> {
     let rtnl = Rtnl::open()?;
-    let Some(link) = rtnl.link(uplink.index).await? else {
+    let Some(link) = rtnl.link(uplink).await? else {
         return Ok(None);
     };
     let addresses = rtnl.addresses().await?;
     let mut routes = rtnl.default_routes(Family::V4).await?;
     routes.extend(rtnl.default_routes(Family::V6).await?);
     let mut reading = compose(&link, &addresses, &routes);
+    reading.strict_rp_filter = strict_rp_filter(
+        sysctl::read("net/ipv4/conf/all/rp_filter")?.as_deref(),
+        sysctl::read(&format!("net/ipv4/conf/{}/rp_filter", link.name))?.as_deref(),
+    );
     if rtnl.link_by_name(KUBE_IPVS).await?.is_some() {
         reading.answers_for_all = !strict_arp(
             sysctl::read("net/ipv4/conf/all/arp_ignore")?.as_deref(),
@@ -43,8 +47,18 @@ pub(super) async fn read(uplink: &Uplink) -> Result<Option<Reading>> {
 /// Whether ARP is answered only for addresses of the interface that is asked on: the greater
 /// of both values counts (Documentation/networking/ip-sysctl.rst).
 fn strict_arp(all: Option<&str>, own: Option<&str>) -> bool {
+    greater(all, own) > 0
+}
+
+/// Whether a packet is dropped unless the route back to its source is by the interface that it came by;
+/// of this, too, the greater value counts.
+fn strict_rp_filter(all: Option<&str>, own: Option<&str>) -> bool {
+    greater(all, own) == 1
+}
+
+fn greater(all: Option<&str>, own: Option<&str>) -> u32 {
     let value = |text: Option<&str>| text.and_then(|t| t.parse::<u32>().ok()).unwrap_or(0);
-    value(all).max(value(own)) > 0
+    value(all).max(value(own))
 }
 
 /// In a fixed order, so that what did not change looks the same.
@@ -75,6 +89,7 @@ fn compose(link: &Link, addresses: &[Address], routes: &[DefaultRoute]) -> Readi
         },
         carrier: link.has_carrier(),
         answers_for_all: false,
+        strict_rp_filter: false,
     }
 }
 

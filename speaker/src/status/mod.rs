@@ -47,7 +47,7 @@ const STEADY: Duration = Duration::from_millis(500);
 pub struct Identity {
     /// The own node.
     pub node: NodeName,
-    /// The uplink's name.
+    /// The main uplink's name.
     pub interface: String,
     /// The MAC of directed VIPs.
     pub director_mac: String,

@@ -36,6 +36,10 @@ pub(super) fn owned(
     } else {
         ("Announce", &id.uplink_mac)
     };
+    let (interface, mac) = match &report.further {
+        Some((interface, mac)) => (interface.to_string(), mac.to_string()),
+        None => (id.interface.clone(), mac.clone()),
+    };
     let serving = report.backends.values().filter(|w| **w > 0).count();
     let (ready, reason, message) = if let Some(trouble) = &report.trouble {
         let message = format!("no node can answer for it, {} neither: {trouble}", id.node);
@@ -84,17 +88,15 @@ pub(super) fn owned(
             OffLink::Everywhere => (
                 "RoutedAddress",
                 format!(
-                    "it is on no network of any node's uplink; {node} announces it on {} all the same, for \
-                     a router with a route to it on that LAN",
-                    id.interface
+                    "it is on no network of any node's uplinks; {node} announces it on {interface} all the \
+                     same, for a router with a route to it on that LAN"
                 ),
             ),
             OffLink::Here => (
                 "OtherLan",
                 format!(
-                    "it is on no network of the uplink {} of {node}, and those nodes that have it on theirs \
-                     cannot own it now",
-                    id.interface
+                    "it is on no network of the uplink {interface} of {node}, and those nodes that have it \
+                     on theirs cannot own it now"
                 ),
             ),
         };
@@ -122,7 +124,7 @@ pub(super) fn owned(
         "owner": id.node,
         "epoch": report.epoch,
         "mode": mode,
-        "interface": id.interface,
+        "interface": interface,
         "mac": mac,
         "backends": backends(&report.backends),
         "backendsReady": format!("{serving}/{}", report.backends.len()),

@@ -88,6 +88,7 @@ impl Peer {
             late: Vec::new(),
             networks: [].into(),
             held_boot: None,
+            further: [].into(),
             // Even: as made by one who saw most of the cluster. High: it wins over what was.
             claims: held
                 .step_by(args.count.into())

@@ -10,6 +10,7 @@ use lightship_core::core::{
     Core, DirectorIntent, DirectorReport, Listen, Output, Ownership, Setup, UplinkState,
 };
 use lightship_core::eligibility::Policy;
+use lightship_core::further::Via;
 use lightship_core::world::{NodeName, World as Api};
 use lightship_frames::Mac;
 use lightship_membership::{Config, Keys};
@@ -183,6 +184,7 @@ impl Node {
             director_mac: api::director(node),
             direct_routing: with.direct_routing,
             interface: "eth0".into(),
+            further: [].into(),
             policy: Policy::default(),
             rebalance: with.rebalance,
             removal_grace: lightship_core::grace::DEFAULT,
@@ -246,10 +248,10 @@ impl Speaker {
         if !heard {
             return None;
         }
-        self.core.on_frame(question, now);
+        self.core.on_frame(&Via::Main, question, now);
         let outputs = self.core.outputs();
         outputs.iter().find_map(|output| match output {
-            Output::Frame(frame) => crate::world::lan::claim(frame)
+            Output::Frame(_, frame) => crate::world::lan::claim(frame)
                 .filter(|(address, _)| *address == vip)
                 .map(|(_, mac)| mac),
             _ => None,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use lightship_core::core::HANDOVER;
 use lightship_core::core::{Core, Output, Ownership};
+use lightship_core::further::Via;
 use lightship_core::world::World as Api;
 use lightship_membership::{Config, Heartbeat, Keys, NodeName, PeerState, decode};
 
@@ -297,7 +298,8 @@ impl World {
                 let frames = self.wanted(to, &frames);
                 if self.nodes[to].carrier && !frames.is_empty() {
                     self.feed(to, |core| {
-                        frames.iter().for_each(|frame| core.on_frame(frame, now));
+                        let frames = frames.iter();
+                        frames.for_each(|frame| core.on_frame(&Via::Main, frame, now));
                     });
                 }
             }
@@ -401,12 +403,12 @@ impl World {
                     };
                     self.send(node, to, &beat);
                 }
-                Output::Frame(frame) => frames.push(frame),
+                Output::Frame(_, frame) => frames.push(frame),
                 Output::Director(intent) => self.direct(node, intent),
                 Output::Report(latest) => report = Some(latest),
                 Output::Groups(groups) => {
                     if let Some(speaker) = &mut self.nodes[node].speaker {
-                        speaker.groups = groups;
+                        speaker.groups = groups.into_iter().map(|(_, vip)| vip).collect();
                     }
                 }
                 Output::Listen(listen) => {
@@ -415,7 +417,7 @@ impl World {
                     }
                 }
                 // No frame of a director is dropped on this LAN.
-                Output::Paths(_) => {}
+                Output::Paths(_) | Output::Uplinks(_) => {}
                 // It grows with the cluster, and each of many nodes that start has one of each other.
                 Output::Save if self.nodes.len() >= LARGE => {}
                 Output::Save => self.nodes[node].save(self.now),

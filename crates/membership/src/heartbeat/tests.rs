@@ -35,7 +35,18 @@ fn beat(claims: Vec<Claim>) -> Heartbeat {
         late: Vec::new(),
         networks: ["192.0.2.0/24".parse().unwrap()].into(),
         held_boot: None,
+        further: [].into(),
         claims,
+    }
+}
+
+/// An uplink beside the main one.
+fn storage() -> Further {
+    Further {
+        interface: "eth1".into(),
+        mac: [2, 0, 0, 0, 0, 0x33],
+        director_mac: [2, 0, 0, 0, 0, 0x44],
+        networks: ["198.51.100.0/24".parse().unwrap()].into(),
     }
 }
 
@@ -74,6 +85,7 @@ fn bytes_are_as_documented() {
     expected.push(0);
     expected.extend([1, 4, 24, 192, 0, 2, 0]);
     expected.push(0);
+    expected.push(0);
     // HMAC-SHA-256(HMAC-SHA-256(secret, label), body), cut to 16 bytes; computed
     // by Python's hmac module.
     expected.extend(TAG);
@@ -81,7 +93,7 @@ fn bytes_are_as_documented() {
 }
 
 const TAG: [u8; 16] = [
-    0x0f, 0xff, 0xad, 0x97, 0x68, 0xb4, 0x07, 0x93, 0xe0, 0x7c, 0x5f, 0xae, 0x65, 0x9c, 0xb0, 0xfb,
+    0x67, 0x07, 0x50, 0x0d, 0x4e, 0x70, 0x85, 0xd4, 0xbc, 0xb0, 0xed, 0xfa, 0x97, 0x68, 0xc8, 0x17,
 ];
 
 #[test]
@@ -98,7 +110,7 @@ fn a_thousand_claims_go_in_pages_below_the_limit() {
         .iter()
         .map(|d| decode(d, &keys()).unwrap())
         .collect();
-    // 1,120 bytes of room, 25 per claim.
+    // 1,119 bytes of room, 25 per claim.
     assert_eq!(pages.len(), 1000usize.div_ceil(44));
     for (page, at) in pages.iter().zip(0..) {
         assert_eq!((page.page, usize::from(page.pages)), (at, pages.len()));
@@ -119,6 +131,16 @@ fn the_promised_number_of_claims_always_fits() {
     let mut heartbeat = beat(vec![]);
     heartbeat.sender = "n".repeat(MAX_NAME).into();
     heartbeat.late = (0..MAX_LATE as u64).collect();
+    heartbeat.interface = "i".repeat(MAX_INTERFACE).into();
+    heartbeat.held_boot = Some(1);
+    let network = IpNet::new(IpAddr::from([0x20; 16]), 64).unwrap();
+    heartbeat.networks = vec![network; MAX_NETWORKS].into();
+    let further = Further {
+        interface: "i".repeat(MAX_INTERFACE).into(),
+        networks: vec![network; MAX_FURTHER_NETWORKS].into(),
+        ..storage()
+    };
+    heartbeat.further = vec![further; MAX_FURTHER].into();
     heartbeat.claims = (0..MAX_CLAIMS as u128)
         .map(|n| Claim {
             vip: IpAddr::from(n.to_be_bytes()),
@@ -257,9 +279,40 @@ fn a_release_that_told_no_interface_is_understood() {
     }
 }
 
-/// The networks field of [`beat`] and what follows: its count, one of IPv4, and no held boot id.
-/// Before it is the count of late nodes, one byte.
-const NETWORKS: usize = 1 + 6 + 1;
+/// The networks field of [`beat`] and what follows: its count, one of IPv4, no held boot id and no
+/// further uplink. Before it is the count of late nodes, one byte.
+const NETWORKS: usize = 1 + 6 + 1 + 1;
+
+#[test]
+fn further_uplinks_are_told_and_a_release_that_told_none_is_understood() {
+    let mut heartbeat = beat(vec![claim("192.0.2.200", 7)]);
+    let before = body(heartbeat.claims.clone());
+    heartbeat.further = vec![storage(); 2].into();
+    let datagram = &encode(&heartbeat, &keys())[0];
+    let mut expected = before[..before.len() - 1].to_vec();
+    expected.push(2);
+    for _ in 0..2 {
+        expected.extend(b"\x04eth1");
+        expected.extend([2, 0, 0, 0, 0, 0x33, 2, 0, 0, 0, 0, 0x44]);
+        expected.extend([1, 4, 24, 198, 51, 100, 0]);
+    }
+    assert_eq!(datagram[..datagram.len() - TAG_LEN], expected);
+    assert_eq!(decode(datagram, &keys()).unwrap(), heartbeat);
+    // What is beyond the most is left out.
+    heartbeat.further = vec![storage(); 9].into();
+    let read = decode(&encode(&heartbeat, &keys())[0], &keys()).unwrap();
+    assert_eq!(*read.further, vec![storage(); MAX_FURTHER]);
+
+    let older = before[..before.len() - 1].to_vec();
+    let read = decode(&signed(older.clone()), &keys()).unwrap();
+    assert_eq!(read, beat(vec![claim("192.0.2.200", 7)]));
+    let [many, long, short] = [&[5][..], &[1, 16], &[1, 1, b'e', 2, 0, 0]];
+    let networks = &[&[1, 0][..], &[0; 12], &[5]].concat();
+    for bad in [many, long, short, networks] {
+        let error = decode(&signed([&older, bad].concat()), &keys()).unwrap_err();
+        assert_eq!(error, DecodeError::Malformed("further uplinks"));
+    }
+}
 
 #[test]
 fn a_held_boot_id_is_told_and_a_release_that_told_none_is_understood() {
@@ -268,7 +321,7 @@ fn a_held_boot_id_is_told_and_a_release_that_told_none_is_understood() {
     let datagram = &encode(&heartbeat, &keys())[0];
     assert_eq!(decode(datagram, &keys()).unwrap(), heartbeat);
     let mut before = body(vec![]);
-    before.truncate(before.len() - 1);
+    before.truncate(before.len() - 2);
     let read = decode(&signed(before.clone()), &keys()).unwrap();
     assert_eq!(read, beat(vec![]));
     for bad in [&[2][..], &[1, 0, 0]] {
@@ -348,6 +401,16 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn any_further()(
+        interface in "[a-z0-9.-]{0,15}",
+        (mac, director_mac) in any::<([u8; 6], [u8; 6])>(),
+        networks in proptest::collection::vec(any_network(), 0..=MAX_FURTHER_NETWORKS),
+    ) -> Further {
+        Further { interface: interface.as_str().into(), mac, director_mac, networks: networks.into() }
+    }
+}
+
+prop_compose! {
     fn any_beat()(
         name in "[a-z0-9.-]{1,253}",
         (boot_id, counter, table_digest) in any::<(u64, u64, u64)>(),
@@ -358,6 +421,7 @@ prop_compose! {
         claims in proptest::collection::btree_set(any_claim(), 0..300),
         late in proptest::collection::vec(any::<u64>(), 0..=MAX_LATE),
         held_boot in any::<Option<u64>>(),
+        further in proptest::collection::vec(any_further(), 0..=MAX_FURTHER),
     ) -> Heartbeat {
         Heartbeat {
             sender: name.as_str().into(),
@@ -369,6 +433,7 @@ prop_compose! {
             late,
             networks: networks.into(),
             held_boot,
+            further: further.into(),
             claims: claims.into_iter().collect(),
         }
     }

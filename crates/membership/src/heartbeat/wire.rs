@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Claim, DecodeError, MAX_INTERFACE, MAX_LATE, MAX_NETWORKS};
+use super::{
+    Claim, DecodeError, Further, MAX_FURTHER, MAX_FURTHER_NETWORKS, MAX_INTERFACE, MAX_LATE,
+    MAX_NETWORKS,
+};
 
 const FAMILY_V4: u8 = 4;
 const FAMILY_V6: u8 = 6;
@@ -45,16 +48,19 @@ impl<'a> Reader<'a> {
 
     /// The name of an interface; empty if nothing follows.
     pub(super) fn interface(&mut self) -> Result<&'a str, DecodeError> {
-        const WHAT: &str = "interface";
         if self.0.is_empty() {
             return Ok("");
         }
-        let [length] = self.array(WHAT)?;
+        self.name("interface")
+    }
+
+    fn name(&mut self, what: &'static str) -> Result<&'a str, DecodeError> {
+        let [length] = self.array(what)?;
         if usize::from(length) > MAX_INTERFACE {
-            return Err(DecodeError::Malformed(WHAT));
+            return Err(DecodeError::Malformed(what));
         }
-        let name = self.bytes(length.into(), WHAT)?;
-        std::str::from_utf8(name).map_err(|_| DecodeError::Malformed(WHAT))
+        let name = self.bytes(length.into(), what)?;
+        std::str::from_utf8(name).map_err(|_| DecodeError::Malformed(what))
     }
 
     /// The digests of late nodes; none if nothing follows.
@@ -73,15 +79,43 @@ impl<'a> Reader<'a> {
 
     /// Networks; none if nothing follows.
     pub(super) fn networks(&mut self) -> Result<Vec<IpNet>, DecodeError> {
-        const WHAT: &str = "networks";
+        if self.0.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.some_networks(MAX_NETWORKS, "networks")
+    }
+
+    fn some_networks(
+        &mut self,
+        most: usize,
+        what: &'static str,
+    ) -> Result<Vec<IpNet>, DecodeError> {
+        let [count] = self.array(what)?;
+        if usize::from(count) > most {
+            return Err(DecodeError::Malformed(what));
+        }
+        (0..count).map(|_| self.network(what)).collect()
+    }
+
+    /// Further uplinks; none if nothing follows.
+    pub(super) fn further(&mut self) -> Result<Vec<Further>, DecodeError> {
+        const WHAT: &str = "further uplinks";
         if self.0.is_empty() {
             return Ok(Vec::new());
         }
         let [count] = self.array(WHAT)?;
-        if usize::from(count) > MAX_NETWORKS {
+        if usize::from(count) > MAX_FURTHER {
             return Err(DecodeError::Malformed(WHAT));
         }
-        (0..count).map(|_| self.network(WHAT)).collect()
+        let one = |_| {
+            Ok(Further {
+                interface: self.name(WHAT)?.into(),
+                mac: self.array(WHAT)?,
+                director_mac: self.array(WHAT)?,
+                networks: self.some_networks(MAX_FURTHER_NETWORKS, WHAT)?.into(),
+            })
+        };
+        (0..count).map(one).collect()
     }
 
     /// A boot id that the sender holds; none if nothing follows.
@@ -148,9 +182,24 @@ pub(super) fn held_boot(held: Option<u64>) -> Vec<u8> {
     out
 }
 
-/// The networks field.
-pub(super) fn networks(all: &[IpNet]) -> Vec<u8> {
-    let all = &all[..all.len().min(MAX_NETWORKS)];
+/// The further uplinks field.
+pub(super) fn further(all: &[Further]) -> Vec<u8> {
+    let all = &all[..all.len().min(MAX_FURTHER)];
+    let mut out = vec![all.len() as u8];
+    for uplink in all {
+        let name = cut(&uplink.interface, MAX_INTERFACE);
+        out.push(name.len() as u8);
+        out.extend(name.as_bytes());
+        out.extend(uplink.mac);
+        out.extend(uplink.director_mac);
+        out.extend(networks(&uplink.networks, MAX_FURTHER_NETWORKS));
+    }
+    out
+}
+
+/// The networks field, of at most so many.
+pub(super) fn networks(all: &[IpNet], most: usize) -> Vec<u8> {
+    let all = &all[..all.len().min(most)];
     let mut out = vec![all.len() as u8];
     for network in all {
         let family = match network {

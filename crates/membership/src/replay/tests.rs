@@ -19,6 +19,7 @@ fn beat(sender: &str, boot_id: u64, counter: u64, page: u16) -> Heartbeat {
         late: Vec::new(),
         networks: [].into(),
         held_boot: None,
+        further: [].into(),
         claims: vec![],
     }
 }

@@ -109,7 +109,7 @@ fn what_answers_before_its_first_heartbeat_is_no_stranger_once_it_is_heard() {
     };
     let answer = lightship_frames::arp::gratuitous_reply(director(2), address_of_vip);
     let (now, first) = (lan.now, lan.cores.get_mut(&1).unwrap());
-    first.on_frame(&answer, now);
+    first.on_frame(&Via::Main, &answer, now);
     assert!(first.conflicts.foreign(vip(1)).is_some());
     let mut late = core(2, world(1), &Saved::default(), now);
     first.on_heartbeat(address(2), &beat(&mut late, &[]), now);

@@ -23,7 +23,7 @@ fn claim(lan: &mut Lan, mac: Mac) {
     for (n, core) in &mut lan.cores {
         // Whoever may have to take the VIP over hears of it too.
         assert!(lan.listens[n].vips.contains(&vip(1)), "unheard");
-        core.on_frame(&frame, now);
+        core.on_frame(&Via::Main, &frame, now);
     }
 }
 

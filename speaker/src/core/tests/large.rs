@@ -60,6 +60,7 @@ fn beat_of(n: u16, counter: u64) -> Heartbeat {
         late: Vec::new(),
         networks: [].into(),
         held_boot: None,
+        further: [].into(),
         claims: claims.collect(),
     }
 }

@@ -121,7 +121,7 @@ fn an_announcement_or_a_probe_that_the_socket_refuses_is_tried_again() {
                     ..DirectorReport::default()
                 }),
                 // Towards everybody; nodes that are silent are asked by their address.
-                Output::Frame(frame) if frame[0] == 0xff => {
+                Output::Frame(_, frame) if frame[0] == 0xff => {
                     if refuse {
                         core.on_unsent(&frame, now);
                     }
@@ -189,9 +189,9 @@ fn solicitations_of_every_kind_get_the_answer_of_rfc_4861() {
         ("duplicate address detection", detection, true),
     ];
     for (case, question, to_all) in cases {
-        core.on_frame(&question, lan.now);
+        core.on_frame(&Via::Main, &question, lan.now);
         let answers = core.outputs();
-        let [Output::Frame(answer)] = &answers[..] else {
+        let [Output::Frame(_, answer)] = &answers[..] else {
             panic!("{case}: {answers:?}")
         };
         let (dst, eth) = if to_all {

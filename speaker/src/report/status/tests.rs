@@ -12,6 +12,7 @@ fn facts() -> Facts {
             mac: Mac([2, 0, 0, 0, 0, 1]),
             mtu: 1500,
         }),
+        further: vec![3],
         trouble: None,
     }
 }
@@ -34,6 +35,7 @@ fn reading(carrier: bool) -> Reading {
         },
         carrier,
         answers_for_all: false,
+        strict_rp_filter: false,
     }
 }
 
@@ -76,6 +78,8 @@ fn the_first_trouble_that_matters_is_named() {
             facts,
             health,
             uplink: Some(uplink),
+            further: &[],
+            used: &[],
             vips: 0,
             verdict: untested(),
             apart: None,
@@ -96,6 +100,8 @@ fn a_condition_keeps_its_time_until_it_turns() {
         facts: &facts,
         health: &health,
         uplink: Some(uplink),
+        further: &[],
+        used: &[],
         vips: 3,
         verdict: untested(),
         apart: None,
@@ -127,6 +133,8 @@ fn vips_that_the_kernel_refuses_are_named_but_the_speaker_is_ready() {
         facts: &facts,
         health: &health,
         uplink: Some(&up),
+        further: &[],
+        used: &[],
         vips: 4,
         verdict: untested(),
         apart: None,
@@ -152,6 +160,8 @@ fn what_is_written_equals_what_is_read_back() {
         facts: &facts,
         health: &health,
         uplink: Some(&up),
+        further: &[],
+        used: &[],
         vips: 3,
         verdict: untested(),
         apart: None,
@@ -174,6 +184,8 @@ fn directors_that_differ_are_told_of() {
         facts: &facts,
         health: &health,
         uplink: Some(&up),
+        further: &[],
+        used: &[],
         vips: 0,
         verdict: untested(),
         apart: Some((1, 3)),
@@ -196,6 +208,8 @@ fn a_dead_node_is_named_with_the_time_it_was_named_first() {
         facts: &facts,
         health: &health,
         uplink: Some(&up),
+        further: &[],
+        used: &[],
         vips: 0,
         verdict: untested(),
         apart: None,
@@ -237,6 +251,8 @@ fn a_director_that_the_network_does_not_let_work_is_none_and_the_reason_is_said(
         facts: &facts,
         health: &health,
         uplink: Some(&up),
+        further: &[],
+        used: &[],
         vips: 1,
         verdict: &verdict,
         apart: None,
@@ -280,6 +296,8 @@ fn nodes_with_one_mac_are_named() {
             facts: &facts,
             health: &Health::default(),
             uplink: None,
+            further: &[],
+            used: &[],
             vips: 0,
             verdict: untested(),
             apart: None,
@@ -292,5 +310,45 @@ fn nodes_with_one_mac_are_named() {
         let found = found.next().unwrap();
         assert_eq!(found.status, status);
         assert!(found.message.contains(part), "{}", found.message);
+    }
+}
+
+#[test]
+fn further_uplinks_are_listed_and_a_strict_reverse_path_filter_is_told() {
+    let lost = BTreeSet::new();
+    let (facts, health) = (facts(), Health::default());
+    let strict = Reading {
+        strict_rp_filter: true,
+        ..reading(true)
+    };
+    let mut second = reading(true);
+    second.uplink.interface = "eth1".into();
+    let further = [second];
+    for (uplink, used, told) in [
+        (&reading(true), &["eth1"][..], false),
+        (&strict, &[], false),
+        (&strict, &["eth1"], true),
+    ] {
+        let seen = Seen {
+            facts: &facts,
+            health: &health,
+            uplink: Some(uplink),
+            further: &further,
+            used,
+            vips: 1,
+            verdict: untested(),
+            apart: None,
+            lost: &lost,
+            clashes: none_clash(),
+            stopping: false,
+        };
+        let status = status(&seen, None);
+        let names = status.uplinks.iter().map(|uplink| &*uplink.interface);
+        assert_eq!(names.collect::<Vec<_>>(), ["eth0", "eth1"]);
+        let mut conditions = status.conditions.iter();
+        let found = conditions.find(|c| c.type_ == CONDITION_RETURN);
+        assert_eq!(found.is_some_and(|c| c.status == "False"), told);
+        assert!(found.is_none_or(|c| c.message.contains("LANs of eth1")));
+        assert_eq!(ready(&seen).0, "True");
     }
 }

@@ -22,6 +22,14 @@ fn route(ifindex: u32, gateway: Option<&str>) -> DefaultRoute {
 }
 
 #[test]
+fn the_greater_of_both_values_is_the_reverse_path_filter() {
+    let strict = |all, own| strict_rp_filter(Some(all), Some(own));
+    assert!(strict("0", "1") && strict("1", "0") && strict("1", "1"));
+    assert!(!strict("2", "1") && !strict("1", "2") && !strict("0", "0"));
+    assert!(!strict_rp_filter(None, None));
+}
+
+#[test]
 fn only_what_concerns_the_uplink_counts_and_in_a_fixed_order() {
     let link = Link {
         index: 2,

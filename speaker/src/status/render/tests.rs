@@ -21,6 +21,7 @@ fn report() -> VipReport {
     VipReport {
         epoch: 4,
         announced: true,
+        further: None,
         direct_routing: true,
         backends: Arc::new([("node1".into(), 1), ("node2".into(), 0)].into()),
         moved: Some(Move {
@@ -45,6 +46,17 @@ fn ready(status: &Value) -> (&str, &str) {
         ready["status"].as_str().unwrap(),
         ready["reason"].as_str().unwrap(),
     )
+}
+
+#[test]
+fn a_vip_on_a_further_uplink_tells_of_that() {
+    let report = VipReport {
+        further: Some(("eth1".into(), lightship_frames::Mac([2, 0, 0, 0, 0, 7]))),
+        ..report()
+    };
+    let value = owned(&identity(), &report, &Ownership::default(), None);
+    assert_eq!(value["interface"], "eth1");
+    assert_eq!(value["mac"], "02:00:00:00:00:07");
 }
 
 #[test]

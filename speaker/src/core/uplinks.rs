@@ -1,0 +1,170 @@
+//! The node's further uplinks: where each VIP is announced, and which are in use.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lightship_frames::Mac;
+
+use super::{Core, Output, neighbours};
+use crate::further::{Own, Via};
+use crate::schedule::Urgency;
+
+/// Where a VIP is announced and with whose MAC: if that changes, the LAN has to hear of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct At {
+    via: Via,
+    directed: bool,
+}
+
+impl Core {
+    /// Takes the node's further uplinks: those that have a carrier, in a fixed order.
+    pub fn on_further(&mut self, further: Arc<[Own]>, now: Duration) {
+        if self.further == further {
+            return;
+        }
+        let names: Vec<&str> = further.iter().map(|f| &*f.told.interface).collect();
+        tracing::info!(?names, "further uplinks");
+        let mac = |all: &[Own], name: &str| {
+            let found = all.iter().find(|f| *f.told.interface == *name);
+            found.map(|f| (f.index, f.told.mac))
+        };
+        // One that is another link than before, or at another MAC, is announced on anew.
+        let changed = names
+            .iter()
+            .any(|name| mac(&self.further, name) != mac(&further, name));
+        self.further = further;
+        self.stale = true;
+        self.unreported = true;
+        // Peers judge by it where VIPs can be.
+        self.next_beat = now;
+        self.rota.tell_all();
+        if changed {
+            self.say_anew(now);
+        }
+    }
+
+    /// The uplink on which this node announces a VIP, were it the owner.
+    pub(super) fn via(&self, vip: IpAddr) -> Via {
+        if self.further.is_empty() {
+            return Via::Main;
+        }
+        let intent = self.intent.vips.get(&vip);
+        let seat = intent.and_then(|intent| intent.eligibility.seats.get(&self.setup.me));
+        seat.map_or(Via::Main, |seat| seat.via.clone())
+    }
+
+    /// The further uplink of this name.
+    fn own(&self, name: &str) -> Option<&Own> {
+        self.further.iter().find(|f| *f.told.interface == *name)
+    }
+
+    /// The own MAC of an uplink.
+    pub(super) fn mac_of(&self, via: &Via) -> Mac {
+        let further = match via {
+            Via::Main => None,
+            Via::Further(name) => self.own(name),
+        };
+        further.map_or(self.setup.uplink_mac, Own::mac)
+    }
+
+    /// The MAC that a VIP is announced with: the director's on its uplink, or the uplink's own.
+    pub(super) fn announced_mac(&self, vip: IpAddr) -> Mac {
+        let via = self.via(vip);
+        match &via {
+            _ if !self.directed(vip) => self.mac_of(&via),
+            Via::Main => self.setup.director_mac,
+            Via::Further(name) => self
+                .own(name)
+                .map_or(self.setup.director_mac, Own::director_mac),
+        }
+    }
+
+    /// Whether the director takes in what comes for a VIP by its uplink.
+    pub(super) fn taken_in(&self, vip: IpAddr) -> bool {
+        match self.via(vip) {
+            Via::Main => true,
+            Via::Further(name) => self.director.uplinks.get(&name) == Some(&None),
+        }
+    }
+
+    /// Why the director cannot take in what comes for a VIP by its uplink: the kernel refuses a link
+    /// there. The own kube-proxy takes it then.
+    pub(super) fn uplink_refused(&self, vip: IpAddr) -> Option<&String> {
+        match self.via(vip) {
+            Via::Main => None,
+            Via::Further(name) => self.director.uplinks.get(&name)?.as_ref(),
+        }
+    }
+
+    /// The owned VIPs, and where each is announced: what [`Self::if_turned`] compares with.
+    pub(super) fn announced_at(&self) -> Vec<(IpAddr, At)> {
+        let owned = self.owned.keys();
+        owned.map(|vip| (*vip, self.at(*vip))).collect()
+    }
+
+    fn at(&self, vip: IpAddr) -> At {
+        At {
+            via: self.via(vip),
+            directed: self.directed(vip),
+        }
+    }
+
+    /// Has a VIP announced anew if it is elsewhere than before: it is at another MAC or on another LAN
+    /// then, which has to hear of it.
+    pub(super) fn if_turned(&mut self, vip: IpAddr, before: &At) {
+        if self.at(vip) != *before
+            && let Some(owned) = self.owned.get_mut(&vip)
+        {
+            (owned.announced, owned.resumed) = (false, false);
+            owned.urgency = Urgency::Lost;
+            self.schedule.stop(vip);
+        }
+    }
+
+    /// The further uplinks that some VIP is announced on when this node owns it.
+    pub(super) fn used(&self) -> Vec<Own> {
+        if self.further.is_empty() {
+            return Vec::new();
+        }
+        let vips = self.intent.vips.keys();
+        let used: BTreeSet<Via> = vips.map(|vip| self.via(*vip)).collect();
+        let named = |own: &&Own| used.contains(&Via::Further(own.told.interface.clone()));
+        self.further.iter().filter(named).cloned().collect()
+    }
+
+    /// Passes on which further uplinks are in use, and for which IPv6 VIPs to listen on each uplink.
+    pub(super) fn tell_uplinks(&mut self) {
+        let used = self.used();
+        if *self.sent_uplinks != *used {
+            self.sent_uplinks = used.into();
+            self.out.push(Output::Uplinks(self.sent_uplinks.clone()));
+        }
+        let vips = self.intent.vips.keys().filter_map(|vip| match vip {
+            IpAddr::V6(v6) => Some((self.via(*vip), *v6)),
+            IpAddr::V4(_) => None,
+        });
+        let groups: BTreeSet<(Via, Ipv6Addr)> = vips.collect();
+        if groups != self.sent_groups {
+            self.sent_groups = groups.clone();
+            self.out.push(Output::Groups(groups));
+        }
+    }
+
+    /// The director's links for the further uplinks in use: by the uplink's name its index and the
+    /// director's MAC there.
+    pub(super) fn director_uplinks(&self) -> BTreeMap<Arc<str>, (u32, Mac)> {
+        let used = self.sent_uplinks.iter();
+        used.map(|own| (own.told.interface.clone(), (own.index, own.director_mac())))
+            .collect()
+    }
+
+    /// What is said of a VIP on its uplink.
+    pub(super) fn announcement(&self, vip: IpAddr) -> Vec<Output> {
+        let via = self.via(vip);
+        let frames = neighbours::announcement(vip, self.announced_mac(vip));
+        let frames = frames.into_iter();
+        frames.map(|f| Output::Frame(via.clone(), f)).collect()
+    }
+}
