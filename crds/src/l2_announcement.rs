@@ -70,8 +70,8 @@ pub struct L2AnnouncementSpec {
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub preferred_nodes: Vec<PreferredNodes>,
 
-    /// Uplinks to announce on, by name or with the wildcards * and ?: a node whose uplink matches
-    /// none of them stays out. Empty means any.
+    /// Uplinks to announce on, by name or with the wildcards * and ?: a node none of whose uplinks
+    /// matches stays out. Empty means any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 15)))]
     #[x_kube(merge_strategy = ListMerge::Set)]

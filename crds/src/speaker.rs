@@ -71,7 +71,8 @@ pub struct SpeakerStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub mode_reason: String,
-    /// The interfaces on the LAN of the addresses.
+    /// The interfaces on which addresses can be announced: the main one, on the LAN of the nodes, and
+    /// those on further LANs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -112,7 +113,7 @@ pub struct LostPeer {
 /// At most so many addresses, and gateways, of one interface are reported.
 pub const MAX_UPLINK_ADDRESSES: usize = 256;
 
-/// An interface on the LAN and what must not be given away as a virtual IP there.
+/// An interface on a LAN and what must not be given away as a virtual IP there.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SpeakerUplink {

@@ -145,7 +145,7 @@ pub struct VirtualIPStatus {
     /// How the owner forwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<VipMode>,
-    /// The owner's interface on the LAN.
+    /// The owner's interface on which it is announced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
     /// The MAC address that is announced.

@@ -53,8 +53,8 @@ pub struct Args {
     #[arg(long, env = "LIGHTSHIP_INSECURE_HEARTBEATS")]
     pub insecure_heartbeats: bool,
 
-    /// The network interface on the LAN of the VIPs. Default: the one that carries the
-    /// node's InternalIP.
+    /// The main network interface, on the LAN of the nodes. Default: the one that carries the
+    /// node's InternalIP. VIPs of other LANs are announced on the node's interfaces there.
     #[arg(long)]
     pub uplink: Option<String>,
 

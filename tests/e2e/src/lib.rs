@@ -6,6 +6,7 @@
 //! - [`experiment`]: crash, planned move, killed speaker: cause it and count what it cost
 //! - [`vip`], [`director`], [`neighbours`]: what Kubernetes, the nodes' kernels and the LAN say
 //! - [`timeline`]: moments from the speakers' logs
+//! - [`second_lan`], [`guest`]: a further LAN, and clients that share a node's machine
 //! - [`drops`]: what kernels dropped, for tests that failed
 //! - [`leftovers`]: that a lab leaves nothing
 
@@ -18,5 +19,6 @@ pub mod leftovers;
 pub mod neighbours;
 pub mod probe;
 pub mod scene;
+pub mod second_lan;
 pub mod timeline;
 pub mod vip;

@@ -103,10 +103,14 @@ impl Drop for Capture {
 /// # Errors
 /// When `ip` fails.
 pub fn forget(vip: IpAddr) -> Result<()> {
+    forget_on(LINK, vip)
+}
+
+fn forget_on(link: &str, vip: IpAddr) -> Result<()> {
     // Deleting an entry that is not there is an error of no interest.
     let mut command = std::process::Command::new("ip");
     command.args(["-n", CLIENT_NETNS, "neigh", "delete"]);
-    command.args([&vip.to_string(), "dev", LINK]);
+    command.args([&vip.to_string(), "dev", link]);
     sh::output(command, None).map(drop)
 }
 
@@ -125,20 +129,28 @@ pub fn pin(vip: IpAddr, mac: &str) -> Result<()> {
 /// # Errors
 /// When `tcpdump` or `ip` fails.
 pub fn who_answers(lab: &Lab, vip: IpAddr) -> Result<BTreeSet<String>> {
+    who_answers_on(lab, LINK, vip)
+}
+
+/// As [`who_answers`], by another interface of the client's.
+///
+/// # Errors
+/// As [`who_answers`].
+pub fn who_answers_on(lab: &Lab, link: &str, vip: IpAddr) -> Result<BTreeSet<String>> {
     let filter = match vip {
         IpAddr::V4(_) => format!("arp and arp[6:2] = 2 and src host {vip}"),
         // 136: neighbour advertisement; its target is the address that was asked for.
         IpAddr::V6(_) => "icmp6 and ip6[40] = 136".to_owned(),
     };
-    let capture = Capture::start(CLIENT_NETNS, LINK, &filter)?;
+    let capture = Capture::start(CLIENT_NETNS, link, &filter)?;
     for _ in 0..3 {
-        forget(vip)?;
+        forget_on(link, vip)?;
         // Any packet makes the kernel ask; the discard port is nobody's.
         let script = format!("echo > /dev/udp/{vip}/9");
         lab.client(&["bash", "-c", &script])?;
         thread::sleep(Duration::from_millis(200));
     }
-    forget(vip)?;
+    forget_on(link, vip)?;
     let target = format!("tgt is {vip},");
     let frames = capture.end()?;
     Ok(frames

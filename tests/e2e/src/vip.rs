@@ -16,6 +16,8 @@ pub struct Vip {
     pub owner: Option<String>,
     /// How it forwards.
     pub mode: String,
+    /// The interface that it is announced on.
+    pub interface: String,
     /// The MAC address that is announced.
     pub mac: String,
     /// The nodes that serve it, with their weights.
@@ -42,6 +44,7 @@ impl Vip {
             address: object["spec"]["address"].as_str()?.parse().ok()?,
             owner: status["owner"].as_str().map(str::to_owned),
             mode: text(&status["mode"]),
+            interface: text(&status["interface"]),
             mac: text(&status["mac"]),
             backends: backends
                 .into_iter()

@@ -22,6 +22,8 @@ mod paths;
 mod replaced;
 #[path = "datapath/sctp.rs"]
 mod sctp;
+#[path = "datapath/second_lan.rs"]
+mod second_lan;
 #[path = "datapath/shared.rs"]
 mod shared;
 #[path = "datapath/upkeep.rs"]
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
                 ("every_director_holds_the_same_table", spread::same_table),
                 ("a_client_with_affinity_stays_on_a_node", spread::affinity),
                 ("sctp_spreads_and_survives_a_move", sctp::spread_and_move),
+                ("a_second_lan_is_served_by_all_nodes", second_lan::served),
                 (
                     "services_share_an_address_by_port",
                     shared::ports_of_two_services,

@@ -16,6 +16,8 @@ mod metrics;
 mod modes;
 #[path = "net/placing.rs"]
 mod placing;
+#[path = "net/second_lan.rs"]
+mod second_lan;
 #[path = "net/speakers.rs"]
 mod speakers;
 #[path = "net/strangers.rs"]
@@ -62,6 +64,10 @@ fn main() -> ExitCode {
             (
                 "an_address_of_another_network_follows_it",
                 placing::off_link,
+            ),
+            (
+                "an_address_of_a_second_lan_is_announced_there",
+                second_lan::announced,
             ),
             ("a_stopped_speaker_hands_over", failover::planned),
             ("a_killed_speaker_is_back_unnoticed", failover::killed),

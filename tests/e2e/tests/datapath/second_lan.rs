@@ -1,0 +1,204 @@
+//! VIPs of a second LAN: their traffic comes in by a further uplink of the owner, and goes on to the
+//! nodes by the LAN that they share.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lightship_e2e::guest::Guest;
+use lightship_e2e::probe::{self, Flows, Stream};
+use lightship_e2e::second_lan::{self, ADDRESSES, CLIENT, POOL, SecondLan};
+use lightship_e2e::{director, scene, vip};
+use lightship_lab::{How, Lab, sh};
+
+const NAME: &str = "second-lan";
+const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+const FLOWS: &str = "60";
+
+/// Connections spread over the nodes, pods see the client's address, the director answers a ping; those
+/// that stand stay when another node takes the address over, by a move and by a crash.
+pub(crate) fn served(lab: &mut Lab) -> Result<()> {
+    let second = SecondLan::create(lab)?;
+    let nodes = lab.node_names();
+    let (host, serving) = nodes.split_last().context("no node")?;
+    // A machine and a macvlan on its own uplink do not hear each other, so the client's host
+    // must have no part in what the client asks for.
+    let outcome = lab
+        .kubectl(&["label", "--overwrite", "node", host, &format!("{EXCLUDE}=")])
+        .and_then(|_| all(lab, &second, host, serving));
+    lab.kubectl(&["label", "node", host, &format!("{EXCLUDE}-")])?;
+    let healed = scene::heal(lab);
+    drop(second);
+    // No further uplink, no link on it.
+    let gone = outcome.and_then(|()| leftovers(lab));
+    scene::delete_service(lab, NAME)?;
+    lab.kubectl(&["delete", "addresspool", POOL])?;
+    gone.and(healed)
+}
+
+fn all(lab: &mut Lab, second: &SecondLan, host: &str, nodes: &[String]) -> Result<()> {
+    second_lan::service(lab, NAME)?;
+    let [v4, v6] = CLIENT;
+    let link = second.interface();
+    let addresses = [&*format!("{v4}/26"), &*format!("{v6}/64")];
+    for (address, own) in ADDRESSES.into_iter().zip(CLIENT) {
+        let address: IpAddr = address.parse()?;
+        let limit = Duration::from_secs(30);
+        vip::wait(lab, address, "is ready on the second LAN", limit, |vip| {
+            vip.ready && vip.interface == link && vip.serving() == nodes.len()
+        })?;
+        let guest = Guest::on(lab, host, link, addresses)?;
+        let seen = spread(&guest, address, nodes.len())?;
+        eprintln!("    {address}: {:?} of {}", seen.nodes, seen.requests);
+        ensure!(seen.clients.keys().eq([own]), "{:?}", seen.clients);
+        let text = address.to_string();
+        let output = guest.exec(&["ping", "-n", "-c", "3", "-i", "0.2", "-W", "2", &text])?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(said.contains("3 received"), "{said}");
+        for node in nodes {
+            links(lab, node, 1)?;
+        }
+        let before = vip::owner(lab, address)?;
+        let to = nodes.iter().find(|node| **node != before);
+        let to = to.context("alone")?;
+        let flows = disturbed(&guest, address, || vip::move_to(lab, address, to))?;
+        vip::wait(lab, address, "has moved", limit, |vip| {
+            vip.owner.as_ref() == Some(to)
+        })?;
+        eprintln!("    moved: {} of {} kept", flows.kept, flows.flows);
+        ensure!(
+            flows.kept == flows.flows && flows.changed_node == 0,
+            "connections were lost by a move from {before} to {to}: {flows:?}"
+        );
+    }
+    strict(lab, &nodes[0], link)?;
+    crash(lab, host, link, addresses)
+}
+
+/// New connections until all nodes answer and none fails: kube-proxy needs a moment.
+fn spread(guest: &Guest, address: IpAddr, nodes: usize) -> Result<Stream> {
+    let target = probe::target(address).to_string();
+    let words = ["stream", "--target", &target, "--every", "20ms"];
+    let limits = ["--timeout", "900ms", "--duration", "2s"];
+    let words = [&words[..], &limits].concat();
+    let mut last = None;
+    let served = sh::wait_for(
+        &format!("all nodes serve {address}"),
+        Duration::from_secs(90),
+        Duration::from_millis(200),
+        || {
+            let seen: Stream = guest.probe(&words)?;
+            let whole = seen.failures == 0 && seen.nodes.len() == nodes;
+            last = Some(seen.clone());
+            Ok(whole.then_some(seen))
+        },
+    );
+    served.with_context(|| format!("last seen: {last:?}"))
+}
+
+/// Holds connections with a question every 100 ms; meanwhile something happens.
+fn disturbed(
+    guest: &Guest,
+    address: IpAddr,
+    happens: impl FnOnce() -> Result<()>,
+) -> Result<Flows> {
+    let target = probe::target(address).to_string();
+    let words = ["flows", "--target", &target, "--count", FLOWS];
+    let words = [&words[..], &["--duration", "8s"]].concat();
+    thread::scope(|scope| {
+        let held = scope.spawn(|| guest.probe(&words));
+        thread::sleep(Duration::from_millis(2500));
+        let happened = happens();
+        let flows = held.join().ok().context("the probe's thread panicked")?;
+        happened.and(flows)
+    })
+}
+
+/// The director has so many links on further uplinks.
+fn links(lab: &Lab, node: &str, wanted: usize) -> Result<()> {
+    let what = format!("{node} has {wanted} links on further uplinks");
+    let mut last = String::new();
+    let found = sh::wait_for(
+        &what,
+        Duration::from_secs(10),
+        Duration::from_millis(200),
+        || {
+            last = director::run(lab, node, &["ip", "-br", "link"])?;
+            let found = last.lines().filter(|line| line.starts_with("ls-dir-"));
+            Ok((found.count() == wanted).then_some(()))
+        },
+    );
+    found.with_context(|| last.clone())
+}
+
+fn leftovers(lab: &Lab) -> Result<()> {
+    for node in lab.node_names() {
+        links(lab, &node, 0)?;
+    }
+    let address: IpAddr = ADDRESSES[0].parse()?;
+    let limit = Duration::from_secs(10);
+    vip::wait(lab, address, "is on eth0 again", limit, |vip| {
+        vip.ready && vip.interface == "eth0"
+    })
+    .map(drop)
+}
+
+/// A node with strict reverse path filtering says that it drops what comes from the other LAN.
+fn strict(lab: &Lab, node: &str, link: &str) -> Result<()> {
+    let file = "/proc/sys/net/ipv4/conf/eth0/rp_filter";
+    let was = lab.shell(node, &format!("cat {file}; echo 1 > {file}"))?;
+    let said = sh::wait_for(
+        &format!("{node} says that rp_filter is strict"),
+        Duration::from_secs(30),
+        Duration::from_millis(500),
+        || {
+            let speaker = lab.kubectl_json(&["get", "speaker", node])?;
+            let conditions = speaker["status"]["conditions"].as_array().cloned();
+            let mut conditions = conditions.into_iter().flatten();
+            let found = conditions.find(|c| c["type"] == "ReturnPaths");
+            let message = found.map(|c| c["message"].to_string());
+            Ok(message.filter(|message| message.contains(link)))
+        },
+    );
+    lab.shell(node, &format!("echo {} > {file}", was.trim()))?;
+    said.map(drop)
+}
+
+/// The owner's kernel is killed: connections to other nodes stay.
+fn crash(lab: &mut Lab, host: &str, link: &str, addresses: [&str; 2]) -> Result<()> {
+    let address: IpAddr = ADDRESSES[0].parse()?;
+    let owner = vip::owner(lab, address)?;
+    // The client's host has a view of the lab of its own, since the fault changes the lab.
+    let view = Lab::open()?;
+    let guest = Guest::on(&view, host, link, addresses)?;
+    let flows = disturbed(&guest, address, || lab.fail(&owner, How::Crash))?;
+    let own = flows.nodes.get(&owner).copied().unwrap_or_default();
+    eprintln!(
+        "    crash of {owner}: {} of {} kept, {own} were on it",
+        flows.kept, flows.flows
+    );
+    let lost: BTreeSet<&str> = flows
+        .lost
+        .keys()
+        .filter_map(|k| k.split(':').next())
+        .collect();
+    ensure!(
+        flows.kept == flows.opened - own && lost == BTreeSet::from([&*owner]),
+        "connections were lost though their node lives: {flows:?}"
+    );
+    vip::wait(
+        lab,
+        address,
+        "was taken over",
+        Duration::from_secs(20),
+        |vip| vip.ready && vip.interface == link && vip.owner.as_ref() != Some(&owner),
+    )?;
+    let target = probe::target(address).to_string();
+    let words = ["stream", "--target", &target, "--every", "20ms"];
+    let limits = ["--timeout", "900ms", "--duration", "1s"];
+    let seen: Stream = guest.probe(&[&words[..], &limits].concat())?;
+    ensure!(seen.failures == 0, "{seen:?}");
+    Ok(())
+}
