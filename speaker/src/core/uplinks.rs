@@ -26,14 +26,14 @@ impl Core {
         }
         let names: Vec<&str> = further.iter().map(|f| &*f.told.interface).collect();
         tracing::info!(?names, "further uplinks");
-        let mac = |all: &[Own], name: &str| {
-            let found = all.iter().find(|f| *f.told.interface == *name);
-            found.map(|f| (f.index, f.told.mac))
+        // On one that is another link than before, or at another MAC, all has to be said anew. What comes
+        // to one or leaves it is another matter, and most interfaces that come are none of ours.
+        let changed = |before: &Own| {
+            let is = |now: &&Own| now.told.interface == before.told.interface;
+            let now = further.iter().find(is);
+            now.is_some_and(|now| (now.index, now.told.mac) != (before.index, before.told.mac))
         };
-        // One that is another link than before, or at another MAC, is announced on anew.
-        let changed = names
-            .iter()
-            .any(|name| mac(&self.further, name) != mac(&further, name));
+        let changed = self.sent_uplinks.iter().any(changed);
         self.further = further;
         self.stale = true;
         self.unreported = true;

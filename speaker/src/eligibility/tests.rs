@@ -1,6 +1,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::*;
+use crate::further::Further;
 use crate::world::{Announcement, Service, ServiceRef};
 
 fn name(n: u8) -> NodeName {
@@ -252,4 +253,60 @@ fn nodes_on_another_lan_are_avoided_unless_none_is_on_the_vips_own() {
     // A node that may not own it at all does not count.
     given.node(2).excluded = true;
     assert_eq!(avoided(&given), [None, Some(Avoid::Drained)]);
+}
+
+#[test]
+fn a_vip_on_a_further_uplink_is_for_nodes_there_and_for_those_that_are_allowed_to() {
+    let mut given = Given::new();
+    for n in 1..=3 {
+        let health = given.health.get_mut(&name(n)).unwrap();
+        health.networks = ["198.51.100.0/24".parse().unwrap()].into();
+    }
+    let further = |given: &mut Given, n: u8, interface: &str| {
+        let further = Further {
+            interface: interface.into(),
+            networks: ["192.0.2.0/24".parse().unwrap()].into(),
+            ..Further::default()
+        };
+        given.health.get_mut(&name(n)).unwrap().further = [further].into();
+    };
+    further(&mut given, 1, "eth1");
+    further(&mut given, 2, "vlan20");
+    let seats = |given: &Given| -> BTreeMap<NodeName, (Via, Option<Avoid>)> {
+        let seats = given.judge().seats.into_iter();
+        seats.map(|(name, s)| (name, (s.via, s.avoid))).collect()
+    };
+    let on = |interface: &str| Via::Further(interface.into());
+    let off = Some(Avoid::OffLink);
+    let expected = [
+        (name(1), (on("eth1"), None)),
+        (name(2), (on("vlan20"), None)),
+        (name(3), (Via::Main, off)),
+    ];
+    assert_eq!(seats(&given), expected.into());
+
+    let only = Announcement {
+        interfaces: vec!["eth*".into()],
+        ..Announcement::default()
+    };
+    let main = given.health[&name(1)].interface.clone();
+    given.world.announcements.insert("one".into(), only);
+    let seat = seats(&given)[&name(1)].clone();
+    assert_eq!(seat, (on("eth1"), None));
+    // Neither uplink of the second is allowed any more, if its main one has another name too.
+    given.health.get_mut(&name(2)).unwrap().interface = "lan0".into();
+    assert_eq!(given.judge().barred[&name(2)], Bar::Interface);
+    given.health.get_mut(&name(2)).unwrap().interface = main;
+    given.world.announcements.clear();
+
+    // The third gets it on its main uplink: its director sends to another LAN than the others'.
+    let third = given.health.get_mut(&name(3)).unwrap();
+    third.networks = ["192.0.2.0/24".parse().unwrap()].into();
+    let avoided = |given: &Given| -> Vec<Option<Avoid>> {
+        given.judge().seats.values().map(|s| s.avoid).collect()
+    };
+    assert_eq!(avoided(&given), [off, off, None]);
+    // Without a director a node's own kube-proxy takes all.
+    given.health.get_mut(&name(1)).unwrap().direct_routing = false;
+    assert_eq!(avoided(&given), [None, off, None]);
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::further::Further;
 use crate::world::{Announcement, Node, Slice, Vip};
 
 fn name(n: u8) -> NodeName {
@@ -377,6 +378,30 @@ fn a_node_on_another_lan_is_no_real_server_while_one_has_the_vip_on_its_own() {
     health.get_mut(&name(1)).unwrap().alive = false;
     let intent = compute(&world, &health);
     assert_eq!(weights(&intent, vip()), [(ip(12), 1), (ip(13), 1)].into());
+}
+
+#[test]
+fn real_servers_of_a_vip_on_a_further_uplink_share_the_directors_main_lan() {
+    let (world, mut health) = fixture(false);
+    let vlan = Further {
+        interface: "eth1".into(),
+        networks: ["192.0.2.0/24".parse().unwrap()].into(),
+        ..Further::default()
+    };
+    on(&mut health, 1, "198.51.100.0/24");
+    on(&mut health, 2, "198.51.100.0/24");
+    on(&mut health, 3, "203.0.113.0/24");
+    assert_eq!(weights(&compute(&world, &health), vip()).len(), 3);
+    health.get_mut(&name(1)).unwrap().further = [vlan].into();
+    // The second is not on the VIP's LAN, and is where the first sends to; the third is not.
+    let intent = compute(&world, &health);
+    assert_eq!(weights(&intent, vip()), [(ip(11), 1), (ip(12), 1)].into());
+    on(&mut health, 3, "198.51.100.0/25");
+    assert_eq!(weights(&compute(&world, &health), vip()).len(), 3);
+    // As long as one has it on its main uplink, those that have it there are the real servers.
+    on(&mut health, 3, "192.0.2.0/24");
+    let intent = compute(&world, &health);
+    assert_eq!(weights(&intent, vip()), [(ip(13), 1)].into());
 }
 
 #[test]
