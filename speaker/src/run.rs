@@ -98,7 +98,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     };
     facts.send_modify(|facts| facts.uplink = Some(link.clone()));
     let mut search = uplink::Search::new().await;
-    let further: Arc<[Own]> = search.find(link.index).await?.into();
+    let further = search.find(link.index, &first).await?;
     let Some(keys) = first_keys(&args, &mut secrets, &facts, stop.clone()).await else {
         return Ok(());
     };

@@ -189,8 +189,7 @@ async fn follow(
     let mut pause = ROUTES;
     // When the networks are to be read again.
     let mut due = Some(Instant::now());
-    // The indices of what is or may become a further uplink.
-    let mut candidates = Vec::new();
+    let mut found = further::Found::default();
     loop {
         let address = choice.address(world.borrow_and_update().as_deref());
         let before = current.borrow().clone();
@@ -209,10 +208,9 @@ async fn follow(
             if now.state.carrier {
                 tell(&told.networks, on_link(&direct, now.link.index).into());
             }
-            let found = search.among(&links, &direct, now.link.index);
-            candidates = found.all;
-            tell(&told.further, found.usable.into());
+            found = search.among(&links, &direct, now.link.index);
         }
+        tell(&told.further, found.told(world.borrow().as_deref()));
         loop {
             let later = async {
                 match due {
@@ -223,7 +221,7 @@ async fn follow(
             let look = tokio::select! {
                 notice = monitor.next() => match notice? {
                     Notice::Rerouted { index } => {
-                        let uplinks = candidates.iter().chain([&now.link.index]);
+                        let uplinks = found.all.iter().chain([&now.link.index]);
                         for uplink in uplinks {
                             if carries(&rtnl, index, *uplink).await {
                                 now.reroutes += 1;
@@ -234,10 +232,12 @@ async fn follow(
                         }
                         Look::None
                     }
-                    notice => concerns(notice, &now, &candidates),
+                    notice => concerns(notice, &now, &found.all),
                 },
                 Ok(()) = world.changed() => {
-                    let wanted = choice.address(world.borrow_and_update().as_deref());
+                    let world = world.borrow_and_update().clone();
+                    tell(&told.further, found.told(world.as_deref()));
+                    let wanted = choice.address(world.as_deref());
                     if wanted == address { Look::None } else { Look::All }
                 }
                 () = later => break,

@@ -75,40 +75,58 @@ pub(super) async fn links(
         }
     }
     for (uplink, (index, mac)) in wanted {
-        // One that has just gone is news that the core is about to hear.
-        let Some(parent) = host.link(*index).await? else {
-            continue;
+        let spec = Macvlan {
+            name: name(*index),
+            mac: *mac,
+            parent: *index,
         };
-        let found = present.remove(&name(*index));
-        let link = match found {
-            Some(link) if link.mac == Some(*mac) && link.link == Some(*index) => link,
-            other => {
-                if let Some(other) = other {
-                    inside.delete_link(other.index).await?;
-                }
-                let spec = Macvlan {
-                    name: name(*index),
-                    mac: *mac,
-                    parent: *index,
-                };
-                if let Err(error) = host.create_macvlan(&spec, Some(netns)).await {
-                    let refused = Error::of_macvlan(error).to_string();
-                    further.uplinks.insert(uplink.clone(), Some(refused));
-                    continue;
-                }
-                made.push(format!("link {} on {uplink}", spec.name));
-                inside.require_link(&spec.name).await?
+        let found = present.remove(&spec.name);
+        match link(host, inside, netns, &spec, found, made).await {
+            Ok(Some(inner)) => {
+                further.links.insert(*index, inner);
+                further.uplinks.insert(uplink.clone(), None);
             }
-        };
-        follow(inside, &link, parent.mtu, made).await?;
-        let inner = Inner {
-            index: link.index,
-            name: link.name,
-        };
-        further.links.insert(*index, inner);
-        further.uplinks.insert(uplink.clone(), None);
+            // It has just gone, which is news that the core is about to hear.
+            Ok(None) => {}
+            Err(error) => {
+                let refused = error.to_string();
+                further.uplinks.insert(uplink.clone(), Some(refused));
+            }
+        }
     }
     Ok(further)
+}
+
+/// Makes one of the links; none if its uplink is not there. `found`: what has its name.
+async fn link(
+    host: &Rtnl,
+    inside: &Rtnl,
+    netns: &Netns,
+    spec: &Macvlan,
+    found: Option<Link>,
+    made: &mut Vec<String>,
+) -> Result<Option<Inner>, Error> {
+    let Some(parent) = host.link(spec.parent).await? else {
+        return Ok(None);
+    };
+    let right = |link: &Link| link.mac == Some(spec.mac) && link.link == Some(spec.parent);
+    let link = match found {
+        Some(link) if right(&link) => link,
+        other => {
+            if let Some(other) = other {
+                inside.delete_link(other.index).await?;
+            }
+            let made_it = host.create_macvlan(spec, Some(netns)).await;
+            made_it.map_err(Error::of_macvlan)?;
+            made.push(format!("link {} on {}", spec.name, parent.name));
+            inside.require_link(&spec.name).await?
+        }
+    };
+    follow(inside, &link, parent.mtu, made).await?;
+    Ok(Some(Inner {
+        index: link.index,
+        name: link.name,
+    }))
 }
 
 #[cfg(test)]

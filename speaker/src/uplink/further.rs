@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use lightship_frames::Mac;
 use lightship_membership::heartbeat::{MAX_FURTHER, MAX_FURTHER_NETWORKS};
@@ -10,6 +11,7 @@ use lightship_netio::{Link, Result, Rtnl};
 use super::{Direct, direct, networks};
 use crate::director::{self, VETH_HOST};
 use crate::further::{Further, Own};
+use crate::world::{Announcement, World};
 
 /// The kinds of links that can be uplinks (`IFLA_INFO_KIND`; a physical NIC has none), those first
 /// that are most often: a node has bridges of its own for Pods and containers, and room in heartbeats is
@@ -27,11 +29,14 @@ pub struct Search {
     macs: BTreeMap<u32, Mac>,
 }
 
+/// The place of bridges in [`KINDS`].
+const BRIDGES: usize = 2;
+
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// Those that can be used now: with a carrier.
-    pub(super) usable: Vec<Own>,
+    /// Those that can be used now, with a carrier and networks, each with its place in [`KINDS`].
+    usable: Vec<(usize, Own)>,
     /// The indices of all, those included that have no carrier or address now.
     pub(super) all: Vec<u32>,
 }
@@ -47,10 +52,10 @@ impl Search {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub async fn find(&mut self, main: u32) -> Result<Vec<Own>> {
+    pub async fn find(&mut self, main: u32, world: &World) -> Result<Arc<[Own]>> {
         let rtnl = Rtnl::open()?;
         let (links, direct) = (rtnl.links().await?, direct(&rtnl).await?);
-        Ok(self.among(&links, &direct, main).usable)
+        Ok(self.among(&links, &direct, main).told(Some(world)))
     }
 
     pub(super) fn among(&mut self, links: &[Link], direct: &[Direct], main: u32) -> Found {
@@ -59,7 +64,7 @@ impl Search {
         self.macs
             .retain(|index, _| links.iter().any(|l| l.index == *index));
         found.retain(|(_, link)| link.has_carrier());
-        let usable = found.into_iter().filter_map(|(_, link)| {
+        let usable = found.into_iter().filter_map(|(kind, link)| {
             let mac = link.mac?;
             let on = direct.iter().filter(|d| d.index == link.index);
             let on = on.map(|d| (d.network, d.prefix));
@@ -69,7 +74,7 @@ impl Search {
             }
             let derived = || Mac::derive_director_mac(&mac.to_string());
             let director_mac = *self.macs.entry(link.index).or_insert_with(derived);
-            Some(Own {
+            let own = Own {
                 index: link.index,
                 told: Further {
                     interface: link.name.as_str().into(),
@@ -77,12 +82,38 @@ impl Search {
                     director_mac: director_mac.0,
                     networks: networks.into(),
                 },
-            })
+            };
+            Some((kind, own))
         });
         Found {
-            usable: usable.take(MAX_FURTHER).collect(),
+            usable: usable.collect(),
             all,
         }
+    }
+}
+
+impl Found {
+    /// Those that others are told of. Every node has a bridge for its Pods, with a network of its own,
+    /// which would only be noise in heartbeats: a bridge has to be needed, by a VIP that is on-link there
+    /// or by an L2Announcement that names it.
+    pub(super) fn told(&self, world: Option<&World>) -> Arc<[Own]> {
+        let needed = |own: &Own| {
+            let world = world?;
+            let on = |vip: &IpAddr| {
+                own.told
+                    .networks
+                    .iter()
+                    .any(|network| network.contains(vip))
+            };
+            let mut announcements = world.announcements.values();
+            let named = |a: &Announcement| {
+                !a.interfaces.is_empty() && a.allows_interface(&own.told.interface)
+            };
+            (world.vips.keys().any(on) || announcements.any(named)).then_some(())
+        };
+        let told = self.usable.iter();
+        let told = told.filter(|(kind, own)| *kind < BRIDGES || needed(own).is_some());
+        told.map(|(_, own)| own.clone()).take(MAX_FURTHER).collect()
     }
 }
 
@@ -106,6 +137,7 @@ fn candidates(links: &[Link], main: u32) -> Vec<(usize, &Link)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::world::Vip;
 
     fn link(index: u32, name: &str, kind: Option<&str>) -> Link {
         Link {
@@ -156,28 +188,43 @@ mod tests {
             on(10, "192.0.2.78", 24),
         ];
         let mut search = Search::default();
-        let names = |found: &Found| -> Vec<String> {
-            let names = found
-                .usable
-                .iter()
-                .map(|own| own.told.interface.to_string());
+        let names = |found: &Found, world: &World| -> Vec<String> {
+            let told = found.told(Some(world));
+            let names = told.iter().map(|own| own.told.interface.to_string());
             names.collect()
         };
         let found = search.among(&links, &direct, 2);
-        assert_eq!(names(&found), ["eth0.20", "eth1", "cni0"]);
+        let mut world = World::default();
+        assert_eq!(names(&found, &world), ["eth0.20", "eth1"]);
+        // A bridge only if it is needed.
+        let vip = "198.51.100.7".parse().unwrap();
+        world.vips.insert(vip, Vip::default());
+        assert_eq!(names(&found, &world), ["eth0.20", "eth1", "cni0"]);
+        world.vips.clear();
+        let any = Announcement::default();
+        world.announcements.insert("any".into(), any);
+        assert_eq!(names(&found, &world), ["eth0.20", "eth1"]);
+        let named = Announcement {
+            interfaces: vec!["cni*".into()],
+            ..Announcement::default()
+        };
+        world.announcements.insert("one".into(), named);
+        assert_eq!(names(&found, &world), ["eth0.20", "eth1", "cni0"]);
+        let told = found.told(Some(&world));
         assert_eq!(found.all, [5, 4, 6, 3]);
         assert_eq!(
-            *found.usable[0].told.networks,
+            *told[0].told.networks,
             ["203.0.113.192/26".parse().unwrap()]
         );
         // The director keeps its MAC there; without a carrier the uplink is not told.
-        let before = found.usable[1].director_mac();
+        let before = told[1].director_mac();
         links[2].mac = Some(Mac([2, 9, 9, 9, 9, 9]));
         links[3].lower_up = false;
         let found = search.among(&links, &direct, 2);
-        assert_eq!(names(&found), ["eth1", "cni0"]);
-        assert_eq!(found.usable[0].director_mac(), before);
-        assert_eq!(found.usable[0].told.mac, [2, 9, 9, 9, 9, 9]);
+        assert_eq!(names(&found, &world), ["eth1", "cni0"]);
+        let told = found.told(Some(&world));
+        assert_eq!(told[0].director_mac(), before);
+        assert_eq!(told[0].told.mac, [2, 9, 9, 9, 9, 9]);
         assert_eq!(found.all, [5, 4, 6, 3]);
     }
 }

@@ -74,6 +74,7 @@ fn all(lab: &mut Lab, second: &SecondLan, host: &str, nodes: &[String]) -> Resul
         );
     }
     strict(lab, &nodes[0], link)?;
+    adopted(lab, &nodes[0])?;
     crash(lab, host, link, addresses)
 }
 
@@ -166,6 +167,22 @@ fn strict(lab: &Lab, node: &str, link: &str) -> Result<()> {
     said.map(drop)
 }
 
+/// A speaker that is killed and back leaves the director's links as they are.
+fn adopted(lab: &mut Lab, node: &str) -> Result<()> {
+    let links = |lab: &Lab| -> Result<Vec<String>> {
+        let text = director::run(lab, node, &["ip", "-o", "link"])?;
+        let ours = text.lines().filter(|line| line.contains(": ls-dir"));
+        Ok(ours.map(str::to_owned).collect())
+    };
+    let before = links(lab)?;
+    ensure!(before.len() == 2, "{before:#?}");
+    lab.fail(node, How::KillSpeaker)?;
+    thread::sleep(Duration::from_secs(4));
+    let after = links(lab)?;
+    ensure!(after == before, "{before:#?} became {after:#?}");
+    Ok(())
+}
+
 /// The owner's kernel is killed: connections to other nodes stay.
 fn crash(lab: &mut Lab, host: &str, link: &str, addresses: [&str; 2]) -> Result<()> {
     let address: IpAddr = ADDRESSES[0].parse()?;
@@ -173,6 +190,8 @@ fn crash(lab: &mut Lab, host: &str, link: &str, addresses: [&str; 2]) -> Result<
     // The client's host has a view of the lab of its own, since the fault changes the lab.
     let view = Lab::open()?;
     let guest = Guest::on(&view, host, link, addresses)?;
+    // It has another MAC address than the one before, which the nodes have to learn.
+    spread(&guest, address, 2)?;
     let flows = disturbed(&guest, address, || lab.fail(&owner, How::Crash))?;
     let own = flows.nodes.get(&owner).copied().unwrap_or_default();
     eprintln!(
@@ -184,6 +203,7 @@ fn crash(lab: &mut Lab, host: &str, link: &str, addresses: [&str; 2]) -> Result<
         .keys()
         .filter_map(|k| k.split(':').next())
         .collect();
+    ensure!(own > 0, "nothing on {owner}: {flows:?}");
     ensure!(
         flows.kept == flows.opened - own && lost == BTreeSet::from([&*owner]),
         "connections were lost though their node lives: {flows:?}"
