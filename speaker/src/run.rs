@@ -99,6 +99,8 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     facts.send_modify(|facts| facts.uplink = Some(link.clone()));
     let mut search = uplink::Search::new().await;
     let further = search.find(link.index, &first).await?;
+    // Until the core has decided, what is there for any of them stays.
+    used_tx.send_replace(further.clone());
     let Some(keys) = first_keys(&args, &mut secrets, &facts, stop.clone()).await else {
         return Ok(());
     };

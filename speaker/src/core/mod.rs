@@ -262,7 +262,7 @@ pub struct Core {
     /// Some that nobody may own are still claimed: the next heartbeat may change that.
     look_again: bool,
     sent_director: Option<Arc<DirectorIntent>>,
-    sent_uplinks: Arc<[Own]>,
+    sent_uplinks: Option<Arc<[Own]>>,
     sent_groups: BTreeSet<(Via, std::net::Ipv6Addr)>,
     sent_listen: Option<Listen>,
     sent_report: Option<Arc<Ownership>>,
@@ -348,7 +348,7 @@ impl Core {
             unowned: BTreeMap::new(),
             look_again: false,
             sent_director: None,
-            sent_uplinks: [].into(),
+            sent_uplinks: None,
             sent_groups: BTreeSet::new(),
             sent_listen: None,
             sent_report: None,

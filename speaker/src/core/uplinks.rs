@@ -33,7 +33,11 @@ impl Core {
             let now = further.iter().find(is);
             now.is_some_and(|now| (now.index, now.told.mac) != (before.index, before.told.mac))
         };
-        let changed = self.sent_uplinks.iter().any(changed);
+        let changed = self
+            .sent_uplinks
+            .iter()
+            .flat_map(|all| all.iter())
+            .any(changed);
         self.further = further;
         self.stale = true;
         self.unreported = true;
@@ -137,9 +141,10 @@ impl Core {
     /// Passes on which further uplinks are in use, and for which IPv6 VIPs to listen on each uplink.
     pub(super) fn tell_uplinks(&mut self) {
         let used = self.used();
-        if *self.sent_uplinks != *used {
-            self.sent_uplinks = used.into();
-            self.out.push(Output::Uplinks(self.sent_uplinks.clone()));
+        if self.sent_uplinks.as_deref() != Some(&*used) {
+            let used: Arc<[Own]> = used.into();
+            self.sent_uplinks = Some(used.clone());
+            self.out.push(Output::Uplinks(used));
         }
         let vips = self.intent.vips.keys().filter_map(|vip| match vip {
             IpAddr::V6(v6) => Some((self.via(*vip), *v6)),
@@ -155,7 +160,7 @@ impl Core {
     /// The director's links for the further uplinks in use: by the uplink's name its index and the
     /// director's MAC there.
     pub(super) fn director_uplinks(&self) -> BTreeMap<Arc<str>, (u32, Mac)> {
-        let used = self.sent_uplinks.iter();
+        let used = self.sent_uplinks.iter().flat_map(|all| all.iter());
         used.map(|own| (own.told.interface.clone(), (own.index, own.director_mac())))
             .collect()
     }

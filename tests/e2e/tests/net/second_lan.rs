@@ -62,6 +62,17 @@ fn all(lab: &Lab, second: &SecondLan) -> Result<()> {
         ensure!(uplinks[1]["interface"] == "eth1", "{uplinks}");
     }
     for address in ADDRESSES {
+        on_second(lab, address.parse()?, "is announced on eth1", |_| true)?;
+    }
+    for node in lab.node_names() {
+        // All are ready to take over: they listen for solicitations, and the loop guard is there.
+        let groups = lab.shell(&node, "ip -6 maddr show dev eth1")?;
+        ensure!(groups.contains("ff02::1:ff00:240"), "{node}: {groups}");
+        let rules = lab.shell(&node, "ip rule; ip -6 rule")?;
+        let guards = rules.matches("iif eth1").count();
+        ensure!(guards == 2, "{node}: {rules}");
+    }
+    for address in ADDRESSES {
         let address: IpAddr = address.parse()?;
         let found = on_second(lab, address, "is announced on eth1", |_| true)?;
         scene::wait_proxies(lab, NAME)?;
