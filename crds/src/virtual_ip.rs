@@ -49,6 +49,12 @@ use crate::address_pool::OnShrink;
         json_path = ".status.directors"
     ),
     printcolumn(
+        name = "Interface",
+        type_ = "string",
+        priority = 1,
+        json_path = ".status.interface"
+    ),
+    printcolumn(
         name = "MAC",
         type_ = "string",
         priority = 1,

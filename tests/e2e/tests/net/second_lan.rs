@@ -10,7 +10,7 @@ use lightship_e2e::scene;
 use lightship_e2e::second_lan::{self, ADDRESSES, POOL, SecondLan};
 use lightship_e2e::vip::{self, Vip};
 use lightship_lab::substrate::CLIENT_NETNS;
-use lightship_lab::{How, Lab};
+use lightship_lab::{How, Lab, sh};
 
 const NAME: &str = "second-lan";
 const LIMIT: Duration = Duration::from_secs(20);
@@ -56,10 +56,12 @@ fn on_second(lab: &Lab, address: IpAddr, what: &str, wanted: impl Fn(&Vip) -> bo
 
 fn all(lab: &Lab, second: &SecondLan) -> Result<()> {
     for node in lab.node_names() {
-        let speaker = lab.kubectl_json(&["get", "speaker", &node])?;
-        let uplinks = &speaker["status"]["uplinks"];
-        ensure!(uplinks[0]["interface"] == "eth0", "{uplinks}");
-        ensure!(uplinks[1]["interface"] == "eth1", "{uplinks}");
+        let path = "jsonpath={.status.uplinks[*].interface}";
+        let what = format!("{node}'s Speaker lists both uplinks");
+        sh::wait_for(&what, LIMIT, Duration::from_millis(200), || {
+            let uplinks = lab.kubectl(&["get", "speaker", &node, "-o", path])?;
+            Ok((uplinks.trim() == "eth0 eth1").then_some(()))
+        })?;
     }
     for address in ADDRESSES {
         on_second(lab, address.parse()?, "is announced on eth1", |_| true)?;
