@@ -336,6 +336,13 @@ proptest! {
         for mut batch in batches {
             let mut once = BTreeSet::new();
             batch.retain(|op| touched(op).is_none_or(|n| once.insert(n)));
+            // Of two addresses that rest, the one that has rested longer goes first where nothing else is
+            // free; and when an address came free follows from how long the writes took.
+            for op in &mut batch {
+                if let Op::Pool(_, like) = op {
+                    like.delay = false;
+                }
+            }
             let (restarts, deeds): (Vec<_>, Vec<_>) =
                 batch.into_iter().partition(|op| matches!(op, Op::Restart | Op::Crash(..)));
             slow.lag = Some(Lag::default());
