@@ -157,7 +157,8 @@ pub struct VirtualIPStatus {
     /// The MAC address that is announced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
-    /// The nodes that serve the address, and those that should but are gone.
+    /// The nodes that serve the address, and those that should but are gone; of more than 64 the latter and
+    /// then the first by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5000))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

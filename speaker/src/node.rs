@@ -160,6 +160,9 @@ pub async fn run(
         if counted.is_none_or(|at| now >= at + COUNT) {
             counted = Some(now);
             links.snapshot.send_replace(Some(Arc::new(core.snapshot())));
+            // One whose socket failed is there again.
+            let used = links.used.borrow().clone();
+            further.set(&used, listening.as_ref());
         }
         let mut save = false;
         for output in core.outputs() {

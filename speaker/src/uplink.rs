@@ -170,8 +170,6 @@ enum Look {
     None,
     /// To read the networks and further uplinks again, when there is time.
     Routes,
-    /// To read them again now.
-    Further,
     /// To read everything again now.
     All,
 }
@@ -246,10 +244,6 @@ async fn follow(
             match look {
                 Look::None => {}
                 Look::Routes => due = due.or(Some(Instant::now() + pause)),
-                Look::Further => {
-                    due = Some(Instant::now());
-                    break;
-                }
                 Look::All => {
                     due = Some(Instant::now());
                     break;
@@ -273,10 +267,8 @@ fn concerns(notice: Notice, now: &Current, candidates: &[u32]) -> Look {
     let whole = now.state == UplinkState::FINE;
     match notice {
         Notice::Link { index, .. } | Notice::Address { index, .. } => {
-            if index == now.link.index || !whole {
+            if index == now.link.index || !whole || candidates.contains(&index) {
                 Look::All
-            } else if candidates.contains(&index) {
-                Look::Further
             } else {
                 // It may be a new one, and is most often a Pod's.
                 Look::Routes

@@ -27,6 +27,8 @@ pub struct Election {
     settled_at: Duration,
     /// Nothing new is taken before this, whoever was heard.
     listen_until: Duration,
+    /// We could answer for what we take.
+    prepared: bool,
     patience: Duration,
     /// None until the first `set_vips`: resumed claims are then held whatever they are.
     vips: Option<BTreeMap<IpAddr, Candidates>>,
@@ -85,6 +87,7 @@ impl Election {
             me,
             settled_at: now + settle,
             listen_until: now,
+            prepared: true,
             patience: DEFAULT_PATIENCE,
             vips: None,
             live: None,
@@ -220,6 +223,13 @@ impl Election {
             self.listen_until = until;
             self.dirty = true;
         }
+    }
+
+    /// Whether we could answer for what we took. Until then nothing new is taken; what we hold we keep. At
+    /// first we could.
+    pub fn set_prepared(&mut self, prepared: bool) {
+        self.dirty |= self.prepared != prepared;
+        self.prepared = prepared;
     }
 
     /// We are going away: no candidate any more, but we keep what we have until others took it.

@@ -9,7 +9,8 @@
 //! +--------------+------+-------+--------+--------+-----------+-----------+------+----------+------+---------+-----+
 //! | table digest | page | pages | claims | sender | claim ... | interface | late | networks | held | further | tag |
 //! +--------------+------+-------+--------+--------+-----------+-----------+------+----------+------+---------+-----+
-//! claim = family (4 or 6), address (4 or 16 bytes), epoch (8 bytes)
+//! claim = family (4 or 6), address (4 or 16 bytes), epoch (8 bytes; 0: answered for until just now,
+//!         and not claimed any more)
 //! interface = length (0 to 15), name of the uplink
 //! late = count (0 to 16), for each node the digest of its name (8 bytes)
 //! networks = count (0 to 8), then of each: family, prefix length, address (4 or 16 bytes)
@@ -181,7 +182,8 @@ pub struct Heartbeat {
     /// The sender's uplinks beside the main one, on which it can announce VIPs too; none if it did not
     /// say.
     pub further: Arc<[Further]>,
-    /// The VIPs that the sender claims; after [`decode`] those of this page.
+    /// The VIPs that the sender claims, and with epoch 0 those that it has just ceased to answer for; after
+    /// [`decode`] those of this page.
     pub claims: Vec<Claim>,
 }
 

@@ -279,7 +279,7 @@ impl Core {
                         // only those speak of whom something follows.
                         self.next_beat = now;
                     }
-                    if from == PeerState::Dead
+                    if matches!(from, PeerState::Dead | PeerState::SpeakerLost)
                         && to == PeerState::Alive
                         && (self.rota.sparse() || self.pages > 1)
                     {

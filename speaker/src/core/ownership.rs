@@ -17,9 +17,6 @@ use crate::world::{Node, NodeName};
 /// frames are lost.
 const YIELDED_BEATS: u32 = 3;
 
-/// A speaker that is not ready to announce looks so often whether it is.
-const GET_READY: Duration = Duration::from_millis(2);
-
 impl Core {
     /// Claims again what this node owned before the speaker restarted. Nothing is
     /// said on the LAN before the peers have been heard: another node may have taken over.
@@ -162,9 +159,7 @@ impl Core {
                 self.say_again = Some(now + self.setup.interval * 2);
             }
         }
-        if !self.ready() {
-            self.election.listen_until(now + GET_READY);
-        }
+        self.election.set_prepared(self.ready());
         let actions = self.election.step(now);
         if actions.is_empty() {
             return;

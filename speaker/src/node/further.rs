@@ -15,46 +15,54 @@ struct Socket {
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Further(Vec<Socket>);
+pub(super) struct Further {
+    sockets: Vec<Socket>,
+    /// Uplinks whose socket could not be opened, which has been said.
+    refused: Vec<Own>,
+}
 
 impl Further {
     /// Opens what is missing and closes what is not in use any more. One that is just gone is news
-    /// that is about to come.
+    /// that is about to come; another that cannot be opened is to be tried again.
     pub(super) fn set(&mut self, used: &[Own], listen: Option<&Listen>) {
-        self.0.retain(|socket| used.contains(&socket.uplink));
+        self.sockets.retain(|socket| used.contains(&socket.uplink));
+        self.refused.retain(|uplink| used.contains(uplink));
         for uplink in used {
-            if self.0.iter().any(|socket| socket.uplink == *uplink) {
+            if self.sockets.iter().any(|socket| socket.uplink == *uplink) {
                 continue;
             }
             match PacketSocket::open(uplink.index, Filter::ArpAndNdp) {
                 Ok(packets) => {
+                    self.refused.retain(|refused| refused != uplink);
                     if let Some(to) = listen {
                         super::listen(&packets, to);
                     }
-                    self.0.push(Socket {
+                    self.sockets.push(Socket {
                         uplink: uplink.clone(),
                         packets,
                         frame: vec![0; 2048],
                     });
                 }
-                Err(error) => {
+                Err(error) if !self.refused.contains(uplink) => {
                     let interface = &uplink.told.interface;
-                    tracing::warn!(%error, %interface, "cannot listen on a further uplink");
+                    tracing::warn!(%error, %interface, "cannot listen on a further uplink; trying on");
+                    self.refused.push(uplink.clone());
                 }
+                Err(_) => {}
             }
         }
     }
 
     /// Has the kernel keep out what is about other machines.
     pub(super) fn listen(&self, to: &Listen) {
-        for socket in &self.0 {
+        for socket in &self.sockets {
             super::listen(&socket.packets, to);
         }
     }
 
     /// Sends a frame on the uplink of this name, without a wait. False if that cannot be.
     pub(super) fn send(&self, interface: &str, frame: &[u8]) -> bool {
-        let mut sockets = self.0.iter();
+        let mut sockets = self.sockets.iter();
         let socket = sockets.find(|socket| *socket.uplink.told.interface == *interface);
         let sent = socket.map(|socket| socket.packets.try_send(frame));
         if let Some(Err(error)) = &sent {
@@ -65,10 +73,10 @@ impl Further {
 
     /// Waits for a frame on any of them, and tells where it came. Safe to cancel.
     pub(super) async fn recv(&mut self) -> (usize, Result<usize>) {
-        if self.0.is_empty() {
+        if self.sockets.is_empty() {
             return pending().await;
         }
-        let all = self.0.iter_mut().enumerate().map(|(at, socket)| {
+        let all = self.sockets.iter_mut().enumerate().map(|(at, socket)| {
             let Socket { packets, frame, .. } = socket;
             Box::pin(async move { (at, packets.recv(frame).await.map(|(length, _)| length)) })
         });
@@ -77,7 +85,7 @@ impl Further {
 
     /// Passes on a frame that [`Self::recv`] told of, and some of those that are here already.
     pub(super) fn pass(&mut self, at: usize, length: usize, mut on: impl FnMut(&Via, &[u8])) {
-        let Some(socket) = self.0.get_mut(at) else {
+        let Some(socket) = self.sockets.get_mut(at) else {
             return;
         };
         let via = Via::Further(socket.uplink.told.interface.clone());
@@ -92,8 +100,8 @@ impl Further {
 
     /// Closes one that has failed for good.
     pub(super) fn close(&mut self, at: usize) {
-        if at < self.0.len() {
-            self.0.remove(at);
+        if at < self.sockets.len() {
+            self.sockets.remove(at);
         }
     }
 }

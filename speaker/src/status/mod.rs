@@ -21,7 +21,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use self::apply::Carried;
-use crate::core::Ownership;
+use crate::core::{Ownership, VipReport};
 use crate::uplink::Current;
 use crate::world::{NodeName, World};
 
@@ -60,6 +60,18 @@ pub struct Identity {
 struct Written {
     status: Value,
     at: Instant,
+    /// What it was made of; `None` for a VIP that nobody owns.
+    of: Option<Basis>,
+}
+
+/// All that the status of an owned VIP follows from, beside what was written last.
+#[derive(PartialEq)]
+struct Basis {
+    report: VipReport,
+    /// Directors that agree, and all.
+    directors: (usize, usize),
+    /// The uplink's name and MAC.
+    uplink: (String, String),
 }
 
 struct Failure {
@@ -96,12 +108,21 @@ pub async fn run(
                 continue;
             };
             let last = written.get(vip);
+            let foreign = object.recorded_owner.as_ref() != Some(&identity.node)
+                && object.recorded_epoch <= report.epoch;
+            let basis = Basis {
+                report: report.clone(),
+                directors: (owned.directors_agreeing, owned.directors),
+                uplink: (identity.interface.clone(), identity.uplink_mac.clone()),
+            };
+            // Among a thousand most are as they were, and making the text of each takes its time.
+            if !foreign && last.is_some_and(|w| w.of.as_ref() == Some(&basis)) {
+                continue;
+            }
             let status = render::owned(&identity, report, &owned, last.map(|w| &w.status));
             // The table changes on all nodes within moments; the count of those that agree
             // is worth a write only when it has held, like another owner's name.
             let age = last.map_or(Duration::MAX, |w| now - w.at);
-            let foreign = object.recorded_owner.as_ref() != Some(&identity.node)
-                && object.recorded_epoch <= report.epoch;
             let agreement = last.is_some_and(|w| w.status != status);
             let differs = last.is_none_or(|w| steady(&w.status) != steady(&status));
             if differs || (foreign && age > ECHO) || (agreement && age > STEADY) {
@@ -112,7 +133,7 @@ pub async fn run(
                 } else {
                     Carried::Nothing
                 };
-                todo.push((*vip, object.object.clone(), status, carried));
+                todo.push((*vip, object.object.clone(), status, carried, Some(basis)));
             } else if foreign || agreement {
                 let wait = if agreement { STEADY } else { ECHO };
                 later = Some(later.map_or(wait, |l: Duration| l.min(wait)));
@@ -126,10 +147,16 @@ pub async fn run(
             let last = written.get(vip).map(|w| &w.status);
             let status = render::unowned(report, last);
             if last != Some(&status) {
-                todo.push((*vip, object.object.clone(), status, Carried::LastOwner));
+                todo.push((
+                    *vip,
+                    object.object.clone(),
+                    status,
+                    Carried::LastOwner,
+                    None,
+                ));
             }
         }
-        let results = stream::iter(todo).map(|(vip, object, status, carried)| {
+        let results = stream::iter(todo).map(|(vip, object, status, carried, basis)| {
             let api = &api;
             async move {
                 let write = apply::apply(api, &object, status, carried);
@@ -137,11 +164,11 @@ pub async fn run(
                     Ok(result) => result,
                     Err(_) => Err("the API server does not answer".to_owned()),
                 };
-                (vip, result)
+                (vip, result, basis)
             }
         });
         let results: Vec<_> = results.buffer_unordered(PARALLEL).collect().await;
-        for (vip, result) in results {
+        for (vip, result, of) in results {
             match result {
                 Ok(status) => {
                     failed.remove(&vip);
@@ -150,6 +177,7 @@ pub async fn run(
                         Written {
                             status,
                             at: Instant::now(),
+                            of,
                         },
                     );
                 }

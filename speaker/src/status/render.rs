@@ -24,6 +24,10 @@ const CONDITION_BACKENDS: &str = "Backends";
 /// So many nodes are named in a message.
 const NAMED: usize = 5;
 
+/// So many backends are listed. Hundreds of nodes in each of a thousand objects, written anew whenever one of
+/// them goes, would be a load for the API server; those that the list leaves out are counted all the same.
+const LISTED: usize = 64;
+
 /// The status of a VIP that this node owns. `last`: the one that was written last.
 pub(super) fn owned(
     id: &Identity,
@@ -189,10 +193,12 @@ fn stranded(all: &BTreeMap<ServiceRef, BTreeSet<NodeName>>) -> String {
     )
 }
 
+/// The list of backends by name. Of very many, those that take nothing new are listed before others.
 fn backends(all: &BTreeMap<NodeName, u32>) -> Vec<Value> {
-    let all = all.iter();
-    all.map(|(node, weight)| json!({ "node": node, "weight": weight }))
-        .collect()
+    let (idle, busy): (Vec<_>, Vec<_>) = all.iter().partition(|(_, weight)| **weight == 0);
+    let listed: BTreeMap<_, _> = idle.into_iter().chain(busy).take(LISTED).collect();
+    let entry = |(node, weight)| json!({ "node": node, "weight": weight });
+    listed.into_iter().map(entry).collect()
 }
 
 /// A condition, with the transition time of before if its status is the same.

@@ -15,10 +15,11 @@ use crate::world::{Announcement, World};
 
 /// The kinds of links that can be uplinks (`IFLA_INFO_KIND`; a physical NIC has none), those first
 /// that are most often: a node has bridges of its own for Pods and containers, and room in heartbeats is
-/// short.
+/// short. A macvlan is none: the kernel puts the director's upon the device below it, so that the one
+/// would not hear the other.
 const KINDS: [&[Option<&str>]; 3] = [
     &[None, Some("bond"), Some("team"), Some("vlan")],
-    &[Some("veth"), Some("macvlan")],
+    &[Some("veth")],
     &[Some("bridge"), Some("openvswitch")],
 ];
 
@@ -95,10 +96,10 @@ impl Search {
 impl Found {
     /// Those that others are told of. Every node has a bridge for its Pods, with a network of its own,
     /// which would only be noise in heartbeats: a bridge has to be needed, by a VIP that is on-link there
-    /// or by an L2Announcement that names it.
+    /// or by an L2Announcement that names it. Others that are needed are told before those that are not.
     pub(super) fn told(&self, world: Option<&World>) -> Arc<[Own]> {
         let needed = |own: &Own| {
-            let world = world?;
+            let Some(world) = world else { return false };
             let on = |vip: &IpAddr| {
                 own.told
                     .networks
@@ -109,11 +110,12 @@ impl Found {
             let named = |a: &Announcement| {
                 !a.interfaces.is_empty() && a.allows_interface(&own.told.interface)
             };
-            (world.vips.keys().any(on) || announcements.any(named)).then_some(())
+            world.vips.keys().any(on) || announcements.any(named)
         };
-        let told = self.usable.iter();
-        let told = told.filter(|(kind, own)| *kind < BRIDGES || needed(own).is_some());
-        told.map(|(_, own)| own.clone()).take(MAX_FURTHER).collect()
+        let (first, then): (Vec<_>, Vec<_>) = self.usable.iter().partition(|(_, own)| needed(own));
+        let then = then.into_iter().filter(|(kind, _)| *kind < BRIDGES);
+        let told = first.into_iter().chain(then).take(MAX_FURTHER);
+        told.map(|(_, own)| own.clone()).collect()
     }
 }
 
@@ -196,10 +198,10 @@ mod tests {
         let found = search.among(&links, &direct, 2);
         let mut world = World::default();
         assert_eq!(names(&found, &world), ["eth0.20", "eth1"]);
-        // A bridge only if it is needed.
+        // A bridge only if it is needed, and what is needed first: there is room for few.
         let vip = "198.51.100.7".parse().unwrap();
         world.vips.insert(vip, Vip::default());
-        assert_eq!(names(&found, &world), ["eth0.20", "eth1", "cni0"]);
+        assert_eq!(names(&found, &world), ["cni0", "eth0.20", "eth1"]);
         world.vips.clear();
         let any = Announcement::default();
         world.announcements.insert("any".into(), any);
@@ -209,22 +211,22 @@ mod tests {
             ..Announcement::default()
         };
         world.announcements.insert("one".into(), named);
-        assert_eq!(names(&found, &world), ["eth0.20", "eth1", "cni0"]);
+        assert_eq!(names(&found, &world), ["cni0", "eth0.20", "eth1"]);
         let told = found.told(Some(&world));
         assert_eq!(found.all, [5, 4, 6, 3]);
         assert_eq!(
-            *told[0].told.networks,
+            *told[1].told.networks,
             ["203.0.113.192/26".parse().unwrap()]
         );
         // The director keeps its MAC there; without a carrier the uplink is not told.
-        let before = told[1].director_mac();
+        let before = told[2].director_mac();
         links[2].mac = Some(Mac([2, 9, 9, 9, 9, 9]));
         links[3].lower_up = false;
         let found = search.among(&links, &direct, 2);
-        assert_eq!(names(&found, &world), ["eth1", "cni0"]);
+        assert_eq!(names(&found, &world), ["cni0", "eth1"]);
         let told = found.told(Some(&world));
-        assert_eq!(told[0].director_mac(), before);
-        assert_eq!(told[0].told.mac, [2, 9, 9, 9, 9, 9]);
+        assert_eq!(told[1].director_mac(), before);
+        assert_eq!(told[1].told.mac, [2, 9, 9, 9, 9, 9]);
         assert_eq!(found.all, [5, 4, 6, 3]);
     }
 }

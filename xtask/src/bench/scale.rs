@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lightship_e2e::vip;
-use lightship_lab::Lab;
 use lightship_lab::progress::Progress;
-use lightship_lab::sh;
+use lightship_lab::{How, Lab, sh};
 use serde_json::{Value, json};
 
 use super::latency::crowd;
@@ -37,7 +36,7 @@ pub(super) struct Usage {
 }
 
 /// Measures it, on a lab of one node with IPv6.
-pub(super) fn measure(lab: &Lab, size: &Size) -> Result<Section> {
+pub(super) fn measure(lab: &mut Lab, size: &Size) -> Result<Section> {
     let steps = Progress::on_stderr();
     let title = format!(
         "One speaker among {} nodes and {} VIPs",
@@ -46,7 +45,7 @@ pub(super) fn measure(lab: &Lab, size: &Size) -> Result<Section> {
     steps.say(&title);
     let phantoms = size.nodes - 1;
     let nodes = lab.node_names();
-    let real = nodes.first().context("a node is needed")?;
+    let real = &nodes.into_iter().next().context("a node is needed")?;
     let alone = usage(lab, real)?;
     steps.step(&format!("{phantoms} more Nodes"), || {
         make_nodes(lab, phantoms)
@@ -71,16 +70,22 @@ pub(super) fn measure(lab: &Lab, size: &Size) -> Result<Section> {
         std::thread::sleep(Duration::from_secs(size.seconds));
         Ok((before, usage(lab, real)?))
     })?;
+    let anew = steps.step("started anew among them", || {
+        lab.fail(real, How::KillSpeaker)?;
+        std::thread::sleep(Duration::from_secs(20));
+        wait_heard(lab, real)?;
+        usage(lab, real)
+    })?;
     drop(peers);
     Ok(Section {
         id: "scale".to_owned(),
         title,
         command: "cargo xtask bench scale".to_owned(),
-        text: text(size, alone, used),
+        text: text(size, alone, used, anew),
     })
 }
 
-fn text(size: &Size, alone: Usage, (before, after): (Usage, Usage)) -> String {
+fn text(size: &Size, alone: Usage, (before, after): (Usage, Usage), anew: Usage) -> String {
     let seconds = size.seconds as f64;
     let cpu = (after.cpu_seconds - before.cpu_seconds) / seconds * 100.0;
     let packets = (after.datagrams - before.datagrams) / seconds;
@@ -93,15 +98,21 @@ fn text(size: &Size, alone: Usage, (before, after): (Usage, Usage)) -> String {
             Limit::AtMost(2000.0),
         ),
         Judged::new(
-            "memory (RSS)",
+            "memory (RSS), of one that owned them all before",
             after.resident_mib,
+            "MiB",
+            Limit::AtMost(25.0),
+        ),
+        Judged::new(
+            "memory (RSS), of one that starts among them",
+            anew.resident_mib,
             "MiB",
             Limit::AtMost(25.0),
         ),
     ];
     format!(
-        "One speaker process for {seconds} s. The other nodes are Node objects and signed heartbeats \
-         from one generator, which hold all VIPs. Right after its start, alone, the speaker's RSS \
+        "One speaker process for {seconds} s, after it had owned all VIPs and left them to others. Those are Node objects \
+         and signed heartbeats from one generator. Right after its start, alone, the speaker's RSS \
          was {:.1} MiB.\n\n{}",
         alone.resident_mib,
         verdict::lines(&judged)

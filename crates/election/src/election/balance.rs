@@ -57,7 +57,8 @@ impl Election {
         // In a minority most owners are out of sight, and what looks uneven may not be. A VIP that is
         // about to be dealt out will change the spread; one that nobody can own holds up nothing.
         let owed = |standing: &Standing| standing.winner.is_none() && self.claimable(&standing.vip);
-        if self.leaving || self.majority_since.is_none() || standings.iter().any(owed) {
+        let waits = self.leaving || !self.prepared || self.majority_since.is_none();
+        if waits || standings.iter().any(owed) {
             return;
         }
         let Some(best) = self

@@ -112,6 +112,25 @@ fn takes_nothing_new_before_settling() {
 }
 
 #[test]
+fn takes_nothing_new_before_it_could_answer_and_wakes_for_nothing_meanwhile() {
+    let mut election = Election::new(name("a"), SETTLE, ms(0));
+    election.set_vips(vips(&[200], &["a", "b"]));
+    election.set_live(names(&["a"]));
+    election.set_prepared(false);
+    assert_eq!(election.step(ms(1000)), []);
+    assert_eq!(election.next_deadline(ms(1000)), None);
+    election.set_prepared(true);
+    assert_eq!(
+        election.step(ms(5000)),
+        [take(200, 2, None, MoveReason::FirstOwner)]
+    );
+    // What it has it keeps.
+    election.set_prepared(false);
+    assert_eq!(election.step(ms(6000)), []);
+    assert_eq!(election.claims().len(), 1);
+}
+
+#[test]
 fn settles_early_when_every_candidate_was_heard() {
     let mut election = Election::new(name("a"), SETTLE, ms(0));
     election.set_vips(vips(&[200], &["a", "b", "c"]));
@@ -500,8 +519,12 @@ fn a_preferred_node_gets_its_vips_slowly_if_rebalancing_is_on() {
     let mut election = b_owns().with_rebalancing(ms(30_000));
     election.set_vips(prefer());
     assert_eq!(election.step(ms(1)), []);
+    // It would have to answer at once.
+    election.set_prepared(false);
+    assert_eq!(election.step(ms(31_000)), []);
+    election.set_prepared(true);
     let taken = take(200, 8, Some("b"), MoveReason::Rebalanced);
-    assert_eq!(election.step(ms(31_000)), [taken]);
+    assert_eq!(election.step(ms(31_001)), [taken]);
 }
 
 #[test]

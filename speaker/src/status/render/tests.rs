@@ -257,3 +257,25 @@ fn without_a_move_of_its_own_the_recorded_one_is_left_alone() {
     let value = owned(&identity(), &resumed, &Ownership::default(), None);
     assert!(value.get("lastMove").is_none());
 }
+
+#[test]
+fn of_very_many_backends_those_are_listed_that_take_nothing_new_and_all_are_counted() {
+    let name = |n: u32| NodeName::from(format!("node{n:03}"));
+    let all = (0..500).map(|n| (name(n), u32::from(n != 321)));
+    let report = VipReport {
+        backends: Arc::new(all.collect()),
+        ..report()
+    };
+    let value = owned(&identity(), &report, &Ownership::default(), None);
+    let listed = value["backends"].as_array().unwrap();
+    assert_eq!(listed.len(), LISTED);
+    assert_eq!(
+        (&listed[0]["node"], &listed[0]["weight"]),
+        (&json!("node000"), &json!(1))
+    );
+    assert_eq!(
+        (&listed[63]["node"], &listed[63]["weight"]),
+        (&json!("node321"), &json!(0))
+    );
+    assert_eq!(value["backendsReady"], "499/500");
+}

@@ -54,7 +54,9 @@ impl World {
             }
             let planned = matches!(moved.reason, MoveReason::Rebalanced | MoveReason::Resumed);
             let before = self.watch.takes.insert((moved.vip, moved.node), now);
-            if !planned && before.is_some_and(|before| before > self.disturbed) {
+            // One that came within the timeout may have been about the disturbance before the last.
+            let since = self.disturbed + self.setup.config.timeout();
+            if !planned && before.is_some_and(|before| before > since) {
                 self.complain(format!("moves to and fro: {moved:?}, as at {before:?}"));
             }
         }
