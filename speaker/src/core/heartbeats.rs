@@ -252,12 +252,6 @@ impl Core {
                     let late = from.can_own() && to.can_own();
                     self.stale |= !late || !self.majority;
                     self.out.push(Output::Peer(node.clone(), from, to));
-                    if from == PeerState::Dead && to == PeerState::Alive && self.was_alone() {
-                        // Everybody was gone: it was this node that was cut off, and nobody
-                        // heard what it announced meanwhile. What it still owns when all claims
-                        // have been compared is announced anew.
-                        self.say_again = Some(now + self.setup.interval * 2);
-                    }
                     if let Some(peer) = self.peers.get_mut(&node) {
                         match to {
                             PeerState::Dead => peer.buried = true,
@@ -328,11 +322,6 @@ impl Core {
                 self.schedule.burst(claim.vip, Urgency::Lost, now);
             }
         }
-    }
-
-    /// Whether all peers were dead but for those that were just heard again.
-    fn was_alone(&self) -> bool {
-        self.peers.values().filter(|peer| !peer.buried).count() == 0
     }
 
     fn probe(&mut self, node: &NodeName) {

@@ -17,6 +17,12 @@ fn settled(setup: Setup) -> World {
     world
 }
 
+/// Each VIP has one owner, and all clients know it.
+fn healed(world: &World) {
+    let whole = one_owner_each(world).and_then(|()| clients_know(world));
+    whole.unwrap_or_else(|what| panic!("seed {}: {what}", world.setup().seed));
+}
+
 /// Silence after which a speaker is given up, and the slack of timers, ways and directors.
 fn noticed() -> Duration {
     Config::default().timeout() + ms(8)
@@ -605,8 +611,7 @@ fn after_a_partition_clients_on_both_sides_heard_last_of_the_owner_that_is_left(
             after(&mut world, 7000);
             world.befall(Fault::Heal);
             after(&mut world, 1500);
-            one_owner_each(&world).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
-            clients_know(&world).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+            healed(&world);
         }
     }
 }
@@ -627,8 +632,7 @@ fn a_fresh_speaker_that_cannot_hear_the_owner_takes_no_client_away_for_long() {
         after(&mut world, 2000);
         world.befall(Fault::Heal);
         after(&mut world, 1500);
-        one_owner_each(&world).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
-        clients_know(&world).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        healed(&world);
     }
 }
 
@@ -742,7 +746,6 @@ fn a_speaker_that_resumes_a_claim_which_still_holds_wins_its_clients_back() {
         world.befall(Fault::Heal);
         world.befall(Fault::StartSpeaker { node });
         after(&mut world, 1500);
-        one_owner_each(&world).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
-        clients_know(&world).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        healed(&world);
     }
 }

@@ -178,8 +178,7 @@ impl Election {
         };
         // In a minority our claim is below theirs on purpose, and for a while after that too.
         let shy = self.majority_since.is_none() || self.raise_after().is_some_and(|at| now < at);
-        let listens = now < self.listen_until || !self.prepared;
-        let paced = self.raise_again.contains_key(&standing.vip) || listens || shy;
+        let paced = self.raise_again.contains_key(&standing.vip) || self.listens(now) || shy;
         if *top > epoch && !paced {
             self.raise_again.insert(standing.vip, now + self.patience);
             let reason = self.defect_of(&standing.vip, node);
@@ -339,7 +338,12 @@ impl Election {
             let candidates = self.vips.as_ref().and_then(|vips| vips.get(vip));
             candidates.is_some_and(|c| c.nodes.iter().all(|node| *node == self.me || heard(node)))
         };
-        self.prepared && now >= self.listen_until && (now >= self.settled_at || heard_all())
+        !self.listens(now) && (now >= self.settled_at || heard_all())
+    }
+
+    /// Do we only listen for now, whoever was heard?
+    fn listens(&self, now: Duration) -> bool {
+        !self.prepared || now < self.listen_until
     }
 
     /// Why `node` cannot go on owning `vip`.
