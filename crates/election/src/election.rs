@@ -30,6 +30,8 @@ pub struct Election {
     /// We could answer for what we take.
     prepared: bool,
     patience: Duration,
+    /// Within this each node that can be heard is heard.
+    round: Duration,
     /// None until the first `set_vips`: resumed claims are then held whatever they are.
     vips: Option<BTreeMap<IpAddr, Candidates>>,
     /// None until the first `set_live`: we then count as live ourselves.
@@ -89,6 +91,7 @@ impl Election {
             listen_until: now,
             prepared: true,
             patience: DEFAULT_PATIENCE,
+            round: Duration::ZERO,
             vips: None,
             live: None,
             away: BTreeMap::new(),
@@ -163,6 +166,13 @@ impl Election {
             self.majority_since = majority.then_some(now);
             self.dirty = true;
         }
+    }
+
+    /// How long it takes at most until each node in sight has said something. At first no time: all
+    /// say something at every heartbeat.
+    pub fn set_round(&mut self, round: Duration) {
+        self.dirty |= self.round != round;
+        self.round = round;
     }
 
     /// Forgets what nodes claimed that are not among `nodes`: they have left the cluster.
@@ -359,11 +369,11 @@ impl Election {
     }
 
     /// From when on our claims may be raised over those of nodes out of sight: for a while after a
-    /// partition healed, they may be heard any moment.
+    /// partition healed, they may be heard any moment, and in a large cluster only after a round.
     fn raise_after(&self) -> Option<Duration> {
         self.majority_since
             .filter(|since| *since > Duration::ZERO)
-            .map(|since| since + self.patience)
+            .map(|since| since + self.patience.max(self.round))
     }
 
     /// Does policy allow `node` to own `vip`? Before the VIPs are known, yes.

@@ -82,6 +82,11 @@ impl Rota {
         self.graph.sparse()
     }
 
+    /// Within so many intervals each node gets a heartbeat.
+    pub fn round(&self) -> u32 {
+        if self.sparse() { DISTANT_EVERY } else { 1 }
+    }
+
     /// There is news that everybody should have at once: the next heartbeats go to all.
     pub fn tell_all(&mut self) {
         self.to_all = REPEATS;

@@ -60,6 +60,9 @@ impl Core {
         self.election.set_vips(candidates);
         self.majority = self.majority(now);
         self.election.set_majority(self.majority, now);
+        // One interval more, for what is late.
+        let round = self.setup.interval * (self.rota.round() + 1);
+        self.election.set_round(round);
         let mut live: BTreeSet<NodeName> = self
             .peers
             .iter()

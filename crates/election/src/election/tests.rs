@@ -501,6 +501,23 @@ fn in_a_minority_claims_stay_below_those_of_nodes_out_of_sight() {
 }
 
 #[test]
+fn claims_are_not_raised_over_those_of_nodes_that_are_heard_seldom() {
+    let mut election = b_owns();
+    election.set_majority(false, ms(1));
+    election.set_round(ms(770));
+    election.set_live(names(&["a"]));
+    assert_eq!(election.step(ms(1)).len(), 1);
+    election.set_majority(true, ms(20_000));
+    election.set_live(names(&["a", "c"]));
+    assert_eq!(election.step(ms(20_001)), []);
+    // Longer than the patience, which is enough where all are heard at every heartbeat.
+    assert_eq!(election.next_deadline(ms(20_769)), Some(ms(20_770)));
+    assert_eq!(election.step(ms(20_769)), []);
+    let raised = take(200, 8, Some("b"), MoveReason::OwnerDied);
+    assert_eq!(election.step(ms(20_770)), [raised]);
+}
+
+#[test]
 fn in_a_minority_a_node_in_sight_is_followed_by_a_claim_that_beats_its_own() {
     let mut election = b_owns();
     election.set_majority(false, ms(1));
