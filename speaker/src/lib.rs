@@ -18,6 +18,7 @@ pub mod groups;
 pub mod guard;
 pub mod intent;
 pub mod lock;
+mod memory;
 pub mod metrics;
 pub mod node;
 pub mod pace;

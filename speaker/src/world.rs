@@ -42,14 +42,14 @@ pub struct World {
 #[serde(into = "String", try_from = "String")]
 pub struct ServiceRef {
     /// The namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// The name within it.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl ServiceRef {
     /// Builds a reference.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         ServiceRef {
             namespace: namespace.into(),
             name: name.into(),

@@ -30,6 +30,12 @@ enum Tier {
     Datapath,
 }
 
+/// Arguments of `cargo test` for tests that have a lab each.
+fn labs(names: &[&'static str]) -> Vec<Vec<&'static str>> {
+    let run = |name: &&'static str| vec!["-p", "lightship-e2e", "--test", *name];
+    names.iter().map(run).collect()
+}
+
 impl Tier {
     fn name(self) -> &'static str {
         match self {
@@ -47,11 +53,9 @@ impl Tier {
                 vec!["--workspace", "--exclude", "lightship-e2e"],
                 vec!["-p", "lightship-e2e", "--lib"],
             ],
-            Self::Api | Self::Net => vec![vec!["-p", "lightship-e2e", "--test", self.name()]],
-            // Each has a lab of its own.
-            Self::Datapath => ["datapath", "beside_ipvs", "beside_nftables", "on_vlan"]
-                .map(|test| vec!["-p", "lightship-e2e", "--test", test])
-                .to_vec(),
+            Self::Api => labs(&["api"]),
+            Self::Net => labs(&["net", "without_keys"]),
+            Self::Datapath => labs(&["datapath", "beside_ipvs", "beside_nftables", "on_vlan"]),
         }
     }
 

@@ -113,7 +113,7 @@ impl Detector {
             let pace = match (self.graph.sparse(), self.graph.watches(name)) {
                 (false, _) => Pace::Each,
                 (true, true) => Pace::Watched,
-                (true, false) => Pace::Distant,
+                (true, false) => Pace::Distant(self.graph.round()),
             };
             self.peers
                 .entry(name.clone())

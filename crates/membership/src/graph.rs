@@ -2,7 +2,8 @@
 //!
 //! Up to [`ALL_TO_ALL`] nodes each speaker beats to each other one at every interval. Beyond,
 //! that would be thousands of packets a second, so it beats at that pace only to its
-//! [`WATCHERS`], and to each of the others at every [`DISTANT_EVERY`]th interval.
+//! [`WATCHERS`], and to each of the others at every [`DISTANT_EVERY`]th interval, or more seldom past 250
+//! nodes, so that about [`DISTANT_AT_ONCE`] of them get one in an interval however many there are.
 //!
 //! The watchers are the nodes that follow it on a ring, on which the nodes lie in the order of
 //! a hash of their names: each node has as many watchers as it watches others, speakers that know the
@@ -25,15 +26,31 @@ mod tests;
 pub const ALL_TO_ALL: usize = 64;
 /// Nodes that watch each node in a larger cluster.
 pub const WATCHERS: usize = 12;
-/// In a larger cluster nodes that do not watch a node get every so many-th of its heartbeats.
+/// In a larger cluster nodes that do not watch a node get every so many-th of its heartbeats, or fewer.
 pub const DISTANT_EVERY: u32 = 10;
+/// So many of these get one in an interval, about and at most.
+pub const DISTANT_AT_ONCE: u32 = 25;
 
 /// The neighbourhood of one node.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Graph {
     sparse: bool,
+    /// Every so many-th heartbeat goes to each node at least.
+    round: u32,
     watchers: BTreeSet<NodeName>,
     watched: BTreeSet<NodeName>,
+}
+
+impl Default for Graph {
+    /// All watch all.
+    fn default() -> Self {
+        Self {
+            sparse: false,
+            round: 1,
+            watchers: BTreeSet::new(),
+            watched: BTreeSet::new(),
+        }
+    }
 }
 
 impl Graph {
@@ -48,8 +65,10 @@ impl Graph {
         let after = ring.partition_point(|node| *node < (digest(me), me));
         let name = |(_, node): &(u64, &NodeName)| NodeName::clone(node);
         let (before, after) = ring.split_at(after);
+        let others = u32::try_from(ring.len()).unwrap_or(u32::MAX);
         Self {
             sparse: true,
+            round: DISTANT_EVERY.max(others.div_ceil(DISTANT_AT_ONCE)),
             watchers: after
                 .iter()
                 .chain(before)
@@ -64,6 +83,11 @@ impl Graph {
                 .map(name)
                 .collect(),
         }
+    }
+
+    /// Within so many intervals each node gets a heartbeat, in any case.
+    pub fn round(&self) -> u32 {
+        self.round
     }
 
     /// Does not everybody watch everybody?

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::NodeName;
-use crate::graph::{DISTANT_EVERY, Graph, digest};
+use crate::graph::{Graph, digest};
 use crate::heartbeat::MAX_LATE;
 
 #[cfg(test)]
@@ -72,7 +72,7 @@ impl Rota {
             name: name.clone(),
             watches: self.graph.watched_by(name),
             // Spread over the intervals, so that the packets do not come in bursts.
-            turn: digest(name).wrapping_add(digest(&self.me)) % u64::from(DISTANT_EVERY),
+            turn: digest(name).wrapping_add(digest(&self.me)) % u64::from(self.graph.round()),
         };
         self.others = others.map(other).collect();
     }
@@ -84,7 +84,7 @@ impl Rota {
 
     /// Within so many intervals each node gets a heartbeat.
     pub fn round(&self) -> u32 {
-        if self.sparse() { DISTANT_EVERY } else { 1 }
+        self.graph.round()
     }
 
     /// There is news that everybody should have at once: the next heartbeats go to all.
@@ -124,7 +124,7 @@ impl Rota {
         if !self.graph.sparse() || other.watches {
             return Some(Share::Page(self.number));
         }
-        let every = u64::from(DISTANT_EVERY);
+        let every = u64::from(self.graph.round());
         let turn = (other.turn + self.number).is_multiple_of(every);
         turn.then_some(Share::Page(self.number / every))
     }

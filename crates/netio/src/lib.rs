@@ -48,7 +48,7 @@ pub mod sysctl;
 pub use datagram::bind_datagram;
 pub use error::{Error, Result};
 pub use lightship_frames::Mac;
-pub use memory::keep_memory_small;
+pub use memory::{give_back, keep_memory_small};
 pub use module::{ModuleState, load_module};
 pub use monitor::{Monitor, Notice};
 pub use multicast::MulticastGroups;

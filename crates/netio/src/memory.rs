@@ -1,8 +1,12 @@
 //! Keeping a daemon's memory small.
 
+use std::io;
+
+use crate::priority;
+
 /// Sizes from which memory that was freed goes back to the kernel, in bytes.
 #[cfg(target_env = "gnu")]
-const GIVE_BACK: libc::c_int = 128 << 10;
+const LARGE: libc::c_int = 128 << 10;
 
 /// Has glibc's allocator keep one heap, and give back what is free at its end.
 ///
@@ -16,11 +20,93 @@ pub fn keep_memory_small() {
     for (what, value) in [
         (libc::M_ARENA_MAX, 1),
         // Set by hand these stay; else each large block that is freed raises them.
-        (libc::M_MMAP_THRESHOLD, GIVE_BACK),
-        (libc::M_TRIM_THRESHOLD, GIVE_BACK),
+        (libc::M_MMAP_THRESHOLD, LARGE),
+        (libc::M_TRIM_THRESHOLD, LARGE),
     ] {
         // SAFETY: mallopt takes values only. It may be called at any time; what it refuses stays
         // as it was.
         unsafe { libc::mallopt(what, value) };
+    }
+}
+
+/// What is not used may be as much as this, in bytes: giving it back takes some milliseconds.
+const SLACK: u64 = 4 << 20;
+
+/// Gives the pages of free memory back to the kernel if there are many, and says how many bytes that were.
+///
+/// A list of a thousand objects that is read in moments leaves the heap full of holes, and glibc gives their
+/// pages back only when told to (malloc_trim(3)). Memory that [`crate::raise_priority`] locked is unlocked
+/// for the moment.
+///
+/// # Errors
+/// If `/proc` cannot be read, or the memory could not be locked again.
+pub fn give_back() -> io::Result<Option<u64>> {
+    let before = anonymous()?;
+    if before < in_use() + SLACK {
+        return Ok(None);
+    }
+    let locked = priority::unlock_memory();
+    trim();
+    if locked {
+        priority::lock_memory()?;
+    }
+    Ok(Some(before.saturating_sub(anonymous()?)))
+}
+
+/// Bytes of this process that are in memory and not of a file (proc(5), `statm`: resident, shared).
+fn anonymous() -> io::Result<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm")?;
+    let mut fields = statm.split(' ').skip(1).map(|n| n.parse().unwrap_or(0));
+    let (resident, shared): (u64, u64) = (fields.next().unwrap_or(0), fields.next().unwrap_or(0));
+    // SAFETY: takes a number only.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    Ok(resident.saturating_sub(shared) * u64::try_from(page).unwrap_or(4096))
+}
+
+#[cfg(target_env = "gnu")]
+fn in_use() -> u64 {
+    // SAFETY: takes nothing and returns plain numbers.
+    let info = unsafe { libc::mallinfo2() };
+    (info.uordblks + info.hblkhd) as u64
+}
+
+#[cfg(target_env = "gnu")]
+fn trim() {
+    // SAFETY: only pages of free chunks are given back.
+    unsafe { libc::malloc_trim(0) };
+}
+
+// Others give back by themselves, or cannot be told to.
+#[cfg(not(target_env = "gnu"))]
+fn in_use() -> u64 {
+    u64::MAX - SLACK
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn trim() {}
+
+#[cfg(all(test, target_env = "gnu"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_free_between_what_is_used_is_given_back() {
+        // The tests beside this one allocate too, but not as much.
+        let many: Vec<Vec<u8>> = (0..32 << 10).map(|n| vec![n as u8; 1000]).collect();
+        let before = anonymous().unwrap();
+        let kept: Vec<Vec<u8>> = many
+            .into_iter()
+            .enumerate()
+            .filter(|(n, _)| n % 64 == 0)
+            .map(|(_, v)| v)
+            .collect();
+        let given = give_back().unwrap().unwrap();
+        assert!(given > 16 << 20, "{given} of {before}");
+        assert!(
+            kept.iter()
+                .enumerate()
+                .all(|(n, v)| v[999] == (n * 64) as u8)
+        );
+        assert_eq!(give_back().unwrap(), None);
     }
 }

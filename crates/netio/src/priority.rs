@@ -1,6 +1,7 @@
 //! Keeping a thread on time on a busy node.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Round robin at the lowest real-time priority: before all normal threads, after
 /// everything that others gave a real-time priority on purpose.
@@ -41,7 +42,10 @@ fn real_time() -> io::Result<()> {
     check(done)
 }
 
-fn lock_memory() -> io::Result<()> {
+/// Whether memory is locked now.
+static LOCKED: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn lock_memory() -> io::Result<()> {
     // With a limit and without the capability, MCL_FUTURE would make allocations
     // fail later, once the limit is reached. Then better not at all.
     if !may_lock_without_limit()? {
@@ -51,7 +55,19 @@ fn lock_memory() -> io::Result<()> {
     // as small as they are.
     // SAFETY: the call takes flags only and touches no memory of ours.
     let done = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
-    check(done)
+    check(done)?;
+    LOCKED.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Undoes [`lock_memory`]; false if it was not locked.
+pub(crate) fn unlock_memory() -> bool {
+    let was = LOCKED.swap(false, Ordering::Relaxed);
+    if was {
+        // SAFETY: takes no arguments and touches no memory.
+        unsafe { libc::munlockall() };
+    }
+    was
 }
 
 fn may_lock_without_limit() -> io::Result<bool> {
@@ -114,8 +130,7 @@ mod tests {
                 let status = std::fs::read_to_string("/proc/self/status").unwrap();
                 let locked = status.lines().find(|l| l.starts_with("VmLck:")).unwrap();
                 assert!(!locked.ends_with(" 0 kB"), "{locked}");
-                // SAFETY: takes no arguments; undoes what was just done.
-                assert_eq!(unsafe { libc::munlockall() }, 0);
+                assert!(unlock_memory() && !unlock_memory());
             }
         })
         .join()

@@ -68,7 +68,7 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
         ready: ["node1".into()].into(),
         ..Slice::default()
     };
-    let slices = world.slices.entry(web.clone()).or_default();
+    let slices = world.slices.or_default(web.clone());
     slices.insert("web-1".into(), slice);
     let vip = Vip {
         services: vec![web],

@@ -72,8 +72,7 @@ fn world(vips: u8) -> Arc<World> {
     };
     world
         .slices
-        .entry(web.clone())
-        .or_default()
+        .or_default(web.clone())
         .insert("web-1".into(), slice);
     for n in 1..=vips {
         world.vips.insert(

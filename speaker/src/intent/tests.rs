@@ -101,8 +101,7 @@ fn endpoints(world: &mut World, slice: &str, ipv6: bool, ready: &[u8], draining:
     };
     world
         .slices
-        .entry(web())
-        .or_default()
+        .or_default(web())
         .insert(slice.into(), slice_value);
 }
 

@@ -142,7 +142,7 @@ pub(super) fn slice(object: &EndpointSlice) -> Option<(ServiceRef, Slice)> {
             None => slice.elsewhere |= ready || serving,
         }
     }
-    Some((ServiceRef::new(namespace, service), slice))
+    Some((ServiceRef::new(namespace, service.as_str()), slice))
 }
 
 type Conditions = k8s_openapi::api::discovery::v1::EndpointConditions;

@@ -131,11 +131,8 @@ impl Shown {
     fn of(&mut self, world: &World) -> World {
         let mut next = world.clone();
         if !self.services.is(&world.services) || !self.slices.is(&world.slices) {
-            let kept = world.slices.iter();
-            let kept = kept.filter(|(service, _)| world.services.contains_key(*service));
-            let kept: Slices = kept
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect();
+            let shown = |service: &ServiceRef, _: &_| world.services.contains_key(service);
+            let kept = world.slices.filtered(shown);
             // Mostly it was about another Service: then what is shown stays the very same.
             if kept != self.of_services {
                 self.of_services = kept;
@@ -265,18 +262,15 @@ fn file_slice(
         return remove_slice(world, filed, &own);
     };
     let of_service = world.slices.get(&service);
-    if of_service.and_then(|slices| slices.get(&own.name)) == Some(&slice) {
+    if of_service.and_then(|slices| slices.get(&*own.name)) == Some(&slice) {
         return;
     }
     // A slice may be handed to another Service by its label.
     if filed.get(&own).is_some_and(|old| *old != service) {
         remove_slice(world, filed, &own);
     }
-    world
-        .slices
-        .entry(service.clone())
-        .or_default()
-        .insert(own.name.clone(), slice);
+    let of_service = world.slices.or_default(service.clone());
+    of_service.insert(own.name.to_string(), slice);
     filed.insert(own, service);
 }
 
@@ -285,7 +279,7 @@ fn remove_slice(world: &mut World, filed: &mut BTreeMap<ServiceRef, ServiceRef>,
         return;
     };
     if let Some(slices) = world.slices.get_mut(&service) {
-        slices.remove(&own.name);
+        slices.remove(&*own.name);
         if slices.is_empty() {
             world.slices.remove(&service);
         }

@@ -1,28 +1,111 @@
-//! A map that its copies share until one of them changes.
+//! A map that its copies share until one of them changes, and then all but what changed.
 //!
-//! The world is published anew at every change, and most changes touch one kind of object. So a copy of
-//! it costs six reference counts, and a change the map that it is in.
+//! The world is published anew at every change, and most changes touch one object of one kind. So a copy of
+//! it costs six reference counts, and a change one for each object of the kind that it is in.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, btree_map};
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::iter::Map;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// See the module. Whoever writes to it through `DerefMut` has a map of its own from then on.
-pub struct Part<K, V>(Arc<BTreeMap<K, V>>);
+/// See the module.
+pub struct Part<K, V>(Arc<BTreeMap<K, Arc<V>>>);
 
 impl<K, V> Part<K, V> {
     /// Whether both are one map, so that they need not be compared.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Is there none?
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All, in the order of the keys.
+    pub fn iter(&self) -> Walk<'_, K, V> {
+        self.into_iter()
+    }
+
+    /// The keys in their order.
+    pub fn keys(&self) -> impl DoubleEndedIterator<Item = &K> + Clone {
+        self.0.keys()
+    }
+
+    /// The values in the order of the keys.
+    pub fn values(&self) -> impl DoubleEndedIterator<Item = &V> + Clone {
+        self.0.values().map(|value| &**value)
+    }
 }
 
-impl<K: Ord + Clone, V: Clone + PartialEq> Part<K, V> {
+impl<K: Ord, V> Part<K, V> {
+    /// The value of a key.
+    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        self.0.get(key).map(|value| &**value)
+    }
+
+    /// Is there such a key?
+    pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.0.contains_key(key)
+    }
+
+    /// Those of which `keep` is true. The values are shared, not copied.
+    #[must_use]
+    pub fn filtered(&self, keep: impl Fn(&K, &V) -> bool) -> Self
+    where
+        K: Clone,
+    {
+        let kept = self.0.iter().filter(|(key, value)| keep(key, value));
+        let kept = kept.map(|(key, value)| (key.clone(), value.clone()));
+        Self(Arc::new(kept.collect()))
+    }
+}
+
+impl<K: Ord + Clone, V> Part<K, V> {
+    /// Puts a value in, and gives the one that was there.
+    pub fn insert(&mut self, key: K, value: V) -> Option<Arc<V>> {
+        Arc::make_mut(&mut self.0).insert(key, Arc::new(value))
+    }
+
+    /// Takes a value out.
+    pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<Arc<V>>
+    where
+        K: Borrow<Q>,
+    {
+        Arc::make_mut(&mut self.0).remove(key)
+    }
+
+    /// Takes a value out. False if there was none, and then nothing is copied.
+    pub fn take(&mut self, key: &K) -> bool {
+        self.contains_key(key) && self.remove(key).is_some()
+    }
+
+    /// Takes all out.
+    pub fn clear(&mut self) {
+        self.0 = Arc::default();
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> Part<K, V> {
     /// Puts a value in. False if it was there, and then nothing is copied.
-    pub fn put(&mut self, key: K, value: V) -> bool {
+    pub fn put(&mut self, key: K, value: V) -> bool
+    where
+        V: PartialEq,
+    {
         let news = self.get(&key) != Some(&value);
         if news {
             self.insert(key, value);
@@ -30,27 +113,35 @@ impl<K: Ord + Clone, V: Clone + PartialEq> Part<K, V> {
         news
     }
 
-    /// Takes a value out. False if there was none, and then nothing is copied.
-    pub fn take(&mut self, key: &K) -> bool {
-        let news = self.contains_key(key);
-        if news {
-            self.remove(key);
-        }
-        news
+    /// A value to change, which is this map's own from then on.
+    pub fn get_mut<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
+        let value = Arc::make_mut(&mut self.0).get_mut(key)?;
+        Some(Arc::make_mut(value))
+    }
+
+    /// The same, put in first if there is none.
+    pub fn or_default(&mut self, key: K) -> &mut V
+    where
+        V: Default,
+    {
+        Arc::make_mut(Arc::make_mut(&mut self.0).entry(key).or_default())
+    }
+
+    /// All values to change, which are this map's own from then on.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        let all = Arc::make_mut(&mut self.0).iter_mut();
+        all.map(|(key, value)| (key, Arc::make_mut(value)))
     }
 }
 
-impl<K, V> Deref for Part<K, V> {
-    type Target = BTreeMap<K, V>;
+impl<K: Ord + Borrow<Q>, Q: Ord + ?Sized, V> std::ops::Index<&Q> for Part<K, V> {
+    type Output = V;
 
-    fn deref(&self) -> &BTreeMap<K, V> {
-        &self.0
-    }
-}
-
-impl<K: Ord + Clone, V: Clone> DerefMut for Part<K, V> {
-    fn deref_mut(&mut self) -> &mut BTreeMap<K, V> {
-        Arc::make_mut(&mut self.0)
+    fn index(&self, key: &Q) -> &V {
+        &self.0[key]
     }
 }
 
@@ -74,49 +165,52 @@ impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Part<K, V> {
 
 impl<K: PartialEq, V: PartialEq> PartialEq for Part<K, V> {
     fn eq(&self, other: &Self) -> bool {
-        self.is(other) || self.0 == other.0
+        let mut pairs = self.0.iter().zip(&*other.0);
+        let mut equal = || {
+            pairs.all(|((key, ours), (other, theirs))| {
+                key == other && (Arc::ptr_eq(ours, theirs) || ours == theirs)
+            })
+        };
+        self.is(other) || (self.len() == other.len() && equal())
     }
 }
 
-impl<K, V> From<BTreeMap<K, V>> for Part<K, V> {
+impl<K: Ord, V> From<BTreeMap<K, V>> for Part<K, V> {
     fn from(map: BTreeMap<K, V>) -> Self {
-        Self(Arc::new(map))
+        map.into_iter().collect()
     }
 }
 
 impl<K: Ord, V, const N: usize> From<[(K, V); N]> for Part<K, V> {
     fn from(pairs: [(K, V); N]) -> Self {
-        BTreeMap::from(pairs).into()
+        pairs.into_iter().collect()
     }
 }
 
 impl<K: Ord, V> FromIterator<(K, V)> for Part<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        pairs.into_iter().collect::<BTreeMap<K, V>>().into()
+        let shared = pairs.into_iter().map(|(key, value)| (key, Arc::new(value)));
+        Self(Arc::new(shared.collect()))
     }
 }
+
+/// What a [`Part`] is walked by.
+pub(super) type Walk<'a, K, V> = Map<btree_map::Iter<'a, K, Arc<V>>, Pair<'a, K, V>>;
+/// Takes the sharing off.
+pub(super) type Pair<'a, K, V> = fn((&'a K, &'a Arc<V>)) -> (&'a K, &'a V);
 
 impl<'a, K, V> IntoIterator for &'a Part<K, V> {
     type Item = (&'a K, &'a V);
-    type IntoIter = btree_map::Iter<'a, K, V>;
+    type IntoIter = Walk<'a, K, V>;
 
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
-    }
-}
-
-impl<'a, K: Ord + Clone, V: Clone> IntoIterator for &'a mut Part<K, V> {
-    type Item = (&'a K, &'a mut V);
-    type IntoIter = btree_map::IterMut<'a, K, V>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter_mut()
+    fn into_iter(self) -> Walk<'a, K, V> {
+        self.0.iter().map(|(key, value)| (key, &**value))
     }
 }
 
 impl<K: Serialize, V: Serialize> Serialize for Part<K, V> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(to)
+        to.collect_map(self.iter())
     }
 }
 
@@ -141,5 +235,21 @@ mod tests {
         assert_eq!((part.len(), copy.len(), copy[&1]), (1, 2, "one"));
         let text = serde_json::to_string(&copy).unwrap();
         assert_eq!(text, r#"{"1":"one","2":"two"}"#);
+        assert_eq!(
+            serde_json::from_str::<Part<i32, &str>>(&text).unwrap(),
+            copy
+        );
+    }
+
+    #[test]
+    fn a_change_of_one_value_leaves_the_others_shared() {
+        let mut part = Part::from([(1, String::from("one")), (2, String::from("two"))]);
+        let copy = part.clone();
+        part.get_mut(&1).unwrap().push('!');
+        *part.or_default(3) = "three".into();
+        assert_eq!((&*part[&1], &*copy[&1]), ("one!", "one"));
+        assert!(std::ptr::eq(&raw const part[&2], &raw const copy[&2]));
+        let even = part.filtered(|key, _| key % 2 == 0);
+        assert!(even.len() == 1 && std::ptr::eq(&raw const even[&2], &raw const part[&2]));
     }
 }

@@ -2,18 +2,20 @@
 //!
 //! Each has a Node object; together they are to a real speaker what the rest of a large cluster
 //! is. They beat as [`lightship_membership::Rota`] says, spread evenly over the interval, and hold
-//! VIPs between them. What is sent to them is read and thrown away.
+//! VIPs between them. To a real speaker they react as others would: when it has started each says
+//! something soon, and what it claims with a higher epoch they leave to it.
 
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
+use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::ByteString;
 use lightship_membership::heartbeat::{MODE_ANNOUNCE, MODE_DIRECT_ROUTING};
-use lightship_membership::{Claim, Flags, Heartbeat, Keys, NodeName, Rota, Share, encode};
+use lightship_membership::{Claim, Flags, Heartbeat, Keys, NodeName, Rota, Share, decode, encode};
 use serde::Deserialize;
 
 /// Arguments of `peers`.
@@ -105,6 +107,18 @@ impl Peer {
         }
     }
 
+    /// A real node's heartbeat, to whichever of them it was sent; it `starts` only now.
+    fn hear(&mut self, starts: bool, theirs: &Heartbeat) {
+        let before = self.beat.claims.len();
+        self.beat.claims.retain(|ours| {
+            let beaten = |claim: &Claim| claim.vip == ours.vip && claim.epoch > ours.epoch;
+            !theirs.claims.iter().any(beaten)
+        });
+        if starts || self.beat.claims.len() != before {
+            self.rota.tell_all();
+        }
+    }
+
     /// Sends what is due to the real nodes.
     fn beat(&mut self, args: &Args, keys: &Keys, socket: &UdpSocket) {
         self.beat.counter += 1;
@@ -155,16 +169,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         peer.rota.tell_all();
     }
     let socket = UdpSocket::bind(("::", args.port)).context("the port of heartbeats")?;
-    let sink = socket.try_clone()?;
-    std::thread::spawn(move || {
-        let mut buffer = [0; 2048];
-        while sink.recv(&mut buffer).is_ok() {}
-    });
+    let heard = listen(socket.try_clone()?, Keys::new(&input.key.0, None));
     let start = Instant::now();
     for step in 0_u64.. {
         let due = start + Duration::from_millis(step);
         if let Some(pause) = due.checked_duration_since(Instant::now()) {
             std::thread::sleep(pause);
+        }
+        for (starts, beat) in heard.try_iter() {
+            peers.iter_mut().for_each(|peer| peer.hear(starts, &beat));
         }
         let turn = step % args.interval;
         let whose = |peer: &&mut Peer| u64::from(peer.number) % args.interval == turn;
@@ -175,20 +188,45 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Reads what real speakers send, and passes on what claims something, or is the first that asks for answers
+/// after a start: later ones ask a single node, and to which an answer is due is not seen here.
+fn listen(socket: UdpSocket, keys: Keys) -> mpsc::Receiver<(bool, Heartbeat)> {
+    let (sender, receiver) = mpsc::channel();
+    let mut boots = BTreeSet::new();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        while let Ok(length) = socket.recv(&mut buffer) {
+            let Ok(beat) = decode(&buffer[..length], &keys) else {
+                continue;
+            };
+            let boot = (beat.sender.clone(), beat.boot_id);
+            let starts = beat.flags.solicit && boots.insert(boot);
+            if (starts || !beat.claims.is_empty()) && sender.send((starts, beat)).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn they_hold_every_vip_once_between_them() {
-        let args = Args {
-            count: 3,
+    fn args(count: u16) -> Args {
+        Args {
+            count,
             prefix: "p".into(),
             target: Vec::new(),
             port: 1,
             interval: 100,
             directors: false,
-        };
+        }
+    }
+
+    #[test]
+    fn they_hold_every_vip_once_between_them() {
+        let args = args(3);
         let vips: Vec<IpAddr> = (1..=7).map(|n| [192, 0, 2, n].into()).collect();
         let peers = (1..=3).map(|number| Peer::new(number, &args, &vips, 1));
         let mut held: Vec<IpAddr> = peers
@@ -197,6 +235,21 @@ mod tests {
         held.sort();
         assert_eq!(held, vips);
         assert!(!Peer::new(1, &args, &[], 1).beat.flags.can_own);
+    }
+
+    #[test]
+    fn what_a_real_node_claims_anew_is_left_to_it() {
+        let vips: Vec<IpAddr> = (1..=4).map(|n| [192, 0, 2, n].into()).collect();
+        let mut theirs = Peer::new(9, &args(2), &[], 1).beat;
+        let mut peers = [1, 2].map(|number| Peer::new(number, &args(2), &vips, 1));
+        let claim = |vip: usize, epoch| Claim {
+            vip: vips[vip],
+            epoch,
+        };
+        theirs.claims = vec![claim(0, (1 << 20) + 2), claim(1, 2)];
+        peers.iter_mut().for_each(|peer| peer.hear(false, &theirs));
+        let held = peers.map(|peer| peer.beat.claims.len());
+        assert_eq!(held, [1, 2]);
     }
 
     #[test]

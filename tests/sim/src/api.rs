@@ -90,7 +90,7 @@ pub fn cluster(nodes: usize, vips: usize) -> Api {
     };
     api.services.insert(web.clone(), service);
     for (slice, ipv6) in [("web-4", false), ("web-6", true)] {
-        let slices = api.slices.entry(web.clone()).or_default();
+        let slices = api.slices.or_default(web.clone());
         let slice_of = Slice {
             ipv6,
             elsewhere: true,

@@ -537,8 +537,8 @@ fn a_drained_node_and_a_wish_have_no_moment_without_owner() {
         after(&mut world, 500);
         assert!(!owners(&world).contains(&0), "seed {seed}: drained");
         let pinned = api::with(&drained, |api| {
-            let all = api.vips.values_mut();
-            all.for_each(|vip| vip.pin_to = Some(api::name(1)));
+            let all = api.vips.iter_mut();
+            all.for_each(|(_, vip)| vip.pin_to = Some(api::name(1)));
         });
         world.befall(Fault::Api(pinned));
         after(&mut world, 500);
@@ -585,7 +585,7 @@ fn a_wish_for_a_node_whose_director_lags_has_no_moment_without_owner() {
         let start = world.now;
         let asked = api::with(&world.api, |api| {
             for vip in &moved {
-                api.vips.entry(*vip).or_default().move_to = Some(api::name(1));
+                api.vips.or_default(*vip).move_to = Some(api::name(1));
             }
         });
         world.befall(Fault::Api(asked));

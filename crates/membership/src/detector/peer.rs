@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::Config;
 use crate::NodeName;
-use crate::graph::DISTANT_EVERY;
 
 /// What is known of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,8 +70,8 @@ pub(super) enum Pace {
     Each,
     /// At every interval, and the cluster relies on us to tell when it falls silent.
     Watched,
-    /// At every [`DISTANT_EVERY`]th interval.
-    Distant,
+    /// At every so many-th interval.
+    Distant(u32),
 }
 
 /// One peer. Two kinds of time stamps: `heard_at` is what really happened and is
@@ -147,9 +146,13 @@ impl Peer {
         self.alarm = None;
     }
 
+    fn distant(&self) -> bool {
+        matches!(self.pace, Pace::Distant(_))
+    }
+
     /// Its heartbeats are expected at another pace from now on.
     pub(super) fn set_pace(&mut self, pace: Pace, now: Duration) {
-        if self.pace == Pace::Distant && pace != Pace::Distant {
+        if self.distant() && !matches!(pace, Pace::Distant(_)) {
             // Its silence was as agreed until now.
             self.speaker_silent_since = now;
         }
@@ -161,7 +164,7 @@ impl Peer {
     /// losses do not make happen. True: something is due now.
     pub(super) fn alarm(&mut self, by: &NodeName, config: &Config, now: Duration) -> bool {
         let counts = matches!(self.state, PeerState::Alive | PeerState::Suspect);
-        if self.pace != Pace::Distant || !counts || self.silent_for(now) < config.probe_after {
+        if !self.distant() || !counts || self.silent_for(now) < config.probe_after {
             return false;
         }
         match &mut self.alarm {
@@ -193,8 +196,8 @@ impl Peer {
     fn late_after(&self, config: &Config) -> Duration {
         match (self.pace, self.state) {
             // A peer that was never heard is asked at once.
-            (Pace::Distant, state) if state != PeerState::Unknown => {
-                config.interval * DISTANT_EVERY * 2
+            (Pace::Distant(every), state) if state != PeerState::Unknown => {
+                config.interval * every * 2
             }
             _ => config.probe_after,
         }

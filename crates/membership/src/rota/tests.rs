@@ -1,5 +1,5 @@
 use super::*;
-use crate::graph::{ALL_TO_ALL, WATCHERS};
+use crate::graph::{ALL_TO_ALL, DISTANT_AT_ONCE, DISTANT_EVERY, WATCHERS};
 
 fn rota(n: usize) -> (Rota, BTreeSet<NodeName>) {
     let mut nodes: BTreeSet<NodeName> = (0..n).map(|n| format!("node{n}").into()).collect();
@@ -30,23 +30,32 @@ fn in_a_small_cluster_everybody_gets_a_page_of_every_heartbeat_and_news_in_full(
 }
 
 #[test]
-fn in_a_large_one_everybody_gets_one_in_ten_and_watchers_all() {
-    let (mut rota, nodes) = rota(500);
-    let mut got: BTreeMap<&NodeName, u32> = BTreeMap::new();
-    for _ in 0..DISTANT_EVERY {
-        let count = shares(&rota, &nodes);
-        assert!((30..100).contains(&count), "{count} in one interval");
-        for node in nodes.iter().filter(|node| rota.share(node).is_some()) {
-            *got.entry(node).or_default() += 1;
+fn in_a_large_one_everybody_gets_one_in_a_round_and_watchers_all() {
+    for (count, round) in [
+        (65, DISTANT_EVERY),
+        (251, DISTANT_EVERY),
+        (500, 20),
+        (2000, 80),
+    ] {
+        let (mut rota, nodes) = rota(count);
+        assert_eq!(rota.round(), round, "{count}");
+        let mut got: BTreeMap<&NodeName, u32> = BTreeMap::new();
+        for _ in 0..round {
+            let at_once = shares(&rota, &nodes) - WATCHERS;
+            assert!(
+                at_once < 2 * DISTANT_AT_ONCE as usize,
+                "{at_once} of {count}"
+            );
+            for node in nodes.iter().filter(|node| rota.share(node).is_some()) {
+                *got.entry(node).or_default() += 1;
+            }
+            rota.sent();
         }
-        rota.sent();
+        assert_eq!(got.len(), count - 1);
+        let each = got.values().filter(|n| **n == round).count();
+        let once = got.values().filter(|n| **n == 1).count();
+        assert_eq!((each, once), (WATCHERS, count - 1 - WATCHERS));
     }
-    assert_eq!((got.len(), rota.round()), (499, DISTANT_EVERY));
-    assert_eq!(
-        got.values().filter(|n| **n == DISTANT_EVERY).count(),
-        WATCHERS
-    );
-    assert_eq!(got.values().filter(|n| **n == 1).count(), 499 - WATCHERS);
 }
 
 #[test]

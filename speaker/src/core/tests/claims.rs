@@ -26,7 +26,7 @@ fn who_takes_a_vip_from_a_live_owner_answers_at_once_though_its_director_lags() 
     let mut asked = (*world(1)).clone();
     asked.vips.get_mut(&vip(1)).unwrap().move_to = Some(name(target));
     // So that directors have something to do.
-    let slices = asked.slices.values_mut().flat_map(BTreeMap::values_mut);
+    let slices = asked.slices.iter_mut().flat_map(|(_, of)| of.values_mut());
     slices.for_each(|slice| drop(slice.ready.pop_first()));
     let (asked, now) = (Arc::new(asked), lan.now);
     for core in lan.cores.values_mut() {

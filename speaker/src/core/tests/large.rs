@@ -124,7 +124,7 @@ fn among_500_nodes_membership_costs_fewer_than_2000_small_packets_a_second() {
     let owner = core.election.owner(&vip).map(|(owner, _)| owner);
     assert_eq!(owner, Some(node(277)));
     assert!(core.refused().is_empty(), "{:?}", core.refused());
-    assert!((500.0..1000.0).contains(&sent) && (500.0..1000.0).contains(&got));
+    assert!((300.0..600.0).contains(&sent) && (300.0..600.0).contains(&got));
 }
 
 /// One endpoint among 1,000 VIPs with two ports and 100 nodes each: the director is given a table
@@ -133,7 +133,7 @@ fn among_500_nodes_membership_costs_fewer_than_2000_small_packets_a_second() {
 fn one_endpoint_of_a_large_table_touches_one_service_only() {
     let mut world = World::clone(&large_world(NODES));
     let reference = |n: u16| ServiceRef::new("shop", format!("web{n}"));
-    for (n, vip) in world.vips.values_mut().enumerate() {
+    for (n, (_, vip)) in world.vips.iter_mut().enumerate() {
         let reference = reference(n as u16);
         vip.services = vec![reference.clone()];
         let port = |number| Port {
@@ -244,7 +244,8 @@ fn who_holds_1000_vips_sends_a_peer_one_datagram_an_interval_and_all_of_them_aft
     assert!((69..=71).contains(&quiet.len()), "{}", quiet.len());
 
     let mut changed = World::clone(&world);
-    let gone = changed.vips.pop_first().unwrap().0;
+    let gone = *changed.vips.keys().next().unwrap();
+    changed.vips.remove(&gone);
     core.on_world(Arc::new(changed), MS * 9_000);
     let told = run(&mut core, 9_000, 9_005);
     let claims = told.iter().flat_map(|beat| &beat.claims);

@@ -25,7 +25,7 @@ fn many_new_addresses_are_probed_and_announced_at_the_documented_rate() {
     let like = many.vips.remove(&vip(1)).unwrap();
     for n in 0..600u16 {
         let vip = IpAddr::from([198, 51, (n >> 8) as u8, n as u8]);
-        many.vips.insert(vip, like.clone());
+        many.vips.insert(vip, (*like).clone());
     }
     let (many, since) = (Arc::new(many), lan.now);
     for core in lan.cores.values_mut() {
@@ -162,7 +162,7 @@ fn solicitations_of_every_kind_get_the_answer_of_rfc_4861() {
     let mut both = (*world(0)).clone();
     let like = world(1).vips[&vip(1)].clone();
     both.vips.insert(address.into(), like);
-    for (name, node) in &mut both.nodes {
+    for (name, node) in both.nodes.iter_mut() {
         let last = u16::from(*name.as_bytes().last().unwrap());
         node.v6 = Some([0x2001, 0xdb8, 2, 0, 0, 0, 0, last].into());
     }

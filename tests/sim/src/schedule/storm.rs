@@ -117,7 +117,7 @@ fn side(rng: &mut Rng, nodes: usize) -> Vec<usize> {
 
 /// Every third VIP is wanted on `node`: pinned there, or to be moved once.
 fn wish(api: &mut Api, node: usize, moves: bool) {
-    for vip in api.vips.values_mut().step_by(3) {
+    for (_, vip) in api.vips.iter_mut().step_by(3) {
         let place = if moves {
             &mut vip.move_to
         } else {
