@@ -37,6 +37,7 @@ impl Election {
                     if self.holders.get(&standing.vip) != Some(node) {
                         self.holders.insert(standing.vip, node.clone());
                     }
+                    self.note_tie(standing);
                 }
                 None => ownerless.push(standing),
             }
@@ -48,6 +49,17 @@ impl Election {
         // What was decided just now may leave something to even out, and nobody else may tell us.
         self.dirty |= self.rebalance_pause.is_some() && !actions.is_empty();
         actions
+    }
+
+    /// Of equal claims only one holds, and whoever follows it has to know whose that was: what is announced
+    /// when, and what is said of the move, depends on what became of that node.
+    fn note_tie(&mut self, standing: &Standing) {
+        if let (Some((epoch, winner)), Some((top, other))) = (&standing.winner, &standing.top)
+            && epoch == top
+            && winner != other
+        {
+            self.highest.insert(standing.vip, (*epoch, winner.clone()));
+        }
     }
 
     /// VIPs that are gone are nobody's.

@@ -243,6 +243,36 @@ fn of_two_equal_claims_exactly_one_stays() {
     }
 }
 
+/// Whoever looks on: the claim that lost is as high as the one that won, and was perhaps heard before it.
+#[test]
+fn after_two_equal_claims_the_vip_is_followed_from_the_winner() {
+    for (last, me) in (0..=255).flat_map(|last| ["a", "c"].map(|me| (last, me))) {
+        let mut election = Election::new(name(me), SETTLE, ms(0));
+        election.set_vips(vips(&[last], &["a", "b", "c"]));
+        election.set_live(names(&["a", "b", "c"]));
+        if me == "a" {
+            election.resume(&[claim(last, 2)]);
+        } else {
+            election.on_claims(&name("a"), 0, 1, &[claim(last, 2)]);
+        }
+        election.step(ms(0));
+        election.on_claims(&name("b"), 0, 1, &[claim(last, 2)]);
+        election.step(ms(1));
+        let (winner, _) = election.owner(&vip(last)).unwrap();
+        if winner == name(me) {
+            continue;
+        }
+        let loser = if winner == name("a") { "b" } else { "a" };
+        election.on_claims(&name(loser), 0, 1, &[]);
+        assert_eq!(election.step(ms(100)), []);
+        election.set_live([name(me), name(loser)].into());
+        let wait = DEFAULT_PATIENCE * 2;
+        let taken = [ms(200), ms(200) + wait].map(|at| election.step(at));
+        let expected = take(last, 4, Some(&winner), MoveReason::OwnerDied);
+        assert_eq!(taken.concat(), [expected], "{last} at {me}");
+    }
+}
+
 #[test]
 fn what_was_owned_before_a_restart_is_kept_at_once_with_the_same_epoch() {
     let mut election = Election::new(name("a"), SETTLE, ms(0));
