@@ -31,6 +31,8 @@ pub struct Wish<'a> {
     pub policy: TrafficPolicy,
     /// IPv4 and IPv6, else IPv4 alone.
     pub dual_stack: bool,
+    /// IPv6 alone.
+    pub ipv6_only: bool,
     /// `sessionAffinity: ClientIP`.
     pub affinity: bool,
     /// Addresses that no Service had for a while, instead of the pool's first free ones.
@@ -44,6 +46,7 @@ impl<'a> Wish<'a> {
             name,
             policy: TrafficPolicy::Local,
             dual_stack: false,
+            ipv6_only: false,
             affinity: false,
             fresh: false,
         }
@@ -72,14 +75,17 @@ impl<'a> Wish<'a> {
         }
         .object();
         object["spec"]["selector"] = json!({ "app": APP });
+        if self.ipv6_only {
+            object["spec"]["ipFamilies"] = json!(["IPv6"]);
+        }
         if self.fresh {
             let number = fresh_number();
             let v4 = format!("192.0.2.{number}");
             let v6 = format!("2001:db8:2::{number}");
-            let addresses = if self.dual_stack {
-                format!("{v4},{v6}")
-            } else {
-                v4
+            let addresses = match (self.dual_stack, self.ipv6_only) {
+                (true, _) => format!("{v4},{v6}"),
+                (false, true) => v6,
+                (false, false) => v4,
             };
             object["metadata"]["annotations"] = json!({ "lightship.dev/addresses": addresses });
         }
@@ -151,13 +157,13 @@ pub fn wait_proxies(lab: &Lab, name: &str) -> Result<()> {
     let port = service["spec"]["ports"][0]["nodePort"]
         .as_u64()
         .context("the Service has no node port")?;
+    let v6 = service["spec"]["ipFamilies"][0] == "IPv6";
     let start = Instant::now();
     for node in &lab.state().nodes {
-        let address = node
-            .spec
-            .addresses
-            .first()
-            .context("a node without address")?;
+        let mut addresses = node.spec.addresses.iter();
+        let address = addresses
+            .find(|address| address.addr().is_ipv6() == v6)
+            .context("a node without address of the Service's family")?;
         let url = match address.addr() {
             IpAddr::V4(v4) => format!("http://{v4}:{port}/"),
             IpAddr::V6(v6) => format!("http://[{v6}]:{port}/"),

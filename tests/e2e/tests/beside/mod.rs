@@ -12,7 +12,7 @@ pub(crate) mod unchanged;
 use crate::common::Test;
 
 /// What holds beside each mode.
-pub(crate) const CHECKS: [(&str, Test); 8] = [
+pub(crate) const CHECKS: [(&str, Test); 9] = [
     ("connections_spread_and_the_client_is_seen", spread::spread),
     ("policy_cluster_serves_from_every_node", spread::cluster),
     ("whoever_asks_a_service_gets_an_answer", unchanged::ways),
@@ -21,4 +21,5 @@ pub(crate) const CHECKS: [(&str, Test); 8] = [
     ("a_node_without_a_rule_drops", lifecycle::loop_guard),
     ("a_deleted_service_leaves_no_trace", lifecycle::deletion),
     ("a_crash_costs_only_its_own", failover::crash),
+    ("a_crash_over_ipv6_costs_only_its_own", failover::crash_v6),
 ];

@@ -21,12 +21,27 @@ const LIMIT: f64 = 2000.0;
 
 /// The owner's kernel is killed.
 pub(crate) fn crash(lab: &mut Lab) -> Result<()> {
-    Served::during(lab, &Wish::local("crash").fresh(), |lab, vips| {
+    crash_and_return(lab, &Wish::local("crash").fresh())
+}
+
+/// The same over IPv6: solicitations and advertisements instead of ARP, and the director's other half.
+pub(crate) fn crash_v6(lab: &mut Lab) -> Result<()> {
+    let wish = Wish {
+        ipv6_only: true,
+        ..Wish::local("crash-v6").fresh()
+    };
+    crash_and_return(lab, &wish)
+}
+
+fn crash_and_return(lab: &mut Lab, wish: &Wish) -> Result<()> {
+    Served::during(lab, wish, |lab, vips| {
         let owner = vip::owner(lab, vips[0])?;
         let mac = director::mac(lab, &owner)?;
         let outcome = crash_owner(lab, vips[0], false)?;
         let vip = moved_from(lab, vips[0], &outcome.owner)?;
-        eprintln!("    {:?} took over: {:?}", vip.owner, vip.moved);
+        eprintln!("    {:?} took over {}: {:?}", vip.owner, vips[0], vip.moved);
+        let reason = vip.moved.as_ref().map(|(.., reason)| reason.as_str());
+        ensure!(reason == Some("OwnerDied"), "another reason: {vip:?}");
         // The node boots, and gets no share before its kube-proxy has rules.
         let mut stream = Probe::stream(lab, vips[0], PACE, false)?;
         scene::heal_and_settle(lab, vips[0])?;
