@@ -6,6 +6,8 @@
 #[path = "net/announcing.rs"]
 mod announcing;
 mod common;
+#[path = "net/copied.rs"]
+mod copied;
 #[path = "net/early.rs"]
 mod early;
 #[path = "net/failover.rs"]
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
             ),
             ("a_crashed_owner_is_replaced", failover::crash),
             ("a_dead_nodes_pods_are_marked_early", early::crash),
+            ("a_copied_mac_address_is_told", copied::told),
             // The rest is last, because kube-proxy takes its time to come back after an outage of the API
             // server, and would not know the next test's Service on every node.
             (

@@ -26,7 +26,12 @@ fn ready(speaker: &Value) -> Option<(&str, &str)> {
 }
 
 /// Waits until the object is there and as `wanted` says.
-fn wait(lab: &Lab, node: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+pub(crate) fn wait(
+    lab: &Lab,
+    node: &str,
+    what: &str,
+    wanted: impl Fn(&Value) -> bool,
+) -> Result<Value> {
     let mut last = Value::Null;
     let found = sh::wait_for(
         &format!("the Speaker {node} {what}"),
@@ -55,7 +60,7 @@ fn addresses(speaker: &Value) -> Vec<&str> {
         .collect()
 }
 
-fn on_node(lab: &Lab, node: &str, argv: &[&str]) -> Result<()> {
+pub(crate) fn on_node(lab: &Lab, node: &str, argv: &[&str]) -> Result<()> {
     let output = lab.exec(node, argv)?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

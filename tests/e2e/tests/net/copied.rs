@@ -1,0 +1,58 @@
+//! A machine that was copied with its MAC address.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lightship_lab::Lab;
+use serde_json::Value;
+
+use crate::common::figure;
+use crate::speakers;
+
+/// The status, reason and message of a Speaker's condition `MACsUnique`.
+fn unique(speaker: &Value) -> Option<(&str, &str, &str)> {
+    let conditions = speaker["status"]["conditions"].as_array()?;
+    let found = conditions.iter().find(|c| c["type"] == "MACsUnique")?;
+    let text = |field: &str| found[field].as_str();
+    Some((text("status")?, text("reason")?, text("message")?))
+}
+
+/// Two nodes with one MAC address are named, with it, until one of them gets its own back.
+pub(crate) fn told(lab: &mut Lab) -> Result<()> {
+    let nodes: Vec<_> = lab.state().nodes.iter().map(|node| &node.spec).collect();
+    let [original, copy, onlooker] = nodes[..] else {
+        anyhow::bail!("{} nodes, and not three", nodes.len());
+    };
+    let content = |speaker: &Value| {
+        unique(speaker).is_some_and(|(status, reason, _)| (status, reason) == ("True", "Unique"))
+    };
+    for node in &nodes {
+        speakers::wait(lab, &node.name, "knows no clash", content)?;
+    }
+    let set = |mac: &str| {
+        let argv = ["ip", "link", "set", "eth0", "address", mac];
+        speakers::on_node(lab, &copy.name, &argv)
+    };
+    set(&original.mac)?;
+    let start = std::time::Instant::now();
+    // The two may not hear each other: the LAN gives each frame for the address to one of them. The third
+    // hears both.
+    let named = speakers::wait(lab, &onlooker.name, "names the clash", |speaker| {
+        unique(speaker).is_some_and(|(status, reason, _)| (status, reason) == ("False", "MACClash"))
+    });
+    let took = start.elapsed();
+    set(&copy.mac)?;
+    let named = named?;
+    figure("said after", took);
+    let (.., message) = unique(&named).context("no condition")?;
+    eprintln!("    {message}");
+    let who = format!("{} and {} have {}", original.name, copy.name, original.mac);
+    ensure!(message.starts_with(&who), "{message}");
+    ensure!(message.contains("a MAC address of their own"), "{message}");
+    for node in &nodes {
+        speakers::wait(lab, &node.name, "knows no clash any more", content)?;
+    }
+    // The other two have to find the way to it again before the next test.
+    std::thread::sleep(Duration::from_secs(1));
+    Ok(())
+}
