@@ -27,16 +27,22 @@ pub(super) async fn check_kernel() -> Result<(), Error> {
             };
             Err(Error::Unsupported {
                 what: "the kernel lacks IPVS (module ip_vs)",
-                reason: format!("{reason}; load it with: modprobe ip_vs ip_vs_mh"),
+                reason: format!("{reason}; load it by: modprobe -a ip_vs ip_vs_mh; {AFTERWARDS}"),
             })
         }
         Err(error) => Err(error.into()),
     }
 }
 
+/// The mode is chosen once.
+const AFTERWARDS: &str = "then restart this node's speaker";
+
 /// Whether IPVS can use the scheduler `mh`, seen by a service that no packet can meet: by a firewall
 /// mark that nothing sets. Without it each VIP would be refused, one by one. Called within the
 /// namespace.
+///
+/// A mark of IPv4 also tells of nodes that have IPv6 alone: schedulers belong to no family, and of the two
+/// IPv4 is the one that every IPVS has. No address is needed; the namespace never has one of IPv4.
 pub(super) fn check_scheduler(ipvs: &mut Client) -> Result<(), Error> {
     let key = ServiceKey::FwMark {
         family: Family::V4,
@@ -51,7 +57,10 @@ pub(super) fn check_scheduler(ipvs: &mut Client) -> Result<(), Error> {
     match failure.error.errno() {
         Some(ENOENT) => Err(Error::Unsupported {
             what: "the kernel's IPVS lacks the scheduler mh (module ip_vs_mh, Linux 4.18)",
-            reason: format!("{}; load it with: modprobe ip_vs_mh", failure.error),
+            reason: format!(
+                "{}; load it by: modprobe ip_vs_mh; {AFTERWARDS}",
+                failure.error
+            ),
         }),
         // One that was stopped amid its start left it.
         Some(EEXIST) => Ok(()),

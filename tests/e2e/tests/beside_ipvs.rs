@@ -11,6 +11,8 @@ mod common;
 mod strict_arp;
 #[path = "beside_ipvs/uplinks.rs"]
 mod uplinks;
+#[path = "beside_ipvs/without_mh.rs"]
+mod without_mh;
 
 use std::process::ExitCode;
 
@@ -29,7 +31,10 @@ fn main() -> ExitCode {
         &[
             &[("bridges_and_bonds_carry_directors", uplinks::kinds)],
             &beside::CHECKS[..],
-            &[("without_strict_arp_is_said", strict_arp::said)],
+            &[
+                ("without_strict_arp_is_said", strict_arp::said),
+                ("without_mh_is_said", without_mh::said),
+            ],
         ],
     )
 }

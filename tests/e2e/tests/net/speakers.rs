@@ -15,6 +15,9 @@ use crate::modes::kernel_directs;
 /// How long a report may take: it waits for the rest of a flock of changes first.
 const SOON: Duration = Duration::from_secs(15);
 
+/// What a person can do where the kernel has no IPVS.
+const LOAD: &str = "load it by: modprobe -a ip_vs ip_vs_mh; then restart this node's speaker";
+
 fn get(lab: &Lab, node: &str) -> Result<Value> {
     lab.kubectl_json(&["get", "speaker", node])
 }
@@ -83,6 +86,10 @@ pub(crate) fn true_to_the_node(lab: &mut Lab) -> Result<()> {
         ensure!(status["mode"] == mode, "{name}: {status:#}");
         let reason = status["modeReason"].as_str().unwrap_or_default();
         ensure!(reason.contains("IPVS"), "{name}: {status:#}");
+        ensure!(
+            kernel_directs() || reason.contains(LOAD),
+            "{name} does not say how to load what it lacks: {status:#}"
+        );
         let uplink = &status["uplinks"][0];
         ensure!(uplink["interface"] == "eth0", "{name}: {uplink:#}");
         ensure!(uplink["mac"] == node.spec.mac, "{name}: {uplink:#}");

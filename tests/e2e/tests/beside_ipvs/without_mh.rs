@@ -1,0 +1,89 @@
+//! A node whose kernel has IPVS but not the scheduler `mh`. Here and not beside another mode of kube-proxy, because the
+//! nodes' kernels are their own for certain, and kube-proxy needs the rest of IPVS all the while.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lightship_e2e::scene::{self, Wish};
+use lightship_e2e::{probe, vip};
+use lightship_lab::{How, Lab, binaries, sh};
+
+use crate::common::Served;
+
+/// The folder where the node's modules are: that of the machine's own kernel, in `/lib/modules`, is another.
+const MODULES: &str = "/run/lab/lib/modules/$(uname -r)";
+
+/// The node only announces and says which module it lacks and how to load it, serves its share all the same,
+/// and directs when the module was loaded and the speaker started anew.
+pub(crate) fn said(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &Wish::local("without-mh"), |lab, vips| {
+        let owner = vip::owner(lab, vips[0])?;
+        let names = lab.node_names();
+        let node = names.iter().find(|name| **name != owner);
+        let node = node.context("one node only")?;
+        lab.fail(node, How::StopSpeaker)?;
+        let outcome = take_away(lab, node).and_then(|()| lacks_it(lab, node, vips[0]));
+        let back = lab.shell(
+            node,
+            "umount \"$(cat /run/lab/mh)\" && modprobe -a -d /run/lab ip_vs ip_vs_mh",
+        );
+        outcome?;
+        back?;
+        // The mode is chosen at the start.
+        lab.fail(node, How::KillSpeaker)?;
+        wait_mode(lab, node, "DirectRouting", "the kernel has IPVS")?;
+        scene::heal_and_settle(lab, vips[0])
+    })
+}
+
+/// Takes the module away from a node, and the director that uses it.
+fn take_away(lab: &Lab, node: &str) -> Result<()> {
+    let program = binaries::build(binaries::Profile::Lab)?.speaker;
+    let program = program.display();
+    let line = format!(
+        "for i in $(seq 100); do pidof lightship-speaker > /dev/null || break; sleep 0.1; done; \
+         set -e; {program} cleanup; rmmod ip_vs_mh; \
+         find {MODULES}/ -name 'ip_vs_mh.ko*' > /run/lab/mh; mount --bind /dev/null \"$(cat /run/lab/mh)\"; \
+         ! modprobe -d /run/lab ip_vs_mh"
+    );
+    lab.shell(node, &line).map(drop)
+}
+
+fn lacks_it(lab: &mut Lab, node: &str, address: std::net::IpAddr) -> Result<()> {
+    lab.heal(node)?;
+    let reason = wait_mode(lab, node, "Announce", "lacks the scheduler mh")?;
+    eprintln!("    {reason}");
+    for part in ["ip_vs_mh", "modprobe ip_vs_mh", "restart"] {
+        ensure!(reason.contains(part), "{reason} does not say {part}");
+    }
+    // Beside the other two, which direct: it is a real server like any.
+    vip::wait(
+        lab,
+        address,
+        "is directed by two",
+        Duration::from_secs(30),
+        |vip| vip.mode == "DirectRouting" && vip.directors == "2/2" && vip.serving() == 3,
+    )?;
+    let seen = probe::stream_for(lab, address, 10, Duration::from_secs(2), false)?;
+    ensure!(seen.failures == 0 && seen.nodes.len() == 3, "{seen:?}");
+    Ok(())
+}
+
+/// Waits until a node's Speaker says that it is in a mode for a reason, and gives all of that.
+fn wait_mode(lab: &Lab, node: &str, mode: &str, why: &str) -> Result<String> {
+    let mut last = None;
+    let found = sh::wait_for(
+        &format!("{node} is in mode {mode}, because: {why}"),
+        Duration::from_secs(30),
+        Duration::from_millis(200),
+        || {
+            let speaker = lab.kubectl_json(&["get", "speaker", node])?;
+            let status = &speaker["status"];
+            let reason = status["modeReason"].as_str().unwrap_or_default().to_owned();
+            let is = status["mode"] == mode && reason.contains(why);
+            last = Some(status.clone());
+            Ok(is.then_some(reason))
+        },
+    );
+    found.with_context(|| format!("last seen: {last:?}"))
+}
