@@ -240,3 +240,54 @@ fn who_yields_a_vip_says_so_for_three_heartbeats_and_the_owner_wins_the_last_cli
         assert_eq!(lan.announced(n, now) > 0, says, "node{n}");
     }
 }
+
+/// A watch brings the two VIPs of a Service one after the other, and not to all at the same moment: two nodes may take
+/// one of them with equal claims. Who follows the one that kept it follows that one, and not nobody.
+#[test]
+fn who_follows_the_winner_of_two_first_claims_says_so() {
+    let mut ties = 0;
+    for (odd, first) in (1..=3).flat_map(|odd| [(odd, 1), (odd, 2)]) {
+        let mut lan = Lan::with(0);
+        lan.run(1_000 * MS);
+        let mut half = World::clone(&world(2));
+        half.vips.remove(&vip(3 - first));
+        let mut said = Vec::new();
+        for (n, core) in &mut lan.cores {
+            let known = if *n == odd {
+                half.clone()
+            } else {
+                World::clone(&world(2))
+            };
+            core.on_world(Arc::new(known), lan.now);
+            core.tick(lan.now);
+            said.push((*n, core.outputs()));
+        }
+        let takers = |lan: &Lan, vip| -> Vec<u8> {
+            let takes = lan
+                .cores
+                .iter()
+                .filter(|(_, core)| core.owned.contains_key(&vip));
+            takes.map(|(n, _)| *n).collect()
+        };
+        let twice = [vip(1), vip(2)].map(|vip| takers(&lan, vip).len() == 2);
+        let twice = (0..2).find(|at| twice[*at]).map(|at| vip(1 + at as u8));
+        for (n, outputs) in said {
+            lan.carry(n, outputs);
+        }
+        let now = lan.now;
+        lan.cores.get_mut(&odd).unwrap().on_world(world(2), now);
+        lan.run(2_000 * MS);
+        let Some(tied) = twice else {
+            continue;
+        };
+        ties += 1;
+        let before = lan.owner(tied);
+        lan.cores.remove(&before);
+        lan.run(2_000 * MS);
+        let moved = lan.reports[&lan.owner(tied)].vips[&tied].moved.clone();
+        let moved = moved.map(|moved| (moved.from, moved.reason));
+        let expected = (Some(name(before)), "OwnerDied".to_owned());
+        assert_eq!(moved, Some(expected), "{tied}, {odd} knew {first} alone");
+    }
+    assert!(ties > 0, "no two nodes took the same");
+}
