@@ -138,7 +138,13 @@ impl Election {
     /// known: what we own and is not in it is released.
     pub fn set_vips(&mut self, vips: BTreeMap<IpAddr, Candidates>) {
         if self.vips.as_ref() != Some(&vips) {
-            self.highest.retain(|vip, _| vips.contains_key(vip));
+            // An address that comes again is another VIP: who heard late of the end of the last one went on to
+            // claim that for a while. Who claims it still is known by that.
+            let known = self.vips.as_ref();
+            let stays = |vip: &IpAddr| {
+                vips.contains_key(vip) && known.is_none_or(|known| known.contains_key(vip))
+            };
+            self.highest.retain(|vip, _| stays(vip));
             self.vips = Some(vips);
             self.dirty = true;
         }

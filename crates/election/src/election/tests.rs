@@ -274,6 +274,29 @@ fn after_two_equal_claims_the_vip_is_followed_from_the_winner() {
 }
 
 #[test]
+fn an_address_that_comes_again_had_no_owner_whoever_heard_late_of_its_end() {
+    let mut election = b_owns();
+    election.set_vips(BTreeMap::new());
+    assert_eq!(election.step(ms(1)), []);
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 6)]);
+    election.on_claims(&name("b"), 0, 1, &[]);
+    election.set_live(names(&["a"]));
+    election.set_vips(vips(&[200], &["a", "b", "c"]));
+    let first = take(200, 2, None, MoveReason::FirstOwner);
+    assert_eq!(election.step(ms(2)), [first]);
+}
+
+#[test]
+fn who_claims_an_address_before_it_is_known_here_had_it() {
+    let mut election = settled(&[]);
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 6)]);
+    election.set_live(names(&["a"]));
+    election.set_vips(vips(&[200], &["a", "b", "c"]));
+    let taken = take(200, 8, Some("b"), MoveReason::OwnerDied);
+    assert_eq!(election.step(ms(1)), [taken]);
+}
+
+#[test]
 fn what_was_owned_before_a_restart_is_kept_at_once_with_the_same_epoch() {
     let mut election = Election::new(name("a"), SETTLE, ms(0));
     election.resume(&[claim(200, 6), claim(201, 2)]);
