@@ -241,8 +241,8 @@ fn who_yields_a_vip_says_so_for_three_heartbeats_and_the_owner_wins_the_last_cli
     }
 }
 
-/// A watch brings the two VIPs of a Service one after the other, and not to all at the same moment: two nodes may take
-/// one of them with equal claims. Who follows the one that kept it follows that one, and not nobody.
+/// A watch brings the two VIPs of a Service one after the other, and not to all at the same moment: two nodes
+/// may take one of them with equal claims. Who follows the one that kept it follows that one, and not nobody.
 #[test]
 fn who_follows_the_winner_of_two_first_claims_says_so() {
     let mut ties = 0;

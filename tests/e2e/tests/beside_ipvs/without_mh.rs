@@ -1,5 +1,5 @@
-//! A node whose kernel has IPVS but not the scheduler `mh`. Here and not beside another mode of kube-proxy, because the
-//! nodes' kernels are their own for certain, and kube-proxy needs the rest of IPVS all the while.
+//! A node whose kernel has IPVS but not the scheduler `mh`. Here and not beside another mode of kube-proxy,
+//! because the nodes' kernels are their own for certain, and kube-proxy needs the rest of IPVS all the while.
 
 use std::time::Duration;
 
