@@ -58,14 +58,19 @@ pub(super) fn measure(lab: &mut Lab, vips: usize) -> Result<Section> {
         local_service(lab)?;
         endpoints(lab, OTHERS)
     })?;
-    steps.step(&format!("{vips} Services"), || {
-        crowd::gather(lab, vips, &PORTS)
+    steps.step(&format!("{vips} Services with an endpoint each"), || {
+        crowd::gather(lab, vips, &PORTS)?;
+        let slice = |number| slice(&format!("crowd-{number}"), [endpoint(&real, 0)].into());
+        let slices: Vec<Value> = (0..vips).map(slice).collect();
+        for items in slices.chunks(crowd::BATCH) {
+            let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
+            lab.apply(&list.to_string())?;
+        }
+        Ok(())
     })?;
     let all = (vips + 1) * PORTS.len();
     steps.step("all in the director's table", || {
-        wait_turns(lab, &real, 0, |turns| {
-            turns.iter().any(|turn| turn.services >= all)
-        })
+        wait_turns(lab, &real, 0, |turns| whole(turns, all))
     })?;
     let mut changes = Vec::new();
     steps.step(&format!("{CHANGES} changes of one endpoint"), || {
@@ -90,10 +95,7 @@ pub(super) fn measure(lab: &mut Lab, vips: usize) -> Result<Section> {
         let begin = timeline::speaker(lab, &real)?;
         let begin = begin.last().map_or(0, |line| line.at_ns) + 1;
         lab.heal(&real)?;
-        wait_turns(lab, &real, begin, |turns| {
-            let made: usize = turns.iter().map(|turn| turn.changes).sum();
-            turns.iter().any(|turn| turn.services >= all) && made >= all * usize::from(OTHERS)
-        })
+        wait_turns(lab, &real, begin, |turns| whole(turns, all))
     })?;
     let cpu = (after.cpu_seconds - before.cpu_seconds) / IDLE.as_secs_f64() * 100.0;
     let per_vip = kernel_kib / (vips + 1) as f64;
@@ -137,6 +139,12 @@ fn text(empty: &[Turn], changes: &[Turn], cpu: f64, resident: f64, per_vip: f64)
         empty.len(),
         verdict::lines(&judged)
     )
+}
+
+/// Have these turns made all services, each with its real servers?
+fn whole(turns: &[Turn], services: usize) -> bool {
+    let made: usize = turns.iter().map(|turn| turn.changes).sum();
+    turns.iter().any(|turn| turn.services >= services) && made >= services * usize::from(OTHERS)
 }
 
 /// Turns of the director that changed something, from `since_ns` on, once they are `enough`.
@@ -194,30 +202,36 @@ fn local_service(lab: &Lab) -> Result<()> {
 
 /// Gives that Service an endpoint on each of the first `count` nodes that are not there.
 fn endpoints(lab: &Lab, count: u16) -> Result<()> {
-    let endpoint = |number: u16| {
-        json!({
-            "addresses": [format!("2001:db8:2:e::{number}")],
-            "nodeName": format!("{PREFIX}{number}"),
-            "conditions": { "ready": true, "serving": true, "terminating": false },
-        })
-    };
-    let endpoints: Vec<Value> = (1..=count).map(endpoint).collect();
+    let on = |number| endpoint(&format!("{PREFIX}{number}"), number);
+    let slice = slice("local", (1..=count).map(on).collect());
+    lab.apply(&slice.to_string()).map(drop)
+}
+
+fn endpoint(node: &str, number: u16) -> Value {
+    json!({
+        "addresses": [format!("2001:db8:2:e::{number}")],
+        "nodeName": node,
+        "conditions": { "ready": true, "serving": true, "terminating": false },
+    })
+}
+
+/// Of a Service's endpoints, beside those that Kubernetes finds.
+fn slice(service: &str, endpoints: Vec<Value>) -> Value {
     let ports = PORTS.map(|port| json!({ "name": format!("p{port}"), "port": port }));
-    let slice = json!({
+    json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
-            "name": "local-by-hand",
+            "name": format!("{service}-by-hand"),
             "labels": {
-                "kubernetes.io/service-name": "local",
+                "kubernetes.io/service-name": service,
                 "endpointslice.kubernetes.io/managed-by": "bench",
             },
         },
         "addressType": "IPv6",
         "endpoints": endpoints,
         "ports": ports,
-    });
-    lab.apply(&slice.to_string()).map(drop)
+    })
 }
 
 /// Stops the speaker for good and removes all that it made. Says what memory came back, in KiB.

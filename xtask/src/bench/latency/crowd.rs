@@ -8,7 +8,7 @@ use lightship_lab::{Lab, sh};
 use serde_json::{Value, json};
 
 /// So many are sent to the API server by one `kubectl apply`.
-const BATCH: usize = 200;
+pub(in crate::bench) const BATCH: usize = 200;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
