@@ -23,12 +23,33 @@ pub(crate) struct Datagrams {
     failing: bool,
     v6_first: bool,
     unsent: Unsent,
+    polled: bool,
 }
 
 #[derive(Debug)]
 struct Bound {
     address: IpAddr,
-    socket: UdpSocket,
+    /// Does not block.
+    socket: std::net::UdpSocket,
+    /// The same socket, if each datagram is to wake whoever waits.
+    awaited: Option<UdpSocket>,
+}
+
+impl Bound {
+    fn arrange(&mut self, awaited: bool) -> std::io::Result<()> {
+        if awaited != self.awaited.is_some() {
+            let again = awaited.then(|| self.socket.try_clone()).transpose()?;
+            self.awaited = again.map(UdpSocket::from_std).transpose()?;
+        }
+        Ok(())
+    }
+
+    fn try_recv_from(&self, buf: &mut [u8]) -> std::io::Result<(usize, SocketAddr)> {
+        match &self.awaited {
+            Some(awaited) => awaited.try_recv_from(buf),
+            None => self.socket.recv_from(buf),
+        }
+    }
 }
 
 impl Datagrams {
@@ -42,6 +63,27 @@ impl Datagrams {
             failing: false,
             v6_first: false,
             unsent: Unsent::default(),
+            polled: false,
+        }
+    }
+
+    /// Whether [`Self::recv`] returns at once and not when a datagram arrives. Where one comes each
+    /// millisecond anyway, reading what has come now and then costs a fraction of being woken by each:
+    /// the kernel does that whether or not somebody waits, once a socket is among those that are.
+    pub(crate) fn poll(&mut self, polled: bool) {
+        if std::mem::replace(&mut self.polled, polled) != polled {
+            self.arrange();
+        }
+    }
+
+    fn arrange(&mut self) {
+        for slot in [&mut self.v4, &mut self.v6] {
+            let Some(bound) = slot else { continue };
+            if let Err(error) = bound.arrange(!self.polled) {
+                tracing::warn!(%error, "a socket for heartbeats is opened anew");
+                *slot = None;
+                self.retry_at = Some(Duration::ZERO);
+            }
         }
     }
 
@@ -51,7 +93,7 @@ impl Datagrams {
     /// # Errors
     /// A socket cannot be opened. Those that can are there, and [`Self::retry_at`] tells when to call
     /// this again.
-    pub(crate) async fn follow(&mut self, own: &[IpAddr], now: Duration) -> Result<()> {
+    pub(crate) fn follow(&mut self, own: &[IpAddr], now: Duration) -> Result<()> {
         self.retry_at = None;
         if own.is_empty() {
             return Ok(());
@@ -65,10 +107,14 @@ impl Datagrams {
             }
             *slot = None;
             let Some(address) = wanted else { continue };
-            match bind_datagram(SocketAddr::new(address, port)).await {
+            match bind_datagram(SocketAddr::new(address, port)) {
                 Ok(socket) => {
                     tracing::info!(%address, port, "heartbeats");
-                    *slot = Some(Bound { address, socket });
+                    *slot = Some(Bound {
+                        address,
+                        socket,
+                        awaited: None,
+                    });
                 }
                 // A kernel without IPv6 has no peers there either.
                 Err(error) if v6 && error.is_not_supported() => {
@@ -77,6 +123,7 @@ impl Datagrams {
                 Err(error) => outcome = outcome.and(Err(error)),
             }
         }
+        self.arrange();
         match &outcome {
             Ok(()) => self.failing = false,
             Err(error) => {
@@ -101,7 +148,7 @@ impl Datagrams {
         let error = match slot {
             Some(bound) => {
                 let to = SocketAddr::new(to, self.port);
-                bound.socket.try_send_to(datagram, to).err()
+                bound.socket.send_to(datagram, to).err()
             }
             None => Some(std::io::Error::other(
                 "this node has no socket of that address family",
@@ -113,7 +160,8 @@ impl Datagrams {
         }
     }
 
-    /// Waits for a datagram; `None` when that failed, which the next call may not. Safe to cancel.
+    /// Waits for a datagram, unless [`Self::poll`] has it not wait; `None` when there is none, which the next
+    /// call may find. Safe to cancel.
     pub(crate) async fn recv(&mut self, buf: &mut [u8]) -> Option<(usize, IpAddr)> {
         tokio::select! {
             () = readable(&self.v4) => {}
@@ -131,7 +179,7 @@ impl Datagrams {
             slots.reverse();
         }
         let bound = slots.into_iter().flatten();
-        let mut received = bound.filter_map(|bound| bound.socket.try_recv_from(buf).ok());
+        let mut received = bound.filter_map(|bound| bound.try_recv_from(buf).ok());
         let (length, from) = received.next()?;
         Some((length, from.ip()))
     }
@@ -139,8 +187,14 @@ impl Datagrams {
 
 async fn readable(slot: &Option<Bound>) {
     match slot {
-        // What is wrong with it is found when it is read.
-        Some(bound) => drop(bound.socket.readable().await),
+        Some(Bound {
+            awaited: Some(awaited),
+            ..
+        }) => {
+            // What is wrong with it is found when it is read.
+            drop(awaited.readable().await);
+        }
+        Some(_) => {}
         None => std::future::pending().await,
     }
 }
@@ -207,8 +261,8 @@ mod tests {
         drop(probe);
         let (mut dual, mut single) = (Datagrams::new(port), Datagrams::new(port));
         let now = Duration::ZERO;
-        dual.follow(&[one, v6], now).await.unwrap();
-        single.follow(&[two], now).await.unwrap();
+        dual.follow(&[one, v6], now).unwrap();
+        single.follow(&[two], now).unwrap();
         let mut buf = [0; 16];
         for to in [one, v6] {
             let from = if to.is_ipv4() { &mut single } else { &mut dual };
@@ -220,12 +274,23 @@ mod tests {
         }
         // Its address changes; what is sent to the new one is heard there.
         let three: IpAddr = [127, 9, 77, 3].into();
-        dual.follow(&[three, v6], now).await.unwrap();
+        dual.follow(&[three, v6], now).unwrap();
         single.send(three, b"moved", now);
         let (length, _) = next(&mut dual, &mut buf).await;
         assert_eq!(&buf[..length], b"moved");
+        // The same without being woken, and woken again.
+        for polled in [true, false] {
+            dual.poll(polled);
+            single.poll(polled);
+            if polled {
+                assert_eq!(dual.recv(&mut buf).await, None);
+            }
+            single.send(three, b"on", now);
+            let (length, sender) = next(&mut dual, &mut buf).await;
+            assert_eq!((&buf[..length], sender), (&b"on"[..], two));
+        }
         // Taken by another process: said, and tried again.
-        assert!(single.follow(&[three], now).await.is_err());
+        assert!(single.follow(&[three], now).is_err());
         assert!(single.retry_at().is_some());
     }
 }

@@ -34,8 +34,8 @@ use crate::world::World;
 const BURST: usize = 64;
 
 /// For so long after heartbeats were read the next ones are left to gather, among few nodes and among more
-/// than each beats to at every interval: waking costs more than reading, and of the latter one comes each
-/// millisecond. Of the former, two rarely come so close.
+/// than each beats to at every interval: waking costs more than reading, and of the latter one comes every other
+/// millisecond, so that they are [polled](Datagrams::poll). Of the former, two rarely come so close.
 const GATHER: [Duration; 2] = [Duration::from_millis(3), Duration::from_millis(10)];
 
 /// How often the core's counts are told.
@@ -139,7 +139,7 @@ pub async fn run(
     mut links: Links,
 ) -> anyhow::Result<()> {
     let mut udp = Datagrams::new(at.port);
-    let bound = udp.follow(&core.own_addresses(), origin.elapsed()).await;
+    let bound = udp.follow(&core.own_addresses(), origin.elapsed());
     bound.context("cannot receive heartbeats")?;
     let mut uplink = links.uplink.borrow_and_update().clone();
     let mut packets = PacketSocket::open(uplink.link.index, Filter::ArpAndNdp)?;
@@ -152,8 +152,9 @@ pub async fn run(
     let mut read_again = Instant::now();
     loop {
         let now = origin.elapsed();
+        udp.poll(core.is_sparse());
         if udp.retry_at().is_some_and(|at| at <= now) {
-            let _ = udp.follow(&core.own_addresses(), now).await;
+            let _ = udp.follow(&core.own_addresses(), now);
         }
         core.tick(now);
         // A heartbeat is due more often than that, so nothing else has to wake for it.
@@ -257,7 +258,7 @@ pub async fn run(
                 if let Some(world) = world {
                     links.saved.send_modify(|saved| saved.world = world.clone());
                     core.on_world(world, origin.elapsed());
-                    let _ = udp.follow(&core.own_addresses(), origin.elapsed()).await;
+                    let _ = udp.follow(&core.own_addresses(), origin.elapsed());
                 }
             }
             Ok(()) = links.secrets.changed() => {

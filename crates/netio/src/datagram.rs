@@ -1,10 +1,9 @@
 //! UDP sockets that outlive their address.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::net::UdpSocket;
 
 use crate::packet::set_receive_buffer;
 use crate::{Error, Result};
@@ -13,8 +12,7 @@ use crate::{Error, Result};
 /// bookkeeping (about 800 octets for a short datagram).
 const RECEIVE_BUFFER: usize = 4 << 20;
 
-/// Opens a UDP socket at this address and port of the calling thread's namespace. Within a
-/// tokio runtime.
+/// Opens a UDP socket at this address and port of the calling thread's namespace. It does not block.
 ///
 /// The address need not be there yet and may come and go (`IP_FREEBIND`): while it is away nothing
 /// is received and sending fails, and when it is back the same socket works again. An IPv6 socket
@@ -23,7 +21,7 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// # Errors
 /// Another socket has the port; the kernel does not know the family
 /// ([`Error::is_not_supported`]).
-pub async fn bind_datagram(at: SocketAddr) -> Result<UdpSocket> {
+pub fn bind_datagram(at: SocketAddr) -> Result<UdpSocket> {
     let open = || -> io::Result<UdpSocket> {
         let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
@@ -36,11 +34,7 @@ pub async fn bind_datagram(at: SocketAddr) -> Result<UdpSocket> {
         }
         set_receive_buffer(&socket, RECEIVE_BUFFER)?;
         socket.bind(&SockAddr::from(at))?;
-        UdpSocket::from_std(socket.into())
+        Ok(socket.into())
     };
-    let failed = |e| Error::os(format!("open UDP socket at {at}"), e);
-    let socket = open().map_err(failed)?;
-    // A socket that the runtime has not seen yet refuses `try_send_to` without a word.
-    socket.writable().await.map_err(failed)?;
-    Ok(socket)
+    open().map_err(|e| Error::os(format!("open UDP socket at {at}"), e))
 }

@@ -16,18 +16,9 @@ const PORT: u16 = 7733;
 
 /// A socket in another namespace, for the runtime of this thread.
 async fn bound(ns: &TestNs, at: SocketAddr) -> UdpSocket {
-    // The thread's namespace counts, and awaiting must not change the thread: a runtime of its own.
-    let opened = lightship_netio::run_in(&ns.ns, || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let socket = runtime.block_on(bind_datagram(at)).unwrap();
-        let _inside = runtime.enter();
-        socket.into_std().unwrap()
-    })
-    .unwrap();
+    let opened = lightship_netio::run_in(&ns.ns, || bind_datagram(at).unwrap()).unwrap();
     let socket = UdpSocket::from_std(opened).unwrap();
+    // A socket that the runtime has not seen yet refuses `try_send_to`.
     socket.writable().await.unwrap();
     socket
 }
