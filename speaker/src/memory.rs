@@ -8,15 +8,30 @@ const FIRST: Duration = Duration::from_secs(20);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// Gives memory back that was used for a moment only, for ever.
-pub(crate) async fn run() {
-    tokio::time::sleep(FIRST).await;
-    loop {
+/// See the module. Lives in the thread that must be on time, see [`lightship_netio::give_back`].
+#[derive(Debug)]
+pub(crate) struct Memory {
+    look_at: Duration,
+}
+
+impl Memory {
+    /// Nothing has been given back yet at `now`.
+    pub(crate) fn new(now: Duration) -> Self {
+        Self {
+            look_at: now + FIRST,
+        }
+    }
+
+    /// To be called when the next thing that is due is as far away as it gets. Mostly does nothing.
+    pub(crate) fn look_after(&mut self, now: Duration) {
+        if now < self.look_at {
+            return;
+        }
+        self.look_at = now + PAUSE;
         match lightship_netio::give_back() {
             Ok(Some(bytes)) => tracing::debug!(bytes, "free memory given back"),
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "free memory cannot be given back"),
+            Err(error) => tracing::warn!(%error, "the memory could not be looked after"),
         }
-        tokio::time::sleep(PAUSE).await;
     }
 }

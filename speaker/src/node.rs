@@ -25,6 +25,7 @@ use crate::core::{
 };
 use crate::datagrams::Datagrams;
 use crate::further::{Own, Via};
+use crate::memory::Memory;
 use crate::path::{Peers, Verdict};
 use crate::uplink::Current;
 use crate::world::World;
@@ -150,6 +151,7 @@ pub async fn run(
     let mut leaving: Option<Duration> = None;
     let mut counted: Option<Duration> = None;
     let mut read_again = Instant::now();
+    let mut memory = Memory::new(origin.elapsed());
     loop {
         let now = origin.elapsed();
         udp.poll(core.is_sparse());
@@ -165,11 +167,12 @@ pub async fn run(
             let used = links.used.borrow().clone();
             further.set(&used, listening.as_ref());
         }
-        let mut save = false;
+        let (mut save, mut beat) = (false, false);
         for output in core.outputs() {
             match output {
                 Output::Heartbeat(to, bytes) => {
                     udp.send(to, &bytes, now);
+                    beat = true;
                 }
                 // Waiting would delay heartbeats.
                 Output::Frame(Via::Main, bytes) => {
@@ -200,6 +203,10 @@ pub async fn run(
                 // Logged by the core.
                 Output::Peer(..) => {}
             }
+        }
+        // The next heartbeat is an interval away.
+        if beat {
+            memory.look_after(now);
         }
         if save {
             links.saved.send_modify(|saved| core.save(saved));

@@ -59,7 +59,6 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     let metrics = Metrics::default();
     let watches = metrics.watches.clone();
     tokio::spawn(crate::watch::run(client.clone(), world_tx, watches));
-    tokio::spawn(crate::memory::run());
     if args.insecure_heartbeats {
         tracing::warn!(
             "--insecure-heartbeats: whoever can send to UDP port {} can take addresses over",

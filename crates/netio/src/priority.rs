@@ -42,14 +42,24 @@ fn real_time() -> io::Result<()> {
     check(done)
 }
 
-/// Whether memory is locked now.
+/// Memory is to be locked, and is.
+static WANTED: AtomicBool = AtomicBool::new(false);
 static LOCKED: AtomicBool = AtomicBool::new(false);
 
-pub(crate) fn lock_memory() -> io::Result<()> {
+fn lock_memory() -> io::Result<()> {
     // With a limit and without the capability, MCL_FUTURE would make allocations
     // fail later, once the limit is reached. Then better not at all.
     if !may_lock_without_limit()? {
         return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
+    WANTED.store(true, Ordering::Relaxed);
+    lock_again()
+}
+
+/// Locks the memory if it was locked once and is not now.
+pub(crate) fn lock_again() -> io::Result<()> {
+    if !WANTED.load(Ordering::Relaxed) || LOCKED.load(Ordering::Relaxed) {
+        return Ok(());
     }
     // ONFAULT: pages are locked when first used; thread stacks and arenas stay
     // as small as they are.
@@ -60,14 +70,21 @@ pub(crate) fn lock_memory() -> io::Result<()> {
     Ok(())
 }
 
-/// Undoes [`lock_memory`]; false if it was not locked.
-pub(crate) fn unlock_memory() -> bool {
-    let was = LOCKED.swap(false, Ordering::Relaxed);
-    if was {
+/// Lets the memory go until [`lock_again`].
+pub(crate) fn unlock_memory() {
+    if LOCKED.swap(false, Ordering::Relaxed) {
         // SAFETY: takes no arguments and touches no memory.
         unsafe { libc::munlockall() };
     }
-    was
+}
+
+/// For tests that lock the process's memory or look at it.
+#[cfg(test)]
+pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn may_lock_without_limit() -> io::Result<bool> {
@@ -114,6 +131,7 @@ mod tests {
 
     #[test]
     fn gives_real_time_or_says_why_not() {
+        let _alone = alone();
         // On a thread of its own, so that the test runner keeps its priority.
         std::thread::spawn(|| {
             let report = raise_priority();
@@ -130,7 +148,8 @@ mod tests {
                 let status = std::fs::read_to_string("/proc/self/status").unwrap();
                 let locked = status.lines().find(|l| l.starts_with("VmLck:")).unwrap();
                 assert!(!locked.ends_with(" 0 kB"), "{locked}");
-                assert!(unlock_memory() && !unlock_memory());
+                WANTED.store(false, Ordering::Relaxed);
+                unlock_memory();
             }
         })
         .join()
