@@ -174,7 +174,7 @@ impl Election {
         }
     }
 
-    /// How long it takes at most until each node in sight has said something. At first no time: all
+    /// How long it mostly takes until each node in sight has said something. At first no time: all
     /// say something at every heartbeat.
     pub fn set_round(&mut self, round: Duration) {
         self.dirty |= self.round != round;

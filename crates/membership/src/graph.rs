@@ -28,7 +28,7 @@ pub const ALL_TO_ALL: usize = 64;
 pub const WATCHERS: usize = 12;
 /// In a larger cluster nodes that do not watch a node get every so many-th of its heartbeats, or fewer.
 pub const DISTANT_EVERY: u32 = 10;
-/// So many of these get one in an interval, about and at most.
+/// At most so many of these get one in an interval, in the mean.
 pub const DISTANT_AT_ONCE: u32 = 25;
 
 /// The neighbourhood of one node.
@@ -85,7 +85,7 @@ impl Graph {
         }
     }
 
-    /// Within so many intervals each node gets a heartbeat, in any case.
+    /// Within so many intervals each node is sent a heartbeat, while the cluster stays as it is.
     pub fn round(&self) -> u32 {
         self.round
     }

@@ -188,17 +188,27 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// So many pages of real speakers' heartbeats are remembered as heard.
+const MANY: usize = 10_000;
+
 /// Reads what real speakers send, and passes on what claims something, or is the first that asks for answers
 /// after a start: later ones ask a single node, and to which an answer is due is not seen here.
 fn listen(socket: UdpSocket, keys: Keys) -> mpsc::Receiver<(bool, Heartbeat)> {
     let (sender, receiver) = mpsc::channel();
-    let mut boots = BTreeSet::new();
+    let (mut boots, mut seen) = (BTreeSet::new(), BTreeSet::new());
     std::thread::spawn(move || {
         let mut buffer = [0; 2048];
         while let Ok(length) = socket.recv(&mut buffer) {
             let Ok(beat) = decode(&buffer[..length], &keys) else {
                 continue;
             };
+            // Each of them is sent it, and one word of it is enough.
+            if !seen.insert((beat.boot_id, beat.counter, beat.page)) {
+                continue;
+            }
+            if seen.len() > MANY {
+                seen.clear();
+            }
             let boot = (beat.sender.clone(), beat.boot_id);
             let starts = beat.flags.solicit && boots.insert(boot);
             if (starts || !beat.claims.is_empty()) && sender.send((starts, beat)).is_err() {
