@@ -83,6 +83,24 @@ fn nodes_are_read_with_both_families_and_their_bars() {
 }
 
 #[test]
+fn a_node_that_is_not_ready_is_read_as_any_other() {
+    let node = |ready: &str| -> core::Node {
+        object(json!({
+            "metadata": { "name": "n" },
+            "spec": { "taints": [{ "key": "node.kubernetes.io/not-ready", "effect": "NoExecute" }] },
+            "status": {
+                "addresses": [{ "type": "InternalIP", "address": "192.0.2.11" }],
+                "conditions": [{ "type": "Ready", "status": ready }],
+            },
+        }))
+    };
+    let read = ["True", "False", "Unknown"].map(|ready| convert::node(&node(ready)));
+    assert!(read[1] == read[0] && read[2] == read[0]);
+    let bars = &read[0];
+    assert!(!bars.out_of_service && !bars.cordoned && !bars.network_unavailable);
+}
+
+#[test]
 fn endpoints_are_sorted_by_what_they_can_do() {
     let endpoint = |node: Option<&str>, ready: Option<bool>, serving: Option<bool>| {
         json!({ "addresses": ["198.51.100.1"], "nodeName": node,
