@@ -84,11 +84,14 @@ pub(super) fn host() -> Result<Vec<String>, Error> {
         // strict filtering (1) would drop it. The kernel takes the greater of this and
         // `all`, so 2 wins over a strict host (Documentation/networking/ip-sysctl.rst).
         ("net/ipv4/conf/ls-host/rp_filter", "2"),
+        // The packet goes on to a Pod.
         ("net/ipv4/conf/ls-host/forwarding", "1"),
+        ("net/ipv6/conf/ls-host/forwarding", "1"),
+        // What comes in here and leaves by the uplink is meant to, and the director is no router
+        // whose advice or advertisements the host should take.
         ("net/ipv4/conf/ls-host/send_redirects", "0"),
         ("net/ipv4/conf/ls-host/accept_redirects", "0"),
         ("net/ipv6/conf/ls-host/accept_ra", "0"),
-        ("net/ipv6/conf/ls-host/forwarding", "1"),
     ] {
         ensure(name, value, &mut changed)?;
     }
@@ -118,6 +121,8 @@ pub(super) fn inside<'a>(links: impl Iterator<Item = &'a str>) -> Result<Vec<Str
             ("arp_ignore", "8"),
             // Never name a VIP as the sender of an ARP request.
             ("arp_announce", "2"),
+            // A packet leaves by the interface by which it came, which the kernel would call a detour
+            // (ip_forward.c), and the way to a real server is the one that was programmed.
             ("send_redirects", "0"),
             ("accept_redirects", "0"),
         ] {
@@ -125,9 +130,12 @@ pub(super) fn inside<'a>(links: impl Iterator<Item = &'a str>) -> Result<Vec<Str
             ensure(&name, value, &mut changed)?;
         }
         for (name, value) in [
+            // On hosts without IPv6 too: whether there are IPv6 VIPs is the cluster's business.
             ("disable_ipv6", "0"),
+            // Addresses and routes are the speaker's alone: any other address would answer, and be a source.
             ("accept_ra", "0"),
             ("autoconf", "0"),
+            // As `ip_forward`; it would also join the all-routers group and answer solicitations.
             ("forwarding", "0"),
         ] {
             let name = format!("net/ipv6/conf/{interface}/{name}");
@@ -152,6 +160,8 @@ pub(super) fn inside<'a>(links: impl Iterator<Item = &'a str>) -> Result<Vec<Str
         ("backup_only", "0"),
         // Rate estimators stall packets where there are many services.
         ("run_estimation", "0"),
+        // What is too big for the way to its node is answered, and not dropped without a word
+        // (ip_vs_xmit.c).
         ("pmtu_disc", "1"),
     ] {
         // Kernels differ in what they have; what is missing has the wanted effect there or none.
@@ -167,7 +177,8 @@ pub(super) fn expire_nodest(on: bool) -> Result<(), Error> {
 }
 
 /// How long IPVS keeps entries: an idle established connection keeps its node across
-/// changes of the table for 15 minutes, after that it follows its hash.
+/// changes of the table for 15 minutes, after that it follows its hash. One that ends needs its entry for
+/// its last segments only. UDP has no entries: each datagram is scheduled by itself.
 /// Says whether they were otherwise.
 pub(super) fn timeouts(ipvs: &mut Client) -> Result<bool, Error> {
     let wanted = Timeouts {
