@@ -34,8 +34,7 @@ pub const DISTANT_AT_ONCE: u32 = 25;
 /// The neighbourhood of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Graph {
-    sparse: bool,
-    /// Every so many-th heartbeat goes to each node at least.
+    /// Every so many-th heartbeat goes to each node at least: 1 where all watch all.
     round: u32,
     watchers: BTreeSet<NodeName>,
     watched: BTreeSet<NodeName>,
@@ -45,7 +44,6 @@ impl Default for Graph {
     /// All watch all.
     fn default() -> Self {
         Self {
-            sparse: false,
             round: 1,
             watchers: BTreeSet::new(),
             watched: BTreeSet::new(),
@@ -67,7 +65,6 @@ impl Graph {
         let (before, after) = ring.split_at(after);
         let others = u32::try_from(ring.len()).unwrap_or(u32::MAX);
         Self {
-            sparse: true,
             round: DISTANT_EVERY.max(others.div_ceil(DISTANT_AT_ONCE)),
             watchers: after
                 .iter()
@@ -92,17 +89,17 @@ impl Graph {
 
     /// Does not everybody watch everybody?
     pub fn sparse(&self) -> bool {
-        self.sparse
+        self.round > 1
     }
 
     /// Does `node` watch us?
     pub fn watched_by(&self, node: &NodeName) -> bool {
-        !self.sparse || self.watchers.contains(node)
+        !self.sparse() || self.watchers.contains(node)
     }
 
     /// Do we watch `node`?
     pub fn watches(&self, node: &NodeName) -> bool {
-        !self.sparse || self.watched.contains(node)
+        !self.sparse() || self.watched.contains(node)
     }
 }
 
