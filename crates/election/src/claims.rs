@@ -24,6 +24,8 @@ pub(crate) struct PeerClaims {
     pages: u16,
     /// All claims were seen at least once.
     complete: bool,
+    /// Claims for VIPs that have gone since, made by a node that cannot say whether it knows of that.
+    past: BTreeMap<IpAddr, u64>,
 }
 
 const SWEEPS_TO_FORGET: u64 = 2;
@@ -42,6 +44,7 @@ impl PeerClaims {
         self.seen.insert(page);
         let mut changed = false;
         for claim in claims {
+            self.past.remove(&claim.vip);
             let before = self.claims.insert(claim.vip, (claim.epoch, self.sweep));
             changed |= before.is_none_or(|(epoch, _)| epoch != claim.epoch);
         }
@@ -64,6 +67,7 @@ impl PeerClaims {
         let oldest = (self.sweep + 1).saturating_sub(patience);
         let before = self.claims.len();
         self.claims.retain(|_, (_, seen)| *seen >= oldest);
+        self.past.clear();
         // The next page, whichever it is, belongs to the next run.
         self.pages = 0;
         let first = !std::mem::replace(&mut self.complete, true);
@@ -73,6 +77,19 @@ impl PeerClaims {
     /// Were all its claims seen at least once?
     pub(crate) fn complete(&self) -> bool {
         self.complete
+    }
+
+    /// The VIP has gone while the peer is out of sight: its claim says nothing of a later VIP with the same
+    /// address, until it makes it anew.
+    pub(crate) fn make_past(&mut self, vip: &IpAddr) {
+        if let Some((epoch, _)) = self.claims.remove(vip) {
+            self.past.insert(*vip, epoch);
+        }
+    }
+
+    /// Its claim for a VIP of this address that has gone. It may still come with it when it is back.
+    pub(crate) fn past(&self, vip: &IpAddr) -> Option<u64> {
+        self.past.get(vip).copied()
     }
 
     /// Its claim for `vip`.

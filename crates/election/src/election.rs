@@ -139,12 +139,20 @@ impl Election {
     pub fn set_vips(&mut self, vips: BTreeMap<IpAddr, Candidates>) {
         if self.vips.as_ref() != Some(&vips) {
             // An address that comes again is another VIP: who heard late of the end of the last one went on to
-            // claim that for a while. Who claims it still is known by that.
+            // claim that for a while. Who claims it still is known by that, unless it cannot be heard.
             let known = self.vips.as_ref();
             let stays = |vip: &IpAddr| {
                 vips.contains_key(vip) && known.is_none_or(|known| known.contains_key(vip))
             };
             self.highest.retain(|vip, _| stays(vip));
+            let left = known.into_iter().flat_map(BTreeMap::keys);
+            for vip in left.filter(|vip| !vips.contains_key(vip)) {
+                let live = self.live.as_ref();
+                let silent = |node: &NodeName| !live.is_some_and(|live| live.contains(node));
+                for (_, table) in self.peers.iter_mut().filter(|(node, _)| silent(node)) {
+                    table.make_past(vip);
+                }
+            }
             self.vips = Some(vips);
             self.dirty = true;
         }

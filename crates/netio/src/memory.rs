@@ -31,7 +31,7 @@ pub fn keep_memory_small() {
 }
 
 /// What is not used may be as much as this, in bytes: giving it back takes some milliseconds.
-const SLACK: u64 = 4 << 20;
+const SLACK: u64 = 2 << 20;
 
 /// What could not be given back last time, in bytes: holes smaller than a page, stacks.
 static STAYS: AtomicU64 = AtomicU64::new(0);
@@ -49,15 +49,18 @@ static STAYS: AtomicU64 = AtomicU64::new(0);
 /// If `/proc` cannot be read. If the memory could not be locked again: the next call tries that again.
 pub fn give_back() -> io::Result<Option<u64>> {
     priority::lock_again()?;
+    let Some(used) = in_use() else {
+        return Ok(None);
+    };
     let before = anonymous()?;
-    if before < in_use() + STAYS.load(Ordering::Relaxed) + SLACK {
+    if before < used + STAYS.load(Ordering::Relaxed) + SLACK {
         return Ok(None);
     }
     priority::unlock_memory();
     trim();
     priority::lock_again()?;
     let after = anonymous()?;
-    STAYS.store(after.saturating_sub(in_use()), Ordering::Relaxed);
+    STAYS.store(after.saturating_sub(in_use().unwrap_or(0)), Ordering::Relaxed);
     Ok(Some(before.saturating_sub(after)))
 }
 
@@ -71,11 +74,12 @@ fn anonymous() -> io::Result<u64> {
     Ok(resident.saturating_sub(shared) * u64::try_from(page).unwrap_or(4096))
 }
 
+/// Bytes that are allocated, where the allocator can say so.
 #[cfg(target_env = "gnu")]
-fn in_use() -> u64 {
+fn in_use() -> Option<u64> {
     // SAFETY: takes nothing and returns plain numbers.
     let info = unsafe { libc::mallinfo2() };
-    (info.uordblks + info.hblkhd) as u64
+    Some((info.uordblks + info.hblkhd) as u64)
 }
 
 #[cfg(target_env = "gnu")]
@@ -86,8 +90,8 @@ fn trim() {
 
 // Others cannot be told to.
 #[cfg(not(target_env = "gnu"))]
-fn in_use() -> u64 {
-    u64::MAX / 2
+fn in_use() -> Option<u64> {
+    None
 }
 
 #[cfg(not(target_env = "gnu"))]

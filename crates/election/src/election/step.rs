@@ -240,7 +240,9 @@ impl Election {
             self.waits.remove(&vip);
             self.dropped.remove(&vip);
             let top = standing.top.clone().filter(|(_, node)| *node != self.me);
-            let highest = self.highest.get(&vip).map_or(0, |(epoch, _)| *epoch);
+            let past = self.peers.values().filter_map(|table| table.past(&vip));
+            let highest = self.highest.get(&vip).map(|(epoch, _)| *epoch);
+            let highest = past.chain(highest).max().unwrap_or(0);
             let (above, from, reason) = match top {
                 Some((epoch, node)) => {
                     let reason = self.defect_of(&vip, &node);

@@ -287,6 +287,26 @@ fn an_address_that_comes_again_had_no_owner_whoever_heard_late_of_its_end() {
 }
 
 #[test]
+fn an_address_that_a_dead_node_once_had_comes_again_without_owner_and_above_its_claim() {
+    let mut election = b_owns();
+    election.set_live(names(&["a"]));
+    let taken = take(200, 8, Some("b"), MoveReason::OwnerDied);
+    assert_eq!(election.step(ms(1)), [taken]);
+    election.set_vips(BTreeMap::new());
+    let removed = release(200, None, MoveReason::VipRemoved);
+    assert_eq!(election.step(ms(2)), [removed]);
+    let mut again = election.clone();
+    again.set_vips(vips(&[200], &["a", "b"]));
+    let first = take(200, 8, None, MoveReason::FirstOwner);
+    assert_eq!(again.step(ms(3)), [first]);
+    // Had it come back with its claim, it would have had it.
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 6)]);
+    election.set_vips(vips(&[200], &["a", "b"]));
+    let taken = take(200, 8, Some("b"), MoveReason::OwnerDied);
+    assert_eq!(election.step(ms(3)), [taken]);
+}
+
+#[test]
 fn who_claims_an_address_before_it_is_known_here_had_it() {
     let mut election = settled(&[]);
     election.on_claims(&name("b"), 0, 1, &[claim(200, 6)]);
