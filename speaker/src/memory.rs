@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-/// From the start until the first look: all has been listed by then.
-const FIRST: Duration = Duration::from_secs(20);
+/// From the start until the first look: what was listed at the start has been read by then.
+const FIRST: Duration = Duration::from_secs(10);
 
-/// Between two looks.
+/// Between two looks; at first as long as the process has run.
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// See the module. Lives in the thread that must be on time, see [`lightship_netio::give_back`].
 #[derive(Debug)]
 pub(crate) struct Memory {
+    began: Duration,
     look_at: Duration,
 }
 
@@ -18,6 +19,7 @@ impl Memory {
     /// Nothing has been given back yet at `now`.
     pub(crate) fn new(now: Duration) -> Self {
         Self {
+            began: now,
             look_at: now + FIRST,
         }
     }
@@ -27,7 +29,7 @@ impl Memory {
         if now < self.look_at {
             return;
         }
-        self.look_at = now + PAUSE;
+        self.look_at = now + PAUSE.min(now - self.began);
         match lightship_netio::give_back() {
             Ok(Some(bytes)) => tracing::debug!(bytes, "free memory given back"),
             Ok(None) => {}

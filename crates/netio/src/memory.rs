@@ -60,7 +60,10 @@ pub fn give_back() -> io::Result<Option<u64>> {
     trim();
     priority::lock_again()?;
     let after = anonymous()?;
-    STAYS.store(after.saturating_sub(in_use().unwrap_or(0)), Ordering::Relaxed);
+    STAYS.store(
+        after.saturating_sub(in_use().unwrap_or(0)),
+        Ordering::Relaxed,
+    );
     Ok(Some(before.saturating_sub(after)))
 }
 
