@@ -58,7 +58,8 @@ pub struct Identity {
 }
 
 struct Written {
-    status: Value,
+    /// As text: with dozens of backends the value takes ten times as much memory, for each VIP.
+    status: Box<str>,
     at: Instant,
     /// What it was made of; `None` for a VIP that nobody owns.
     of: Option<Basis>,
@@ -72,6 +73,13 @@ struct Basis {
     directors: (usize, usize),
     /// The uplink's name and MAC.
     uplink: (String, String),
+}
+
+impl Written {
+    fn status(&self) -> Value {
+        // It was a value before.
+        serde_json::from_str(&self.status).unwrap_or_default()
+    }
 }
 
 struct Failure {
@@ -119,12 +127,13 @@ pub async fn run(
             if !foreign && last.is_some_and(|w| w.of.as_ref() == Some(&basis)) {
                 continue;
             }
-            let status = render::owned(&identity, report, &owned, last.map(|w| &w.status));
+            let before = last.map(Written::status);
+            let status = render::owned(&identity, report, &owned, before.as_ref());
             // The table changes on all nodes within moments; the count of those that agree
             // is worth a write only when it has held, like another owner's name.
             let age = last.map_or(Duration::MAX, |w| now - w.at);
-            let agreement = last.is_some_and(|w| w.status != status);
-            let differs = last.is_none_or(|w| steady(&w.status) != steady(&status));
+            let agreement = before.as_ref().is_some_and(|before| *before != status);
+            let differs = before.is_none_or(|before| steady(before) != steady(status.clone()));
             if differs || (foreign && age > ECHO) || (agreement && age > STEADY) {
                 // Which move led here, if it was before this process: the object tells.
                 let moved = last.is_none() && status["lastMove"].is_null();
@@ -144,9 +153,9 @@ pub async fn run(
             let Some(object) = known.vips.get(vip) else {
                 continue;
             };
-            let last = written.get(vip).map(|w| &w.status);
-            let status = render::unowned(report, last);
-            if last != Some(&status) {
+            let last = written.get(vip).map(Written::status);
+            let status = render::unowned(report, last.as_ref());
+            if last.as_ref() != Some(&status) {
                 todo.push((
                     *vip,
                     object.object.clone(),
@@ -175,7 +184,7 @@ pub async fn run(
                     written.insert(
                         vip,
                         Written {
-                            status,
+                            status: status.to_string().into(),
                             at: Instant::now(),
                             of,
                         },
@@ -218,8 +227,7 @@ pub async fn run(
 }
 
 /// A status without what changes for all VIPs at every change of any.
-fn steady(status: &Value) -> Value {
-    let mut status = status.clone();
+fn steady(mut status: Value) -> Value {
     if let Some(fields) = status.as_object_mut() {
         fields.remove("directors");
     }
