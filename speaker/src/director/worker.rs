@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::failing::Failing;
 use super::known::Known;
 use super::links::Ground;
-use super::network::Network;
+use super::network::{Locals, Network};
 use super::rota::Rota;
 use super::telling::Telling;
 use super::{Error, Found, Health, settings, table};
@@ -53,6 +53,8 @@ pub(super) struct Worker {
     uplink: watch::Receiver<Current>,
     /// The IPVS table as last read or written; none when it has to be read again.
     known: Option<Known>,
+    /// What the known table was made of, if nothing of it is missing in the kernel, and its digest.
+    made: Option<(Arc<DirectorIntent>, u64)>,
     failing: Failing,
     rota: Rota,
     /// What became of the further uplinks.
@@ -103,6 +105,7 @@ impl Worker {
             inside,
             host,
             known: Some(Known::found(known)),
+            made: None,
             failing: Failing::default(),
             rota: Rota::default(),
             uplinks: BTreeMap::new(),
@@ -325,12 +328,21 @@ impl Worker {
     /// packets of live connections by RST. What is no longer needed goes in reverse order.
     async fn apply(
         &mut self,
-        wanted: &DirectorIntent,
+        wanted: &Arc<DirectorIntent>,
         same: bool,
         foreign: &mut Vec<String>,
     ) -> Result<DirectorReport, Refusals> {
         let began = Instant::now();
         let waiting = self.failing.waiting(began);
+        if let Some(digest) = self.made_of(wanted) {
+            let none = BTreeSet::new();
+            let locals = self.network.set_vips(&wanted.vips, &none).await;
+            let locals = locals.map_err(Error::from)?;
+            if !locals.failed.is_empty() {
+                self.made = None;
+            }
+            return Ok(self.report(wanted, same, locals, digest, foreign));
+        }
         let is_waiting = |key: ServiceKey| table::vip(key).is_some_and(|v| waiting.contains(&v));
         let all = wanted.virtuals.iter();
         let mut services: BTreeMap<ServiceKey, _> = all
@@ -364,15 +376,12 @@ impl Worker {
         }
         let hold: BTreeSet<IpAddr> = failed.keys().chain(&waiting).copied().collect();
         let locals = self.network.set_vips(&wanted.vips, &hold).await;
-        let locals = locals.map_err(Error::from)?;
-        failed.extend(locals.failed);
+        let mut locals = locals.map_err(Error::from)?;
+        failed.append(&mut locals.failed);
         failed.extend(self.change(&late)?);
 
         if same && changes > 0 && self.failing.reasons().is_empty() {
             foreign.push(format!("IPVS ({changes} differences)"));
-        }
-        if same && locals.changes > 0 && self.failing.reasons().is_empty() {
-            foreign.push(format!("local routes ({} differences)", locals.changes));
         }
         if changes > 0 {
             tracing::info!(
@@ -384,24 +393,51 @@ impl Worker {
             );
         }
         services.retain(|key, _| table::vip(*key).is_none_or(|vip| !failed.contains_key(&vip)));
-        if failed.is_empty() {
-            // What was asked for was done, so the table need not be read back.
-            self.known = Some(Known::made(&services, aside));
-        }
         let mut digest = Digester::default();
         for (key, v) in services.values() {
             digest.add(&table::spec(key, v));
         }
-        self.tell(wanted, failed);
-        Ok(DirectorReport {
+        let digest = digest.finish();
+        self.made = None;
+        if failed.is_empty() {
+            // What was asked for was done, so the table need not be read back.
+            self.known = Some(Known::made(&services, aside));
+            self.made = waiting.is_empty().then(|| (wanted.clone(), digest));
+        }
+        locals.failed = failed;
+        Ok(self.report(wanted, same, locals, digest, foreign))
+    }
+
+    /// The digest of the table, if it is known to be all that is wanted. So it is at nearly every check, and a
+    /// large one is not looked through for that.
+    fn made_of(&self, wanted: &Arc<DirectorIntent>) -> Option<u64> {
+        let (of, digest) = self.made.as_ref()?;
+        let whole = self.known.is_some() && self.failing.reasons().is_empty();
+        (whole && Arc::ptr_eq(of, wanted)).then_some(*digest)
+    }
+
+    /// What has become of it; `locals.failed` are all VIPs of which something failed.
+    fn report(
+        &mut self,
+        wanted: &DirectorIntent,
+        same: bool,
+        locals: Locals,
+        digest: u64,
+        foreign: &mut Vec<String>,
+    ) -> DirectorReport {
+        if same && locals.changes > 0 && self.failing.reasons().is_empty() {
+            foreign.push(format!("local routes ({} differences)", locals.changes));
+        }
+        self.tell(wanted, locals.failed);
+        DirectorReport {
             healthy: true,
             applied: wanted.revision,
             programmed: locals.present,
             uplinks: self.uplinks.clone(),
-            digest: digest.finish(),
+            digest,
             failing: self.failing.reasons(),
             error: None,
-        })
+        }
     }
 
     /// Takes note of what failed, and says what is new.
