@@ -2,7 +2,7 @@
 //!
 //! Up to [`ALL_TO_ALL`] nodes each speaker beats to each other one at every interval. Beyond,
 //! that would be thousands of packets a second, so it beats at that pace only to its
-//! [`WATCHERS`], and to each of the others at every [`DISTANT_EVERY`]th interval, or more seldom past 250
+//! [`WATCHERS`], and to each of the others at every [`DISTANT_EVERY`]th interval, or more seldom past 150
 //! nodes, so that about [`DISTANT_AT_ONCE`] of them get one in an interval however many there are.
 //!
 //! The watchers are the nodes that follow it on a ring, on which the nodes lie in the order of
@@ -29,7 +29,7 @@ pub const WATCHERS: usize = 12;
 /// In a larger cluster nodes that do not watch a node get every so many-th of its heartbeats, or fewer.
 pub const DISTANT_EVERY: u32 = 10;
 /// At most so many of these get one in an interval, in the mean.
-pub const DISTANT_AT_ONCE: u32 = 25;
+pub const DISTANT_AT_ONCE: u32 = 15;
 
 /// The neighbourhood of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
