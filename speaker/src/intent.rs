@@ -92,7 +92,8 @@ pub struct NodeHealth {
     pub further: Arc<[Further]>,
     /// People want it to do less, and have for long enough: it should get no new connections.
     pub retired: bool,
-    /// Its kube-proxy is not known to have its rules yet.
+    /// What it is given is lost: its kube-proxy is not known to have its rules yet, or the network drops packets
+    /// to it that directors forward, or its replies.
     pub idle: bool,
 }
 

@@ -113,6 +113,8 @@ pub(crate) enum HowName {
     FilterTargetMac,
     /// Its switch port lets only packets from its own addresses in.
     FilterSourceAddress,
+    /// Its switch port lets only packets with a node's address out that come from other nodes.
+    FilterForeignAddress,
     /// Its speaker is killed with SIGKILL and started again by the node.
     KillSpeaker,
     /// Its speaker gets SIGTERM and stays away until `heal`.
@@ -205,6 +207,7 @@ fn fault(how: HowName, also_api: bool) -> Result<How> {
         HowName::FilterSourceMac => How::Filter(PortFilter::OwnMacSends),
         HowName::FilterTargetMac => How::Filter(PortFilter::OwnMacReceives),
         HowName::FilterSourceAddress => How::Filter(PortFilter::OwnAddressSends),
+        HowName::FilterForeignAddress => How::Filter(PortFilter::NodeAddressReceives),
         HowName::KillSpeaker => How::KillSpeaker,
         HowName::StopSpeaker => How::StopSpeaker,
     })

@@ -102,8 +102,8 @@ pub struct Flags {
     pub solicit: bool,
     /// The receiver has come and gone lately: it should not be given VIPs to even the spread out.
     pub hold: bool,
-    /// The sender's kube-proxy is not known to have its rules yet: the node should get no share of
-    /// any VIP. Of a release that does not say so, nobody thinks so.
+    /// The node should get no share of any VIP: its kube-proxy is not known to have its rules yet, or the
+    /// network does not let through what that takes. Of a release that does not say so, nobody thinks so.
     pub idle: bool,
     /// The sender answers the frames of the path test ([`crate::path`]).
     pub tests_paths: bool,

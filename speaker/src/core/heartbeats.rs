@@ -350,7 +350,7 @@ impl Core {
     pub(super) fn send_heartbeats(&mut self, now: Duration) {
         self.next_beat = now + self.setup.interval;
         self.yielded.retain(|_, until| now < *until);
-        let says = (self.can_own(), self.leaving, self.idle);
+        let says = (self.can_own(), self.leaving, self.shareless());
         if std::mem::replace(&mut self.said, says) != says || self.leaving || !self.settled {
             self.rota.tell_all();
         }
@@ -474,7 +474,7 @@ impl Core {
                 can_own: self.can_own(),
                 solicit,
                 hold,
-                idle: self.idle,
+                idle: self.shareless(),
                 tests_paths: true,
                 director: self.setup.direct_routing,
             },

@@ -180,7 +180,7 @@ struct Peer {
     told: Option<SavedPeer>,
     digest: u64,
     can_own: bool,
-    /// It says that it should get no share yet.
+    /// It says that it should get no share now.
     idle: bool,
     /// It answers the path test.
     tests_paths: bool,
@@ -249,6 +249,8 @@ pub struct Core {
     uplink: UplinkState,
     /// The networks on the main uplink; empty while not known.
     networks: Arc<[IpNet]>,
+    /// Nor deliver here what other directors forward.
+    deaf: bool,
     /// The further uplinks that have a carrier.
     further: Arc<[Own]>,
     /// Per VIP the target of the `move-to` annotation that has been dealt with.
@@ -341,6 +343,7 @@ impl Core {
             uplink: UplinkState::FINE,
             networks: [].into(),
             further: setup.further.clone(),
+            deaf: false,
             moved_to: BTreeMap::new(),
             flaps: Flaps::default(),
             hold_ends: None,
@@ -709,7 +712,7 @@ impl Core {
                 networks: self.networks.clone(),
                 further: self.further.iter().map(|own| own.told.clone()).collect(),
                 retired: self.retiring.retired(&self.setup.me),
-                idle: self.idle,
+                idle: self.shareless(),
             },
         );
         health

@@ -6,17 +6,19 @@ use std::time::Duration;
 use lightship_frames::Mac;
 
 use super::{Core, Output};
-use crate::path::{Fault, Host, Peer, Peers};
+use crate::path::{Fault, Host, Peer, Peers, Verdict};
 
 impl Core {
-    /// Takes what the path test says of this node's director: with a fault it is not announced any
-    /// more, as if the node had none. It stays programmed, for the network may be mended.
-    pub fn on_path(&mut self, fault: Option<Fault>, now: Duration) {
-        if self.path_fault == fault {
+    /// Takes what the path test says of this node: with a fault its director is not announced any
+    /// more, as if the node had none; if it gets nothing that others forward, or its replies may be lost, it
+    /// should have no share. The director stays programmed, for the network may be mended.
+    pub fn on_path(&mut self, verdict: &Verdict, now: Duration) {
+        let Verdict { fault, deaf, .. } = *verdict;
+        if (self.path_fault, self.deaf) == (fault, deaf) {
             return;
         }
         let before = self.announced_at();
-        self.path_fault = fault;
+        (self.path_fault, self.deaf) = (fault, deaf);
         for (vip, at) in before {
             self.if_turned(vip, &at);
         }
@@ -29,6 +31,11 @@ impl Core {
     /// Whether this node has a director that the network lets work.
     pub(super) fn directs(&self) -> bool {
         self.setup.direct_routing && self.path_fault.is_none()
+    }
+
+    /// Whether connections that are spread to this node would fail, as far as is known.
+    pub(super) fn shareless(&self) -> bool {
+        self.idle || self.deaf || self.path_fault == Some(Fault::ForeignSourceDropped)
     }
 
     /// Tells the path test whom it may ask.

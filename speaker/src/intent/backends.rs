@@ -9,6 +9,7 @@
 //! | policy `Local` and only endpoints that terminate | weight 0 while another node has a ready one |
 //! | drained, out of service, cordoned with `--cordon=move`, and its time is over ([`NodeHealth::retired`]) | weight 0 while another node serves |
 //! | a kube-proxy that is not known to have its rules yet ([`crate::proxy`]) | weight 0 while another node serves |
+//! | a port that drops packets from foreign sources, as its path test found ([`crate::path`]) | the same |
 //! | dead | it is listed for people, and leaves the table by way of [`crate::grace`] |
 //!
 //! Weight 0 and not removal: connections that a director knows stay where they are, and only new
@@ -120,8 +121,8 @@ impl Known {
     }
 }
 
-/// How much a node is wanted; less is better. Those that are equal to the best serve. Without
-/// kube-proxy's rules, only endpoints that terminate, retired.
+/// How much a node is wanted; less is better. Those that are equal to the best serve. What it gets
+/// is lost, only endpoints that terminate, retired.
 type Rank = (bool, bool, bool);
 
 /// The nodes that serve a Service's port on this VIP.

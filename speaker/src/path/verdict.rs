@@ -45,8 +45,8 @@ impl Fault {
             Fault::ForeignSourceDropped => {
                 "the network drops packets whose source is not this node's own address; allow them \
                  (OpenStack: port security off; Proxmox: IP filter off; switch: IP source guard \
-                 off). Until then replies to clients may be dropped too, for they have a VIP as \
-                 their source"
+                 off). Replies to clients may be dropped too, for they have a VIP as their source; \
+                 so until then this node serves only what no other can"
             }
         }
     }
@@ -90,7 +90,8 @@ impl Verdict {
         let from = found(&|lost| lost.has(Question::FromDirector));
         let to = told(&|lost| lost.has(Question::ToDirector));
         let out = found(&foreign);
-        let back = told(&foreign);
+        // What directors forward has their MAC and a client's address.
+        let back = told(&|lost| lost.has(Question::FromDirector) || foreign(lost));
         let faults = [
             (Fault::FramesFromDirectorDropped, &from),
             (Fault::FramesToDirectorDropped, &to),
@@ -109,7 +110,7 @@ impl Verdict {
             fault,
             // A rule of the whole network makes every node fail as a sender; then who receives is not
             // to blame, and all announce.
-            deaf: back.most && fault != Some(Fault::ForeignSourceDropped),
+            deaf: back.most && !from.most && !out.most,
             with,
             known: votes.iter().filter(|vote| vote.found.is_some()).count(),
         }
@@ -128,7 +129,7 @@ impl Verdict {
     pub fn reason(&self) -> &'static str {
         match self.fault {
             Some(fault) => fault.reason(),
-            None if self.deaf => "ForeignSourceDropped",
+            None if self.deaf => "ForwardedFramesDropped",
             None if !self.with.is_empty() => "SomePathsFail",
             None if self.known == 0 => "NotTested",
             None => "Passed",
@@ -148,7 +149,9 @@ impl fmt::Display for Verdict {
             None if self.deaf => write!(
                 f,
                 "what the directors of {} forward does not reach this node: the network does not \
-                 deliver packets from foreign sources to its port (IP source guard, anti-spoofing)",
+                 deliver packets from foreign sources, or with a director's MAC as source, to its port \
+                 (IP source guard, anti-spoofing, list of allowed MACs). \
+                 Until that is off, new connections go to other nodes",
                 with()
             ),
             None if !self.with.is_empty() => write!(

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -192,7 +191,7 @@ fn partition_rules(nodes: &[Node]) -> String {
         let port = node.spec.port();
         for fault in &node.faults {
             if let Fault::Filter(filter) = fault {
-                filter_rules(node, *filter, &mut prerouting, &mut forward);
+                filter_rules(node, nodes, *filter, &mut prerouting, &mut forward);
             }
         }
         let from_api = node.faults.contains(&Fault::PartitionFromApi);
@@ -237,7 +236,13 @@ fn partition_rules(nodes: &[Node]) -> String {
     rules
 }
 
-fn filter_rules(node: &Node, filter: PortFilter, sends: &mut String, gets: &mut String) {
+fn filter_rules(
+    node: &Node,
+    nodes: &[Node],
+    filter: PortFilter,
+    sends: &mut String,
+    gets: &mut String,
+) {
     let (port, mac) = (node.spec.port(), &node.spec.mac);
     match filter {
         PortFilter::OwnMacSends => {
@@ -248,19 +253,34 @@ fn filter_rules(node: &Node, filter: PortFilter, sends: &mut String, gets: &mut 
             let _ = writeln!(gets, "oifname {port} {unicast} ether daddr != {mac} drop");
         }
         PortFilter::OwnAddressSends => {
-            let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = node
-                .spec
-                .addresses
-                .iter()
-                .map(IpNet::addr)
-                .partition(IpAddr::is_ipv4);
-            for address in v4 {
-                let _ = writeln!(sends, "iifname {port} ip saddr != {address} drop");
-            }
-            for address in v6 {
-                let own = format!("{{ {address}, fe80::/10, :: }}");
-                let _ = writeln!(sends, "iifname {port} ip6 saddr != {own} drop");
-            }
+            only_from(
+                std::slice::from_ref(node),
+                &format!("iifname {port}"),
+                sends,
+            );
+        }
+        PortFilter::NodeAddressReceives => {
+            let ports: Vec<String> = nodes.iter().map(|node| node.spec.port()).collect();
+            let way = format!("iifname {{ {} }} oifname {port}", ports.join(", "));
+            only_from(nodes, &way, gets);
+        }
+    }
+}
+
+/// Drops what comes this way from other addresses than these nodes'.
+fn only_from(nodes: &[Node], way: &str, rules: &mut String) {
+    let all = nodes.iter().flat_map(|node| &node.spec.addresses);
+    let (v4, mut v6): (Vec<IpNet>, Vec<IpNet>) = all
+        .map(|address| IpNet::from(address.addr()))
+        .partition(|address| address.addr().is_ipv4());
+    if !v6.is_empty() {
+        v6.extend(["fe80::/10", "::/128"].map(|net| net.parse::<IpNet>().expect("a network")));
+    }
+    for (family, known) in [("ip", v4), ("ip6", v6)] {
+        if !known.is_empty() {
+            let known: Vec<String> = known.iter().map(IpNet::to_string).collect();
+            let known = known.join(", ");
+            let _ = writeln!(rules, "{way} {family} saddr != {{ {known} }} drop");
         }
     }
 }
@@ -313,15 +333,22 @@ mod tests {
             PortFilter::OwnMacSends,
             PortFilter::OwnMacReceives,
             PortFilter::OwnAddressSends,
+            PortFilter::NodeAddressReceives,
         ];
         nodes[1].faults.extend(all.map(Fault::Filter));
         let rules = partition_rules(&nodes);
         let mac = &nodes[1].spec.mac;
         let v4 = nodes[1].spec.addresses[0].addr();
+        let known = nodes.iter().map(|node| node.spec.addresses[0].addr());
+        let known: Vec<String> = known.map(|address| format!("{address}/32")).collect();
+        let known = known.join(", ");
         for rule in [
             format!("iifname node2 ether saddr != {mac} drop\n"),
             format!("ether daddr != {mac} drop\n"),
-            format!("iifname node2 ip saddr != {v4} drop\n"),
+            format!("iifname node2 ip saddr != {{ {v4}/32 }} drop\n"),
+            format!(
+                "iifname {{ node1, node2, node3 }} oifname node2 ip saddr != {{ {known} }} drop\n"
+            ),
         ] {
             assert!(rules.contains(&rule), "{rules}");
         }

@@ -178,6 +178,9 @@ pub enum PortFilter {
     OwnMacReceives,
     /// Only packets from the node's own addresses (anti-spoofing).
     OwnAddressSends,
+    /// From other nodes only packets that have a node's address as their source (source guard on what is
+    /// delivered).
+    NodeAddressReceives,
 }
 
 /// One node, running or not.

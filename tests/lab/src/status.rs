@@ -77,6 +77,9 @@ fn node_rows(node: &Node, process: Option<&Process>) -> Vec<Row> {
             Fault::Filter(PortFilter::OwnMacSends) => "port: only its own MAC may send",
             Fault::Filter(PortFilter::OwnMacReceives) => "port: only frames to its own MAC",
             Fault::Filter(PortFilter::OwnAddressSends) => "port: only its own addresses may send",
+            Fault::Filter(PortFilter::NodeAddressReceives) => {
+                "port: from nodes only their own addresses"
+            }
         })
         .collect::<Vec<_>>()
         .join(", ");

@@ -60,7 +60,12 @@ pub(super) fn measure(lab: &mut Lab, vips: usize) -> Result<Section> {
     })?;
     steps.step(&format!("{vips} Services with an endpoint each"), || {
         crowd::gather(lab, vips, &PORTS)?;
-        let slice = |number| slice(&format!("crowd-{number}"), [endpoint(&real, OTHERS + 1)].into());
+        let slice = |number| {
+            slice(
+                &format!("crowd-{number}"),
+                [endpoint(&real, OTHERS + 1)].into(),
+            )
+        };
         let slices: Vec<Value> = (0..vips).map(slice).collect();
         for items in slices.chunks(crowd::BATCH) {
             let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });

@@ -174,6 +174,19 @@ fn a_port_that_gets_nothing_from_foreign_sources_is_deaf_and_the_others_are_not_
 }
 
 #[test]
+fn a_port_that_gets_nothing_from_directors_macs_is_deaf_too() {
+    let mut lan = Lan::new(4, |shot| of_node(shot.eth.1, 2) && is_director(shot.eth.0));
+    lan.run(seconds(20));
+    let verdict = lan.verdict(2);
+    assert_eq!((verdict.fault, verdict.deaf), (None, true), "{verdict:?}");
+    assert_eq!(verdict.reason(), "ForwardedFramesDropped");
+    for node in [1, 3, 4] {
+        let verdict = lan.verdict(node);
+        assert_eq!((verdict.fault, verdict.deaf), (None, false), "{verdict:?}");
+    }
+}
+
+#[test]
 fn a_filter_of_odd_sources_alone_proves_nothing() {
     let odd: IpAddr = FOREIGN_V4[0].into();
     let mut lan = Lan::new(3, move |shot| shot.ip.0 == odd);
@@ -190,6 +203,13 @@ fn a_rule_of_the_whole_network_makes_all_announce_and_nobody_deaf() {
     for node in 1..=3 {
         let verdict = lan.verdict(node);
         assert_eq!(verdict.fault, Some(Fault::ForeignSourceDropped));
+        assert!(!verdict.deaf);
+    }
+    let mut lan = Lan::new(3, |shot| is_director(shot.eth.0));
+    lan.run(seconds(20));
+    for node in 1..=3 {
+        let verdict = lan.verdict(node);
+        assert_eq!(verdict.fault, Some(Fault::FramesFromDirectorDropped));
         assert!(!verdict.deaf);
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lightship_e2e::scene::{self, Wish};
 use lightship_e2e::{probe, vip};
 use lightship_lab::state::PortFilter;
@@ -41,8 +41,7 @@ pub(crate) fn filters(lab: &mut Lab) -> Result<()> {
             lab.fail(&node, How::KillSpeaker)?;
             speaker(lab, &node, "DirectRouting", "Passed")?;
         }
-        // Replies have a VIP as their source: such a node serves nobody, in neither mode, so that it is
-        // named is all that can be had.
+        // Replies have a VIP as their source: such a node serves nobody, in neither mode, and gets nothing.
         let node = vip::owner(lab, vip)?;
         lab.fail(&node, How::Filter(PortFilter::OwnAddressSends))?;
         lab.fail(&node, How::KillSpeaker)?;
@@ -51,6 +50,24 @@ pub(crate) fn filters(lab: &mut Lab) -> Result<()> {
         eprintln!("    {node}: {reason}");
         let message = said["status"]["modeReason"].as_str().unwrap_or_default();
         ensure!(message.contains("replies to clients"), "{message}");
+        served(lab, vip)?;
+        let owner = vip::owner(lab, vip)?;
+        ensure!(owner != node, "{node} still owns the VIP");
+        lab.heal(&node)?;
+        lab.fail(&node, How::KillSpeaker)?;
+        speaker(lab, &node, "DirectRouting", "Passed")?;
+        scene::wait_served(lab, vip, 3)?;
+        // Nothing that others forward reaches this one; its own director works.
+        let owner = vip::owner(lab, vip)?;
+        let mut others = lab.node_names().into_iter().filter(|node| *node != owner);
+        let node = others.next().context("one node only")?;
+        lab.fail(&node, How::Filter(PortFilter::NodeAddressReceives))?;
+        lab.fail(&node, How::KillSpeaker)?;
+        let reason = "ForwardedFramesDropped";
+        speaker(lab, &node, "DirectRouting", reason)?;
+        eprintln!("    {node}: {reason}");
+        served(lab, vip)?;
+        ensure!(vip::owner(lab, vip)? == owner, "the VIP moved from {owner}");
         lab.heal(&node)?;
         lab.fail(&node, How::KillSpeaker)?;
         speaker(lab, &node, "DirectRouting", "Passed")?;
