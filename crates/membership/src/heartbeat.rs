@@ -27,6 +27,7 @@
 //! after the claims, the interface, the networks or the held boot id is of a release that knew no
 //! more.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -92,7 +93,7 @@ pub struct Claim {
 }
 
 /// What the sender says of itself in one bit each. Unknown bits are ignored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Flags {
     /// The speaker is going away (SIGTERM) and hands its VIPs over.
     pub leaving: bool,
@@ -187,8 +188,38 @@ pub struct Heartbeat {
     pub claims: Vec<Claim>,
 }
 
+impl Heartbeat {
+    /// Stands for all that the sender says but which of its heartbeats it is: two that say the same have the
+    /// same one. Holds within one process.
+    pub fn content(&self) -> u64 {
+        let Heartbeat {
+            sender,
+            boot_id,
+            counter: _,
+            flags,
+            uplink_mac,
+            director_mac,
+            mode,
+            table_digest,
+            page,
+            pages,
+            interface,
+            late,
+            networks,
+            held_boot,
+            further,
+            claims,
+        } = self;
+        let mut hasher = DefaultHasher::new();
+        (sender, boot_id, flags, uplink_mac, director_mac, mode).hash(&mut hasher);
+        (table_digest, page, pages, interface, late).hash(&mut hasher);
+        (networks, held_boot, further, claims).hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
 /// An uplink beside the main one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Further {
     /// Its name.
     pub interface: Arc<str>,

@@ -188,6 +188,9 @@ struct Peer {
     director: bool,
     /// It says that this node has come and gone lately.
     holds_us: bool,
+    /// What its last heartbeat said ([`lightship_membership::Heartbeat::content`]), if all that follows from it
+    /// has been done.
+    content: Option<u64>,
     /// When it was last told that its boot id is too low.
     boot_told: Option<Duration>,
     /// It was dead and its speaker has not been heard since: a kernel that boots answers ARP
@@ -246,11 +249,11 @@ pub struct Core {
     director: DirectorReport,
     /// Why the network does not let the director work.
     path_fault: Option<Fault>,
+    /// Nor deliver here what other directors forward.
+    deaf: bool,
     uplink: UplinkState,
     /// The networks on the main uplink; empty while not known.
     networks: Arc<[IpNet]>,
-    /// Nor deliver here what other directors forward.
-    deaf: bool,
     /// The further uplinks that have a carrier.
     further: Arc<[Own]>,
     /// Per VIP the target of the `move-to` annotation that has been dealt with.
@@ -340,10 +343,10 @@ impl Core {
             moves: BTreeMap::new(),
             director,
             path_fault: None,
+            deaf: false,
             uplink: UplinkState::FINE,
             networks: [].into(),
             further: setup.further.clone(),
-            deaf: false,
             moved_to: BTreeMap::new(),
             flaps: Flaps::default(),
             hold_ends: None,
@@ -639,6 +642,10 @@ impl Core {
             .cloned()
             .collect();
         self.peers.retain(|name, _| names.contains(name));
+        // What was a claim for one VIP may be one for another with its address.
+        for peer in self.peers.values_mut() {
+            peer.content = None;
+        }
         self.tell_unreachable();
         self.guard.retain(|name| names.contains(name));
         self.election.set_nodes(&names);

@@ -124,7 +124,7 @@ fn among_500_nodes_membership_costs_fewer_than_2000_small_packets_a_second() {
     let owner = core.election.owner(&vip).map(|(owner, _)| owner);
     assert_eq!(owner, Some(node(277)));
     assert!(core.refused().is_empty(), "{:?}", core.refused());
-    assert!((300.0..600.0).contains(&sent) && (300.0..600.0).contains(&got));
+    assert!((200.0..450.0).contains(&sent) && (200.0..450.0).contains(&got));
 }
 
 /// One endpoint among 1,000 VIPs with two ports and 100 nodes each: the director is given a table
