@@ -21,7 +21,7 @@ pub struct Destination {
     pub weight: u32,
 }
 
-/// One service of an IPVS table as `ipvsadm -Ln` prints it, without its counters.
+/// One service of an IPVS table as `ipvsadm -Ln --nosort` prints it, without its counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// `TCP`, `UDP`, ….
@@ -48,12 +48,16 @@ pub fn run(lab: &Lab, node: &str, argv: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The IPVS table of a node, in the kernel's order of services.
+/// The IPVS table of a node: services in the order of their addresses, as the kernel's depends on where its memory
+/// is, and of each the destinations in the kernel's order, on which the scheduler depends.
 ///
 /// # Errors
 /// When `ipvsadm` does not run there, or prints what this does not understand.
 pub fn table(lab: &Lab, node: &str) -> Result<Vec<Entry>> {
-    parse(&run(lab, node, &["ipvsadm", "-Ln"])?)
+    // It would sort destinations too.
+    let mut entries = parse(&run(lab, node, &["ipvsadm", "-Ln", "--nosort"])?)?;
+    entries.sort_by(|a, b| (&a.protocol, a.address).cmp(&(&b.protocol, b.address)));
+    Ok(entries)
 }
 
 fn parse(text: &str) -> Result<Vec<Entry>> {
@@ -166,6 +170,33 @@ pub fn wait_gone(lab: &Lab, address: IpAddr, limit: Duration) -> Result<()> {
         },
     );
     gone.map_err(|error| error.context(format!("it is still on {last}")))
+}
+
+/// Waits until the directors of these nodes hold one and the same table, which is as `wanted` says.
+///
+/// # Errors
+/// When they do not within `limit`, with what they held last.
+pub fn wait_alike(
+    lab: &Lab,
+    nodes: &[String],
+    what: &str,
+    limit: Duration,
+    wanted: impl Fn(&[Entry]) -> bool,
+) -> Result<Vec<Entry>> {
+    let mut last = Vec::new();
+    let found = sh::wait_for(
+        &format!("the directors of {nodes:?} {what}"),
+        lab.within(limit),
+        Duration::from_millis(200),
+        || {
+            let all = nodes.iter().map(|node| table(lab, node));
+            last = all.collect::<Result<Vec<_>>>()?;
+            let alike = last.windows(2).all(|two| two[0] == two[1]);
+            let first = last.first().filter(|first| alike && wanted(first));
+            Ok(first.cloned())
+        },
+    );
+    found.with_context(|| format!("last seen: {last:#?}"))
 }
 
 /// The MAC address of a node's director.

@@ -14,7 +14,7 @@ use crate::common::Served;
 const MODULES: &str = "/run/lab/lib/modules/$(uname -r)";
 
 /// The node only announces and says which module it lacks and how to load it, serves its share all the same,
-/// and directs when the module was loaded and the speaker started anew.
+/// and directs when the module can be found and the speaker started anew, which loads it.
 pub(crate) fn said(lab: &mut Lab) -> Result<()> {
     Served::during(lab, &Wish::local("without-mh"), |lab, vips| {
         let owner = vip::owner(lab, vips[0])?;
@@ -23,17 +23,32 @@ pub(crate) fn said(lab: &mut Lab) -> Result<()> {
         let node = node.context("one node only")?;
         lab.fail(node, How::StopSpeaker)?;
         let outcome = take_away(lab, node).and_then(|()| lacks_it(lab, node, vips[0]));
-        let back = lab.shell(
-            node,
-            "umount \"$(cat /run/lab/mh)\" && modprobe -a -d /run/lab ip_vs ip_vs_mh",
-        );
+        let outcome = outcome.and_then(|()| loads_it(lab, node));
+        lab.shell(node, BACK)?;
         outcome?;
-        back?;
-        // The mode is chosen at the start.
-        lab.fail(node, How::KillSpeaker)?;
-        wait_mode(lab, node, "DirectRouting", "the kernel has IPVS")?;
         scene::heal_and_settle(lab, vips[0])
     })
+}
+
+/// Whatever was reached: the module is there, and is loaded as on the other nodes.
+const BACK: &str = "umount \"$(cat /run/lab/mh)\" 2>/dev/null; rm -f /run/lab/bin/modprobe; \
+    echo /run/lab/modprobe > /proc/sys/kernel/modprobe; modprobe -a -d /run/lab ip_vs ip_vs_mh";
+
+/// The module can be found again, but by a program alone: the kernel, which would ask for it when the scheduler
+/// is used, cannot. Where it looks, `modprobe` finds those of the machine's own kernel, so one that knows the
+/// place comes before it in the path.
+fn loads_it(lab: &mut Lab, node: &str) -> Result<()> {
+    lab.shell(
+        node,
+        "set -e; umount \"$(cat /run/lab/mh)\"; echo /bin/false > /proc/sys/kernel/modprobe; \
+         ln -s /run/lab/modprobe /run/lab/bin/modprobe; ! grep -q ^ip_vs_mh /proc/modules",
+    )?;
+    // The mode is chosen at the start.
+    lab.fail(node, How::KillSpeaker)?;
+    wait_mode(lab, node, "DirectRouting", "the kernel has IPVS")?;
+    lab.shell(node, "grep -q ^ip_vs_mh /proc/modules")
+        .context("it directs without the module")
+        .map(drop)
 }
 
 /// Takes the module away from a node, and the director that uses it.

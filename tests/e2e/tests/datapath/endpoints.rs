@@ -1,15 +1,19 @@
 //! What endpoints a Service has, and what clients get.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use lightship_e2e::director;
 use lightship_e2e::probe::{self, Flows, Probe};
 use lightship_e2e::scene::{self, APP, Wish};
-use lightship_lab::workload::TrafficPolicy;
+use lightship_lab::workload::{POD_PORT, TrafficPolicy};
 use lightship_lab::{Lab, sh};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::Served;
 
@@ -31,6 +35,7 @@ pub(crate) fn followed(lab: &mut Lab) -> Result<()> {
         .and_then(|()| lab.apply(&object.to_string()))
         .and_then(|_| follow(lab, &wish));
     lab.kubectl(&["delete", "pod", "-l", "app=followed", "--wait=false"])?;
+    lab.kubectl(&["delete", "endpointslice", OWN_SLICE, "--ignore-not-found"])?;
     outcome.and(scene::delete_service(lab, wish.name))
 }
 
@@ -80,7 +85,82 @@ fn follow(lab: &Lab, wish: &Wish) -> Result<()> {
         "{second} had none: {flows:?}"
     );
     lab.kubectl(&["wait", "--for=delete", "pod", &pod, "--timeout=60s"])?;
-    served_by(lab, address, &[first, third], "it is gone")
+    served_by(lab, address, &[first, third], "it is gone")?;
+    emptied(lab, wish.name, address, second)?;
+    served_by(lab, address, &[first, third], "its slice is empty")
+}
+
+/// A slice that no controller writes.
+const OWN_SLICE: &str = "followed-by-hand";
+
+/// A node with one endpoint, in a slice of its own, loses it by one write: so soon no director sends it anything
+/// new. The time counts from before the write.
+fn emptied(lab: &Lab, service: &str, address: IpAddr, node: &str) -> Result<()> {
+    const LIMIT: Duration = Duration::from_secs(1);
+    let pod = lab.kubectl_json(&["get", "pod", &format!("{APP}-{node}")])?;
+    let slice = |endpoints: Value| {
+        json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": OWN_SLICE,
+                "namespace": "default",
+                "labels": { "kubernetes.io/service-name": service },
+            },
+            "addressType": "IPv4",
+            "ports": [{ "name": "tcp", "port": POD_PORT, "protocol": "TCP" }],
+            "endpoints": endpoints,
+        })
+        .to_string()
+    };
+    lab.apply(&slice(json!([{
+        "addresses": [pod["status"]["podIP"]],
+        "nodeName": node,
+        "conditions": { "ready": true },
+    }])))?;
+    let own = lab.state().node(node)?.spec.addresses[0].addr();
+    let own = format!("{own}:80");
+    let target = probe::target(address);
+    let limit = Duration::from_secs(10);
+    director::wait_alike(lab, &lab.node_names(), "serve it", limit, |table| {
+        let of_vip = table.iter().filter(|e| e.address == target);
+        let mut all = of_vip.flat_map(|e| &e.destinations);
+        all.any(|d| d.address == own && d.weight == 1)
+    })?;
+    // Each node watches its own table, and a client of the API that has started waits for its input:
+    // to start either takes longer than what is measured.
+    let shown = format!("ipvsadm -Ln -t {target} | grep -q '{own} *Route *0 '");
+    let script = format!("until {shown}; do sleep 0.03; done");
+    let watch = ["ip", "netns", "exec", director::NETNS, "sh", "-c", &script].map(str::to_owned);
+    let path = format!("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/{OWN_SLICE}");
+    let mut watches = Vec::new();
+    for node in lab.node_names() {
+        let command = lab.exec_command(&node, &watch)?;
+        watches.push((
+            node,
+            thread::spawn(move || (sh::output(command, None), Instant::now())),
+        ));
+    }
+    let mut write = lab.kubectl_command(&["replace", "--raw", &path, "-f", "-"]);
+    let mut write = write.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    thread::sleep(Duration::from_secs(2));
+    let start = Instant::now();
+    let mut input = write.stdin.take().context("no input")?;
+    input.write_all(slice(json!([])).as_bytes())?;
+    drop(input);
+    ensure!(write.wait()?.success(), "the slice cannot be written");
+    let written = start.elapsed();
+    for (node, watch) in watches {
+        let (output, end) = watch.join().map_err(|_| anyhow!("a watch panicked"))?;
+        ensure!(output?.status.success(), "the watch on {node} failed");
+        ensure!(end > start, "{node} was at weight 0 before");
+        let took = end - start;
+        eprintln!(
+            "    weight 0 on {node} {took:.2?} after the write began, which took {written:.2?}"
+        );
+        ensure!(took < LIMIT, "{node} followed only after {took:?}");
+    }
+    Ok(())
 }
 
 /// Waits until new connections succeed, on exactly these nodes.

@@ -22,15 +22,24 @@ pub(crate) fn filters(lab: &mut Lab) -> Result<()> {
         for node in lab.node_names() {
             speaker(lab, &node, "DirectRouting", "Passed")?;
         }
-        for (filter, reason) in [
-            (PortFilter::OwnMacSends, "FramesFromDirectorDropped"),
-            (PortFilter::OwnMacReceives, "FramesToDirectorDropped"),
+        for (filter, reason, settings) in [
+            (
+                PortFilter::OwnMacSends,
+                "FramesFromDirectorDropped",
+                ["frames from a second MAC", "VMware: forged transmits"],
+            ),
+            (
+                PortFilter::OwnMacReceives,
+                "FramesToDirectorDropped",
+                ["frames to a second MAC", "VMware: MAC learning"],
+            ),
         ] {
             let node = vip::owner(lab, vip)?;
             lab.fail(&node, How::Filter(filter))?;
             // It would ask within ten minutes.
             lab.fail(&node, How::KillSpeaker)?;
-            speaker(lab, &node, "Announce", reason)?;
+            let said = speaker(lab, &node, "Announce", reason)?;
+            names(&said, &settings)?;
             for other in lab.node_names().iter().filter(|other| **other != node) {
                 speaker(lab, other, "DirectRouting", "")?;
             }
@@ -48,8 +57,15 @@ pub(crate) fn filters(lab: &mut Lab) -> Result<()> {
         let reason = "ForeignSourceDropped";
         let said = speaker(lab, &node, "Announce", reason)?;
         eprintln!("    {node}: {reason}");
-        let message = said["status"]["modeReason"].as_str().unwrap_or_default();
-        ensure!(message.contains("replies to clients"), "{message}");
+        names(
+            &said,
+            &[
+                "packets whose source is not this node's own address",
+                "OpenStack: port security off",
+                "switch: IP source guard off",
+                "Replies to clients",
+            ],
+        )?;
         served(lab, vip)?;
         let owner = vip::owner(lab, vip)?;
         ensure!(owner != node, "{node} still owns the VIP");
@@ -88,6 +104,24 @@ fn served(lab: &Lab, vip: IpAddr) -> Result<()> {
     )
 }
 
+/// Both the reason of the mode and the condition name what is dropped and the setting to change.
+fn names(speaker: &Value, parts: &[&str]) -> Result<()> {
+    let tested = tested(speaker).context("no condition PathsTested")?;
+    for message in [&speaker["status"]["modeReason"], &tested["message"]] {
+        let message = message.as_str().unwrap_or_default();
+        for part in parts {
+            ensure!(message.contains(part), "{message:?} does not say {part:?}");
+        }
+    }
+    Ok(())
+}
+
+/// The condition that tells what came of the test.
+fn tested(speaker: &Value) -> Option<&Value> {
+    let mut conditions = speaker["status"]["conditions"].as_array()?.iter();
+    conditions.find(|c| c["type"] == "PathsTested")
+}
+
 /// Waits until a node's object says this mode and, unless empty, this verdict.
 fn speaker(lab: &Lab, node: &str, mode: &str, reason: &str) -> Result<Value> {
     let mut last = Value::Null;
@@ -97,9 +131,7 @@ fn speaker(lab: &Lab, node: &str, mode: &str, reason: &str) -> Result<Value> {
         Duration::from_millis(500),
         || {
             last = lab.kubectl_json(&["get", "speaker", node])?;
-            let conditions = last["status"]["conditions"].as_array();
-            let mut conditions = conditions.into_iter().flatten();
-            let tested = conditions.find(|c| c["type"] == "PathsTested");
+            let tested = tested(&last);
             let tested = tested.is_some_and(|c| reason.is_empty() || c["reason"] == reason);
             Ok(Some(last.clone()).filter(|_| tested && last["status"]["mode"] == mode))
         },

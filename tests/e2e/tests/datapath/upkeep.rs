@@ -17,6 +17,9 @@ use crate::common::Served;
 /// other work.
 const SOON: Duration = Duration::from_secs(4);
 
+/// In which half of its kinds have to be.
+const USUAL: Duration = Duration::from_secs(2);
+
 fn dual(name: &str) -> Wish<'_> {
     Wish {
         dual_stack: true,
@@ -67,6 +70,7 @@ pub(crate) fn drift(lab: &mut Lab) -> Result<()> {
         let peer = peer.spec.addresses[0].addr();
         let whole = state(lab, &node)?;
         let netns = |line: &str| format!("ip netns exec lightship {line}");
+        let mut spans = Vec::new();
         for (line, told) in [
             (netns("ipvsadm -C"), "IPVS"),
             (netns(&format!("ipvsadm -D -t {v4}:80")), "IPVS"),
@@ -132,12 +136,52 @@ pub(crate) fn drift(lab: &mut Lab) -> Result<()> {
             timeline::wait_line(lab, &node, at, &["somebody else", told], SOON)?;
             eprintln!("    {:.1} s  {line}", took.as_secs_f64());
             ensure!(took < SOON, "{line} was mended only after {took:?}");
+            spans.push(took);
         }
+        spans.sort();
+        let median = spans[spans.len() / 2];
+        eprintln!("    median of {} kinds: {median:.1?}", spans.len());
+        ensure!(median <= USUAL, "drift is mended too slowly: {spans:?}");
+        mtu_followed(lab, &node)?;
         for address in vips {
             scene::wait_served(lab, *address, lab.node_names().len())?;
         }
         told(lab, &node)
     })
+}
+
+/// The director's links take the uplink's MTU over, a smaller one and a greater one: the kernel itself lowers
+/// that of a macvlan, and nothing else.
+fn mtu_followed(lab: &Lab, node: &str) -> Result<()> {
+    let of = |link: &str| format!("cat /sys/class/net/{link}/mtu");
+    let uplink = "eth0";
+    let was: u32 = lab.shell(node, &of(uplink))?.trim().parse()?;
+    for mtu in [was - 100, was] {
+        let start = Instant::now();
+        lab.shell(node, &format!("ip link set {uplink} mtu {mtu}"))?;
+        let mut last = String::new();
+        let followed = sh::wait_for(
+            &format!("the director's links on {node} have the MTU {mtu}"),
+            SOON + SOON,
+            Duration::from_millis(50),
+            || {
+                let inside = "ip netns exec lightship sh -c";
+                let (host, own) = (of("ls-host"), of("ls-*"));
+                last = lab.shell(node, &format!("{host}; {inside} '{own}'"))?;
+                let all: Vec<&str> = last.lines().collect();
+                let right = all.iter().all(|found| *found == mtu.to_string());
+                Ok((all.len() == 3 && right).then_some(()))
+            },
+        );
+        let took = start.elapsed();
+        if followed.is_err() {
+            lab.shell(node, &format!("ip link set {uplink} mtu {was}"))?;
+        }
+        followed.with_context(|| format!("ls-host, ls-dir and ls-self: {last:?}"))?;
+        eprintln!("    {:.1} s  MTU {mtu} of the uplink", took.as_secs_f64());
+        ensure!(took < SOON, "MTU {mtu} was followed only after {took:?}");
+    }
+    Ok(())
 }
 
 /// An event on the node's Speaker tells of it; of so many changes, not one each.
