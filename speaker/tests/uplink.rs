@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::cell::{Cell, RefCell};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -19,6 +20,10 @@ use tokio::sync::watch;
 /// any polling would.
 const SOON: Duration = Duration::from_secs(2);
 
+/// What most changes take at most, counted from before the command that makes them is started. Single
+/// ones may wait for the machine's other work.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
 struct Lan {
     name: String,
     world: watch::Sender<Option<Arc<World>>>,
@@ -26,6 +31,10 @@ struct Lan {
     networks: watch::Receiver<Arc<[IpNet]>>,
     further: watch::Receiver<Arc<[Own]>>,
     watching: Option<NetnsThread<()>>,
+    /// When the last change was begun.
+    begun: Cell<Instant>,
+    /// How long each was followed after.
+    took: RefCell<Vec<Duration>>,
 }
 
 fn world(address: &str) -> Arc<World> {
@@ -84,18 +93,22 @@ impl Lan {
             networks,
             further,
             watching: Some(watching),
+            begun: Cell::new(Instant::now()),
+            took: RefCell::default(),
         };
         lan.sees("the first look", |_, networks| !networks.is_empty());
+        lan.took.take();
         lan
     }
 
     fn ip(&self, args: &str) {
+        self.begun.set(Instant::now());
         ip(&self.name, args);
     }
 
     /// Waits until what is followed is so.
     fn sees(&self, what: &str, wanted: impl Fn(&Current, &[IpNet]) -> bool) {
-        let began = Instant::now();
+        let began = self.begun.get();
         while !wanted(&self.current.borrow(), &self.networks.borrow()) {
             let (now, networks) = (
                 self.current.borrow().clone(),
@@ -104,7 +117,18 @@ impl Lan {
             assert!(began.elapsed() < SOON, "{what}: {now:?} {networks:?}");
             std::thread::sleep(Duration::from_millis(1));
         }
-        eprintln!("{what}: {:?}", began.elapsed());
+        let took = began.elapsed();
+        eprintln!("{what}: {took:?}");
+        self.took.borrow_mut().push(took);
+    }
+
+    /// The changes so far were followed at once, most of them.
+    fn saw_at_once(&self) {
+        let mut took = self.took.take();
+        took.sort_unstable();
+        let median = took[took.len() / 2];
+        eprintln!("the median of {} changes: {median:?}", took.len());
+        assert!(took.len() >= 10 && median < AT_ONCE, "{took:?}");
     }
 }
 
@@ -122,15 +146,18 @@ impl Drop for Lan {
     }
 }
 
-fn make_eth0(namespace: &str) {
+/// When the last step of it began, by which the interface is whole.
+fn make_eth0(namespace: &str) -> Instant {
     ip(
         namespace,
         "link add eth0 address 02:00:00:00:00:0a type veth peer name far",
     );
     ip(namespace, "addr add 192.0.2.11/24 dev eth0");
-    for link in ["lo", "far", "eth0"] {
-        ip(namespace, &format!("link set {link} up"));
-    }
+    ip(namespace, "link set lo up");
+    ip(namespace, "link set far up");
+    let last = Instant::now();
+    ip(namespace, "link set eth0 up");
+    last
 }
 
 fn whole(now: &Current) -> bool {
@@ -140,16 +167,20 @@ fn whole(now: &Current) -> bool {
 #[test]
 fn what_changes_on_the_uplink_is_seen_at_once() {
     let lan = Lan::new("changes", None);
-    lan.ip("link set eth0 mtu 1400");
-    lan.sees("another MTU", |now, _| now.link.mtu == 1400);
-    lan.ip("link set eth0 address 02:00:00:00:00:0c");
-    lan.sees("another MAC", |now, _| {
-        now.link.mac.0[5] == 0x0c && whole(now)
-    });
-    lan.ip("link set far down");
-    lan.sees("no carrier", |now, _| !now.state.carrier);
-    lan.ip("link set far up");
-    lan.sees("a carrier", |now, _| whole(now));
+    for n in 1_u8..=4 {
+        let mtu = 1500 - u32::from(n);
+        lan.ip(&format!("link set eth0 mtu {mtu}"));
+        lan.sees("another MTU", |now, _| now.link.mtu == mtu);
+        lan.ip(&format!("link set eth0 address 02:00:00:00:01:0{n}"));
+        lan.sees("another MAC", |now, _| {
+            now.link.mac.0[4..] == [1, n] && whole(now)
+        });
+        lan.ip("link set far down");
+        lan.sees("no carrier", |now, _| !now.state.carrier);
+        lan.ip("link set far up");
+        lan.sees("a carrier", |now, _| whole(now));
+    }
+    lan.saw_at_once();
     lan.ip("link set eth0 down");
     lan.ip("link set eth0 name lan0");
     lan.ip("link set lan0 up");
@@ -176,13 +207,16 @@ fn what_changes_on_the_uplink_is_seen_at_once() {
 #[test]
 fn an_uplink_that_comes_back_is_found_again() {
     let lan = Lan::new("returns", None);
-    let first = lan.current.borrow().link.index;
-    lan.ip("link del eth0");
-    lan.sees("nothing", |now, _| !now.state.carrier && !now.state.address);
-    make_eth0(&lan.name);
-    lan.sees("another interface", |now, _| {
-        now.link.index != first && whole(now)
-    });
+    for _ in 0..5 {
+        let before = lan.current.borrow().link.index;
+        lan.ip("link del eth0");
+        lan.sees("nothing", |now, _| !now.state.carrier && !now.state.address);
+        lan.begun.set(make_eth0(&lan.name));
+        lan.sees("another interface", |now, _| {
+            now.link.index != before && whole(now)
+        });
+    }
+    lan.saw_at_once();
 
     // The host is given a bridge, and the address moves there.
     lan.ip("link add br0 type bridge");

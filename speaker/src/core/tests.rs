@@ -10,6 +10,7 @@ mod lost;
 mod peers;
 mod placing;
 mod saying;
+mod tables;
 mod uplinks;
 use crate::world::{Node, Port, Protocol, Service, ServiceRef, Slice, Vip};
 

@@ -16,6 +16,8 @@ pub mod experiment;
 pub mod figures;
 pub mod guest;
 pub mod leftovers;
+#[cfg(test)]
+mod named;
 pub mod neighbours;
 pub mod probe;
 pub mod scene;

@@ -51,6 +51,8 @@ pub(crate) struct Director {
     pub(crate) wanted: Arc<DirectorIntent>,
     /// It cannot do what it is told.
     pub(crate) broken: bool,
+    /// What it holds has been changed by somebody else.
+    pub(crate) other: bool,
 }
 
 impl Director {
@@ -72,7 +74,7 @@ impl Director {
             healthy: !self.broken,
             applied: self.holds.revision,
             programmed: self.holds.vips.clone(),
-            digest,
+            digest: digest ^ u64::from(self.other),
             error: self.broken.then(|| "broken".to_owned()),
             ..DirectorReport::default()
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lightship_membership::Config;
+use lightship_membership::graph::{DISTANT_AT_ONCE, DISTANT_EVERY};
 use lightship_sim::ms;
 use lightship_sim::schedule::one_owner_each;
 use lightship_sim::world::{Fault, Setup, World, vip};
@@ -42,10 +43,19 @@ fn frames_per_second(world: &mut World) -> f64 {
 #[test]
 fn of_500_nodes_all_know_of_a_crash_as_soon_as_in_a_small_cluster() {
     let mut world = settled(500, 1, 0);
+    assert_eq!(agreeing(&world, 500), [(500, 500)].into());
+    let (begun, differs) = (world.now, 499);
+    world.befall(Fault::Table {
+        node: differs,
+        other: true,
+    });
     let frames = frames_per_second(&mut world);
     println!("sent {frames:.0} frames/s per node");
     assert!(frames < 1100.0, "{frames}");
     assert!(world.watch.accusations.is_empty());
+    let known = begun + round(&world);
+    world.run_until(known);
+    assert_eq!(agreeing(&world, differs), [(499, 500)].into());
     let (start, node) = (world.now, world.claimants(&vip(0))[0]);
     world.befall(Fault::Crash { node });
     after(&mut world, ms(1000));
@@ -63,6 +73,38 @@ fn of_500_nodes_all_know_of_a_crash_as_soon_as_in_a_small_cluster() {
         assert!(until - start <= (noticed() + ms(10)), "{outage:?}");
     }
     one_owner_each(&world).unwrap();
+}
+
+/// In which each node gets a heartbeat of each other one, with the slack of as many timers.
+fn round(world: &World) -> Duration {
+    let others = world.nodes.len() as u32 - 1;
+    let every = DISTANT_EVERY.max(others.div_ceil(DISTANT_AT_ONCE));
+    (Config::default().interval + ms(1)) * every + ms(5)
+}
+
+/// Of how many directors the speakers but this one's say that they hold the own table, and of how many
+/// in all.
+fn agreeing(world: &World, but: usize) -> BTreeSet<(usize, usize)> {
+    let others = world.nodes.iter().enumerate().filter(|(n, _)| *n != but);
+    let speakers = others.filter_map(|(_, node)| node.speaker.as_ref());
+    let reports = speakers.map(|speaker| &speaker.report);
+    reports
+        .map(|told| (told.directors_agreeing, told.directors))
+        .collect()
+}
+
+#[test]
+fn that_directors_tables_differ_is_said_within_a_round_of_heartbeats() {
+    let mut world = settled(100, 1, 0);
+    assert_eq!(agreeing(&world, 100), [(100, 100)].into());
+    for (other, same, own) in [(true, 99, 1), (false, 100, 100)] {
+        world.befall(Fault::Table { node: 0, other });
+        let time = round(&world);
+        after(&mut world, time);
+        assert_eq!(agreeing(&world, 0), [(same, 100)].into(), "{other}");
+        let its = world.nodes[0].speaker.as_ref().expect("it runs");
+        assert_eq!(its.report.directors_agreeing, own, "{other}");
+    }
 }
 
 #[test]

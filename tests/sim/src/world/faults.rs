@@ -78,6 +78,13 @@ pub enum Fault {
         /// It breaks.
         broken: bool,
     },
+    /// Somebody else changes the director's table, or puts it right, and the director says what it holds.
+    Table {
+        /// Where.
+        node: usize,
+        /// It is another one than is wanted.
+        other: bool,
+    },
     /// No frame passes between these nodes and the rest.
     Partition {
         /// One side.
@@ -142,6 +149,11 @@ impl World {
                     let process = self.nodes[node].process;
                     self.push(self.now, Happening::Directed { node, process });
                 }
+            }
+            Fault::Table { node, other } => {
+                self.nodes[node].director.other = other;
+                let process = self.nodes[node].process;
+                self.push(self.now, Happening::Directed { node, process });
             }
             Fault::Partition { side } => {
                 self.block(|from, to| side.contains(&from) != side.contains(&to));
