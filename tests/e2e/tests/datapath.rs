@@ -14,6 +14,8 @@ mod hosts;
 mod ipvs;
 #[path = "datapath/moves.rs"]
 mod moves;
+#[path = "datapath/off_lan.rs"]
+mod off_lan;
 #[path = "datapath/packets.rs"]
 mod packets;
 #[path = "datapath/paths.rs"]
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
                 ),
                 ("without_endpoints_refused_or_silent", without::none),
                 ("endpoints_are_followed", endpoints::followed),
+                ("endpoints_off_the_lan", off_lan::reached),
                 (
                     "traffic_distribution_prefers_own_pods",
                     endpoints::preferred,

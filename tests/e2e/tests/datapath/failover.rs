@@ -126,8 +126,52 @@ pub(crate) fn backend_crash(lab: &mut Lab) -> Result<()> {
             "the last one hung for {:.0} ms",
             outcome.last_lost_ms()
         );
-        Ok(())
+        leaves_and_returns(lab, vips[0], backend)
     })
+}
+
+/// A node that died stays in the tables at weight 0 until its grace is over, leaves all of them, and when it is
+/// back all nodes hold the same again: their hashes depend on it.
+fn leaves_and_returns(lab: &mut Lab, address: IpAddr, node: &str) -> Result<()> {
+    let own = lab.state().node(node)?.spec.addresses[0].addr();
+    let own = format!("{own}:");
+    let mut rest = lab.node_names();
+    let all = rest.clone();
+    rest.retain(|name| name != node);
+    // The weights of the node in the services of this address.
+    let weights = |table: &[director::Entry]| -> Vec<u32> {
+        let of_vip = table.iter().filter(|e| e.address.ip() == address);
+        let destinations = of_vip.flat_map(|e| &e.destinations);
+        let of_node = destinations.filter(|d| d.address.starts_with(&own));
+        of_node.map(|d| d.weight).collect()
+    };
+    let soon = Duration::from_secs(5);
+    director::wait_alike(lab, &rest, "keep it at weight 0", soon, |table| {
+        weights(table) == [0, 0]
+    })?;
+    // Half a minute, from its death eight seconds ago.
+    let grace = Duration::from_secs(40);
+    director::wait_alike(lab, &rest, "forget it", grace, |table| {
+        weights(table).is_empty()
+    })?;
+    let limit = Duration::from_secs(10);
+    vip::wait(
+        lab,
+        address,
+        "is directed by the rest alike",
+        limit,
+        |vip| vip.directors == "2/2",
+    )?;
+    scene::heal_and_settle(lab, address)?;
+    let table = director::wait_alike(lab, &all, "have it again", limit, |table| {
+        weights(table) == [1, 1]
+    })?;
+    eprintln!(
+        "    {node} left all tables and is back; {} services alike on {} nodes",
+        table.len(),
+        all.len()
+    );
+    Ok(())
 }
 
 fn crash_owner(lab: &mut Lab, address: IpAddr, api_stopped: bool) -> Result<Outcome> {

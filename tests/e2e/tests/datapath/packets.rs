@@ -28,9 +28,14 @@ fn senders(frames: &[String]) -> BTreeSet<&str> {
     first.collect()
 }
 
-/// The owner's director itself answers, small and in fragments.
+/// The owner's director itself answers, small and in fragments; and its speaker answers who asks by ARP
+/// without an address of its own.
 pub(crate) fn ping(lab: &mut Lab) -> Result<()> {
     Served::during(lab, &dual("ping"), |lab, vips| {
+        arp_probe(
+            vips[0],
+            &vip::find(lab, vips[0])?.context("no VirtualIP")?.mac,
+        )?;
         for address in vips {
             let mac = vip::find(lab, *address)?.context("no VirtualIP")?.mac;
             let filter = match address {
@@ -59,6 +64,58 @@ pub(crate) fn ping(lab: &mut Lab) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Namespace of a host on the LAN that has no address.
+const NAMELESS: &str = "ls-nameless";
+
+/// A host that has no address yet asks for the VIP with the sender 0.0.0.0 (RFC 5227, section 2.1.1), as one
+/// does that wants to take it. The answer is what keeps it off.
+fn arp_probe(address: IpAddr, mac: &str) -> Result<()> {
+    let nobody = "192.0.2.181";
+    let _ = nameless_end();
+    let outcome = (|| -> Result<()> {
+        for line in [
+            format!("netns add {NAMELESS}"),
+            format!("-n {LAB_NETNS} link add nameless type veth peer name eth0 netns {NAMELESS}"),
+            format!("-n {LAB_NETNS} link set nameless master {LAN_BRIDGE} up"),
+            format!("-n {NAMELESS} link set eth0 up"),
+            format!("-n {NAMELESS} link set lo up"),
+            format!("-n {NAMELESS} route add local {nobody} dev lo table local"),
+            format!("-n {NAMELESS} route add {address}/32 dev eth0 src {nobody}"),
+        ] {
+            sh::ip(&line)?;
+        }
+        let capture = Capture::start(NAMELESS, "eth0", &format!("arp and host {address}"))?;
+        // It has a source for packets, and on the interface no address that it could name as the sender.
+        let script = format!(
+            "echo 2 > /proc/sys/net/ipv4/conf/eth0/arp_announce; echo > /dev/udp/{address}/9"
+        );
+        sh::output(
+            sh::command(&["ip", "netns", "exec", NAMELESS, "bash", "-c", &script]),
+            None,
+        )?;
+        thread::sleep(Duration::from_millis(500));
+        let frames = capture.end()?;
+        let asked = format!("who-has {address} tell 0.0.0.0");
+        let answered = format!("{address} is-at {mac}");
+        ensure!(
+            frames.iter().any(|frame| frame.contains(&asked)),
+            "nobody asked {asked:?}: {frames:#?}"
+        );
+        ensure!(
+            frames
+                .iter()
+                .any(|frame| frame.starts_with(mac) && frame.contains(&answered)),
+            "{mac} did not answer: {frames:#?}"
+        );
+        Ok(())
+    })();
+    outcome.and(nameless_end())
+}
+
+fn nameless_end() -> Result<()> {
+    sh::ip(&format!("netns delete {NAMELESS}"))
 }
 
 /// A director sends a packet on with a TTL one lower, and puts fragments together to see the ports.
