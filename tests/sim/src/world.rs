@@ -63,6 +63,8 @@ pub struct Setup {
     pub director_delay: Duration,
     /// Heartbeats go by another network than the one of the VIPs, so that they outlive its carrier.
     pub apart: bool,
+    /// The API's news reach the nodes within this time of each other.
+    pub api_skew: Duration,
 }
 
 impl Default for Setup {
@@ -80,6 +82,7 @@ impl Default for Setup {
             direct_routing: true,
             director_delay: Duration::from_millis(3),
             apart: false,
+            api_skew: Duration::from_millis(50),
         }
     }
 }

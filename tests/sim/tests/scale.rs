@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lightship_membership::Config;
 use lightship_membership::graph::{DISTANT_AT_ONCE, DISTANT_EVERY};
+use lightship_sim::api;
 use lightship_sim::ms;
 use lightship_sim::schedule::one_owner_each;
 use lightship_sim::world::{Fault, Setup, World, vip};
@@ -180,4 +181,92 @@ fn a_planned_move_in_a_large_cluster_has_no_moment_without_owner() {
     after(&mut world, ms(3000));
     assert!(world.watch.accusations.iter().all(|a| !a.wrong));
     one_owner_each(&world).unwrap();
+}
+
+/// Past 64 nodes, and again past 250, all beat more seldom; who has not heard of the new nodes yet expects
+/// more than that.
+#[test]
+fn a_cluster_that_grows_accuses_nobody_while_its_nodes_know_different_sizes() {
+    let mut world = World::new(Setup {
+        nodes: 80,
+        vips: 20,
+        stagger: ms(20),
+        api_skew: ms(2000),
+        ..Setup::default()
+    });
+    let all = world.api.clone();
+    let new = 60..80;
+    let few = api::with(&all, |api| {
+        for node in new.clone() {
+            api.nodes.remove(&api::name(node));
+        }
+    });
+    // They are not there yet.
+    for node in new.clone() {
+        world.befall(Fault::Crash { node });
+    }
+    world.befall(Fault::Api(few));
+    world.run_until(ms(4000));
+    one_owner_each(&world).expect("settled");
+    let moves = world.watch.moves.len();
+    world.befall(Fault::Api(all));
+    let sent: Vec<u64> = (0..8)
+        .map(|_| {
+            let before = world.net.sent;
+            after(&mut world, ms(250));
+            world.net.sent - before
+        })
+        .collect();
+    println!("sent in each quarter of a second: {sent:?}");
+    assert!(sent[7] * 10 < sent[0] * 8, "all knew the same: {sent:?}");
+    for node in new {
+        world.befall(Fault::Boot { node });
+    }
+    after(&mut world, ms(3000));
+    assert!(world.watch.accusations.is_empty());
+    let moved = &world.watch.moves[moves..];
+    assert!(moved.is_empty(), "{moved:?}");
+    one_owner_each(&world).unwrap();
+    let known = |node: &usize| {
+        let speaker = world.nodes[*node].speaker.as_ref();
+        speaker.is_some_and(|speaker| speaker.report.directors == 80)
+    };
+    assert_eq!((0..80).filter(known).count(), 80);
+}
+
+/// As long a round as this has more than 250 nodes.
+#[test]
+fn a_cluster_of_260_nodes_heals_to_one_owner_within_its_longer_round() {
+    let mut world = World::new(Setup {
+        nodes: 260,
+        vips: 4,
+        // All hear each other for the first time in few steps, which is what takes the time.
+        stagger: ms(1),
+        ..Setup::default()
+    });
+    world.run_until(ms(1200));
+    one_owner_each(&world).expect("settled");
+    let owners: Vec<usize> = world
+        .vips()
+        .iter()
+        .map(|vip| world.claimants(vip)[0])
+        .collect();
+    let cut = (0..260).find(|node| !owners.contains(node)).expect("one");
+    let side = vec![cut];
+    world.befall(Fault::Partition { side });
+    let time = round(&world) * 2 + noticed();
+    after(&mut world, time);
+    for vip in world.vips() {
+        assert_eq!(world.claimants(&vip).len(), 2, "{vip}");
+    }
+    world.befall(Fault::Heal);
+    let time = round(&world) + Config::default().interval * 2;
+    after(&mut world, time);
+    one_owner_each(&world).unwrap();
+    let now: Vec<usize> = world
+        .vips()
+        .iter()
+        .map(|vip| world.claimants(vip)[0])
+        .collect();
+    assert_eq!(now, owners);
 }

@@ -9,9 +9,6 @@ use lightship_core::world::World as Api;
 use super::{Happening, LARGE, World};
 use crate::speaker::{Director, uplink_state};
 
-/// The API's news reach the nodes within this time of each other.
-const API_SKEW: Duration = Duration::from_millis(50);
-
 /// One thing that happens to the cluster. Nodes are named by index.
 #[derive(Debug, Clone)]
 pub enum Fault {
@@ -277,7 +274,7 @@ impl World {
             self.watch.forget(vip, self.now);
         }
         self.api = api;
-        self.api_changed = self.now + API_SKEW;
+        self.api_changed = self.now + self.setup.api_skew;
         self.disturbed = self.api_changed;
         for node in 0..self.nodes.len() {
             self.tell_api(node);
@@ -286,7 +283,7 @@ impl World {
 
     /// A node hears what the API server says now.
     pub(super) fn tell_api(&mut self, node: usize) {
-        let at = self.now + self.rng.up_to(API_SKEW);
+        let at = self.now + self.rng.up_to(self.setup.api_skew);
         // News from it may be late, but come in their order.
         let at = at.max(self.nodes[node].told_at);
         self.nodes[node].told_at = at;

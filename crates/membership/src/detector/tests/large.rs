@@ -124,3 +124,68 @@ fn who_hears_nothing_of_those_it_watches_is_cut_off() {
     bench.run_to(500);
     assert!(bench.detector.cut_off(bench.now));
 }
+
+fn names(count: usize) -> Vec<String> {
+    (1..count).map(|n| format!("node{n}")).collect()
+}
+
+/// A cluster grows, and others know of it already: one of them beats as seldom as is agreed in the larger
+/// cluster, and answers when it is asked. It is asked, and not given up, until the growth is heard of here too.
+fn grows(from: usize, to: usize) {
+    let (few, many) = (names(from), names(to));
+    let mut bench = Bench::new(&few.iter().map(String::as_str).collect::<Vec<_>>());
+    let known = |all: &[String]| all.iter().map(|node| name(node)).collect::<BTreeSet<_>>();
+    let late = Graph::new(&name("me"), &known(&many));
+    let early = bench.detector.graph.clone();
+    // One that nobody relies on this one to watch, neither before nor after.
+    let distant = |graph: &Graph, node: &str| !graph.sparse() || !graph.watches(&name(node));
+    let mut there = few.iter().filter(|node| distant(&early, node));
+    let other = there.find(|node| !late.watches(&name(node))).unwrap();
+    let interval = config().interval.as_millis() as u64;
+    let round = u64::from(late.round());
+    let patience = if early.sparse() {
+        u64::from(early.round()) * 2 * interval
+    } else {
+        config().probe_after.as_millis() as u64
+    };
+    let mut at = 10;
+    bench.beat(other, at);
+    // For ten of its rounds. It hears the question after some milliseconds, or that after the next.
+    let mut asked = 0;
+    for lost in (0..10).map(|n| n % 3) {
+        let next = at + round * interval;
+        while at + patience < next {
+            at += patience + 10 + lost * 25;
+            bench.run_to(at - 10);
+            assert_eq!(bench.state(other), Suspect, "{at}");
+            bench.beat(other, at);
+            asked += 1;
+        }
+        at = next.max(at + 1);
+        bench.beat(other, at);
+    }
+    let wrong = |(_, to): &(u64, PeerState)| !matches!(to, Alive | Suspect);
+    let changes = changes_of(&bench, other);
+    assert!(!changes.iter().any(wrong), "{changes:?}");
+    assert!(
+        asked >= 10,
+        "its rounds are no longer than is expected here"
+    );
+    assert!(told(&bench).iter().all(|(_, node)| **node != **other));
+
+    // Now it is heard of here: its pace is the one that is expected.
+    bench.detector.set_peers(&known(&many), bench.now);
+    for _ in 0..10 {
+        at += round * interval;
+        bench.beat(other, at);
+    }
+    assert_eq!(changes_of(&bench, other), changes);
+}
+
+#[test]
+fn who_knows_of_more_nodes_and_beats_more_seldom_is_asked_and_not_given_up() {
+    // From all watch all; from every tenth heartbeat to every 24th, and to every 40th.
+    for (from, to) in [(60, 100), (200, 600), (200, 1000)] {
+        grows(from, to);
+    }
+}
