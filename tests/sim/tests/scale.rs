@@ -234,7 +234,7 @@ fn a_cluster_that_grows_accuses_nobody_while_its_nodes_know_different_sizes() {
     assert_eq!((0..80).filter(known).count(), 80);
 }
 
-/// As long a round as this has more than 250 nodes.
+/// A cluster of more than 150 nodes has a longer round.
 #[test]
 fn a_cluster_of_260_nodes_heals_to_one_owner_within_its_longer_round() {
     let mut world = World::new(Setup {
