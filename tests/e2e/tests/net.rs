@@ -6,6 +6,8 @@
 #[path = "net/announcing.rs"]
 mod announcing;
 mod common;
+#[path = "net/conflicts.rs"]
+mod conflicts;
 #[path = "net/copied.rs"]
 mod copied;
 #[path = "net/early.rs"]
@@ -60,7 +62,7 @@ fn main() -> ExitCode {
                 strangers::caches,
             ),
             ("arp_for_others_wakes_no_speaker", announcing::flood),
-            ("an_address_in_use_is_not_announced", announcing::in_use),
+            ("an_address_in_use_is_not_announced", conflicts::in_use),
             ("vips_are_put_by_hand", placing::by_hand),
             ("a_vip_without_a_node_says_why", placing::nobody),
             (
