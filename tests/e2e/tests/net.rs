@@ -10,6 +10,8 @@ mod common;
 mod conflicts;
 #[path = "net/copied.rs"]
 mod copied;
+#[path = "net/crowd.rs"]
+mod crowd;
 #[path = "net/early.rs"]
 mod early;
 #[path = "net/failover.rs"]
@@ -20,6 +22,8 @@ mod metrics;
 mod modes;
 #[path = "net/placing.rs"]
 mod placing;
+#[path = "net/remade.rs"]
+mod remade;
 #[path = "net/second_lan.rs"]
 mod second_lan;
 #[path = "net/speakers.rs"]
@@ -73,6 +77,10 @@ fn main() -> ExitCode {
                 "an_address_of_a_second_lan_is_announced_there",
                 second_lan::announced,
             ),
+            (
+                "an_uplink_that_is_made_anew_is_used_again",
+                remade::used_again,
+            ),
             ("a_stopped_speaker_hands_over", failover::planned),
             ("a_killed_speaker_is_back_unnoticed", failover::killed),
             ("an_unplugged_owner_is_replaced", failover::unplug),
@@ -88,6 +96,10 @@ fn main() -> ExitCode {
                 speakers::managers,
             ),
             ("a_crashed_owner_is_replaced", failover::crash),
+            (
+                "hundreds_of_vips_are_announced_within_a_second_of_a_crash",
+                crowd::announced,
+            ),
             ("a_dead_nodes_pods_are_marked_early", early::crash),
             ("a_copied_mac_address_is_told", copied::told),
             // The rest is last, because kube-proxy takes its time to come back after an outage of the API
