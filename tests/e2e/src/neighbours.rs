@@ -46,8 +46,9 @@ impl Capture {
     /// # Errors
     /// As [`Self::start`].
     pub fn timed(namespace: &str, link: &str, filter: &str) -> Result<Self> {
-        // Given twice, it says so instead of nothing.
-        Self::with(namespace, link, filter, &["-t"])
+        // Given twice, `-t` says so instead of nothing. With as much of each frame as it takes by default, its
+        // buffer has room for thirty of them, and what comes in a burst is lost.
+        Self::with(namespace, link, filter, &["-t", "-s", "256"])
     }
 
     fn with(namespace: &str, link: &str, filter: &str, options: &[&str]) -> Result<Self> {
