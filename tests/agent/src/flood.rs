@@ -1,11 +1,11 @@
 //! `flood`: ARP requests as a busy LAN has them, for addresses that nobody here has.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use lightship_frames::{Mac, arp};
+use lightship_frames::{Mac, arp, ndp};
 use lightship_netio::{Filter, PacketSocket};
 use nix::net::if_::if_nametoindex;
 
@@ -32,6 +32,25 @@ pub(crate) struct Args {
     /// The address that is asked for. Default: 250 that nobody here has, in turn.
     #[arg(long)]
     target: Option<Ipv4Addr>,
+    /// Instead of requests, announcements of this address, as of a machine that takes it for its own.
+    #[arg(long)]
+    claim: Option<IpAddr>,
+}
+
+impl Args {
+    /// The frame that is sent as the one of this number.
+    fn frame(&self, number: u64) -> Vec<u8> {
+        let mac = Mac([2, 0, 0, 0, 0xf1, 0x0d]);
+        match self.claim {
+            Some(IpAddr::V4(address)) => arp::gratuitous_reply(mac, address),
+            Some(IpAddr::V6(address)) => ndp::unsolicited_na(mac, address, address),
+            None => {
+                let nobody = Ipv4Addr::new(198, 51, 100, (number % 250) as u8 + 2);
+                let target = self.target.unwrap_or(nobody);
+                arp::probe_request(mac, self.asker, target, None)
+            }
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -47,7 +66,6 @@ async fn send(args: &Args) -> Result<u64> {
     let index = if_nametoindex(args.link.as_str())
         .with_context(|| format!("no interface {}", args.link))?;
     let socket = PacketSocket::open(index, Filter::Arp)?;
-    let mac = Mac([2, 0, 0, 0, 0xf1, 0x0d]);
     let start = Instant::now();
     let mut sent = 0;
     loop {
@@ -57,13 +75,8 @@ async fn send(args: &Args) -> Result<u64> {
         }
         let due = (passed.as_secs_f64() * f64::from(args.rate)) as u64;
         while sent < due {
-            let nobody = Ipv4Addr::new(198, 51, 100, (sent % 250) as u8 + 2);
-            let target = args.target.unwrap_or(nobody);
             // A full queue is a frame less, which the count then shows.
-            if socket
-                .try_send(&arp::probe_request(mac, args.asker, target, None))
-                .is_err()
-            {
+            if socket.try_send(&args.frame(sent)).is_err() {
                 break;
             }
             sent += 1;

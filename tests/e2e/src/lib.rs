@@ -8,8 +8,11 @@
 //! - [`timeline`]: moments from the speakers' logs
 //! - [`second_lan`], [`guest`]: a further LAN, and clients that share a node's machine
 //! - [`drops`]: what kernels dropped, for tests that failed
+//! - [`crowd`]: hundreds of Services
+//! - [`uplink`]: an uplink that goes and comes back
 //! - [`leftovers`]: that a lab leaves nothing
 
+pub mod crowd;
 pub mod director;
 pub mod drops;
 pub mod experiment;
@@ -23,4 +26,5 @@ pub mod probe;
 pub mod scene;
 pub mod second_lan;
 pub mod timeline;
+pub mod uplink;
 pub mod vip;

@@ -1,10 +1,10 @@
 //! Who answers for an address on the LAN, as the client hears it.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::process::{Child, Stdio};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -17,7 +17,11 @@ const LINK: &str = "eth0";
 
 /// A capture of frames that runs until it is ended.
 #[derive(Debug)]
-pub struct Capture(Child);
+pub struct Capture {
+    tcpdump: Child,
+    /// Reads what it prints: it stands still when nobody does, and what comes then is lost.
+    reader: Option<JoinHandle<io::Result<String>>>,
+}
 
 impl Capture {
     /// Captures on an interface of a network namespace of this machine what `filter`
@@ -37,6 +41,16 @@ impl Capture {
         Self::with(namespace, link, filter, &["-vv"])
     }
 
+    /// As [`Self::start`], with each frame's time before it, in seconds since 1970.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn timed(namespace: &str, link: &str, filter: &str) -> Result<Self> {
+        // Given twice, `-t` says so instead of nothing. With as much of each frame as it takes by default, its
+        // buffer has room for thirty of them, and what comes in a burst is lost.
+        Self::with(namespace, link, filter, &["-t", "-s", "256"])
+    }
+
     fn with(namespace: &str, link: &str, filter: &str, options: &[&str]) -> Result<Self> {
         let mut command = std::process::Command::new("ip");
         let child = command
@@ -49,10 +63,20 @@ impl Capture {
             .stderr(Stdio::piped())
             .spawn()
             .context("cannot start tcpdump")?;
-        let mut capture = Self(child);
+        let mut capture = Self {
+            tcpdump: child,
+            reader: None,
+        };
+        if let Some(mut stdout) = capture.tcpdump.stdout.take() {
+            capture.reader = Some(thread::spawn(move || {
+                let mut text = String::new();
+                stdout.read_to_string(&mut text).map(|_| text)
+            }));
+        }
         // It says "listening on …" once the socket is there.
         let mut said = [0; 1024];
-        let errors = capture.0.stderr.as_mut().context("tcpdump has no output")?;
+        let errors = capture.tcpdump.stderr.as_mut();
+        let errors = errors.context("tcpdump has no output")?;
         let mut text = String::new();
         while !text.contains("listening on") {
             let length = errors.read(&mut said)?;
@@ -67,12 +91,11 @@ impl Capture {
     /// # Errors
     /// When its output cannot be read.
     pub fn end(mut self) -> Result<Vec<String>> {
-        process::send(self.0.id(), Signal::SIGINT)?;
-        let mut text = String::new();
-        if let Some(mut stdout) = self.0.stdout.take() {
-            stdout.read_to_string(&mut text)?;
-        }
-        self.0.wait()?;
+        process::send(self.tcpdump.id(), Signal::SIGINT)?;
+        self.tcpdump.wait()?;
+        let reader = self.reader.take().context("tcpdump has no output")?;
+        let text = reader.join();
+        let text = text.map_err(|_| anyhow::anyhow!("what tcpdump said was not read"))??;
         let mut frames: Vec<String> = Vec::new();
         for line in text.lines().filter(|line| !line.is_empty()) {
             // What is indented goes on about the frame before.
@@ -93,8 +116,8 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.tcpdump.kill();
+        let _ = self.tcpdump.wait();
     }
 }
 

@@ -6,8 +6,12 @@
 #[path = "net/announcing.rs"]
 mod announcing;
 mod common;
+#[path = "net/conflicts.rs"]
+mod conflicts;
 #[path = "net/copied.rs"]
 mod copied;
+#[path = "net/crowd.rs"]
+mod crowd;
 #[path = "net/early.rs"]
 mod early;
 #[path = "net/failover.rs"]
@@ -18,6 +22,8 @@ mod metrics;
 mod modes;
 #[path = "net/placing.rs"]
 mod placing;
+#[path = "net/remade.rs"]
+mod remade;
 #[path = "net/second_lan.rs"]
 mod second_lan;
 #[path = "net/speakers.rs"]
@@ -60,7 +66,7 @@ fn main() -> ExitCode {
                 strangers::caches,
             ),
             ("arp_for_others_wakes_no_speaker", announcing::flood),
-            ("an_address_in_use_is_not_announced", announcing::in_use),
+            ("an_address_in_use_is_not_announced", conflicts::in_use),
             ("vips_are_put_by_hand", placing::by_hand),
             ("a_vip_without_a_node_says_why", placing::nobody),
             (
@@ -70,6 +76,10 @@ fn main() -> ExitCode {
             (
                 "an_address_of_a_second_lan_is_announced_there",
                 second_lan::announced,
+            ),
+            (
+                "an_uplink_that_is_made_anew_is_used_again",
+                remade::used_again,
             ),
             ("a_stopped_speaker_hands_over", failover::planned),
             ("a_killed_speaker_is_back_unnoticed", failover::killed),
@@ -86,6 +96,10 @@ fn main() -> ExitCode {
                 speakers::managers,
             ),
             ("a_crashed_owner_is_replaced", failover::crash),
+            (
+                "hundreds_of_vips_are_announced_within_a_second_of_a_crash",
+                crowd::announced,
+            ),
             ("a_dead_nodes_pods_are_marked_early", early::crash),
             ("a_copied_mac_address_is_told", copied::told),
             // The rest is last, because kube-proxy takes its time to come back after an outage of the API

@@ -1,7 +1,6 @@
 //! From a new Service to the first reply through its address, step by step.
 
 mod api;
-pub(super) mod crowd;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use anyhow::{Context, Result};
 use lightship_e2e::figures::{median_ms, table};
 use lightship_e2e::probe::{Probe, ms_between};
 use lightship_e2e::scene::{self, Wish};
-use lightship_e2e::{director, timeline, vip};
+use lightship_e2e::{crowd, director, timeline, vip};
 use lightship_lab::Lab;
 use lightship_lab::progress::Progress;
 use serde_json::json;

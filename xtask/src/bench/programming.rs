@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lightship_e2e::crowd;
 use lightship_e2e::timeline::{self, Line};
 use lightship_lab::progress::Progress;
 use lightship_lab::{How, Lab, sh};
 use serde_json::{Value, json};
 
-use super::latency::crowd;
 use super::report::Section;
 use super::scale::{self, PREFIX, Peers};
 use super::verdict::{self, Judged, Limit};

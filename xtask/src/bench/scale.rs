@@ -8,12 +8,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use lightship_e2e::vip;
+use lightship_e2e::{crowd, vip};
 use lightship_lab::progress::Progress;
 use lightship_lab::{How, Lab, sh};
 use serde_json::{Value, json};
 
-use super::latency::crowd;
 use super::report::Section;
 use super::verdict::{self, Judged, Limit};
 

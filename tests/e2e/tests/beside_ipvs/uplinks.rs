@@ -1,12 +1,14 @@
 //! Uplinks that are no plain interface.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lightship_e2e::probe;
 use lightship_e2e::scene::{self, Wish};
-use lightship_e2e::vip;
+use lightship_e2e::{uplink, vip};
 use lightship_lab::Lab;
+use lightship_lab::options::UplinkKind;
 
 use crate::common::Served;
 
@@ -49,6 +51,28 @@ pub(crate) fn kinds(lab: &mut Lab) -> Result<()> {
             let seen: probe::Stream = stream.end()?;
             ensure!(seen.failures == 0 && seen.requests > 0, "{vip}: {seen:?}");
         }
-        Ok(())
+        made_anew(lab, vips[0])
     })
+}
+
+/// With a bridge goes the director's interface upon it; when the bridge is there again, so is the director.
+fn made_anew(lab: &mut Lab, vip: IpAddr) -> Result<()> {
+    let state = lab.state();
+    let mut nodes = state.nodes.iter().map(|node| &node.spec);
+    let bridged = nodes.find(|node| state.options.uplink(node.index) == UplinkKind::Bridge);
+    let node = bridged.context("no node with a bridge")?.name.clone();
+    let limit = Duration::from_secs(20);
+    let removed = uplink::remove(lab, &node)?;
+    let left = vip::wait(lab, vip, "is at another node", limit, |vip| {
+        vip.ready && vip.owner.as_ref().is_some_and(|owner| *owner != node)
+    });
+    removed.put_back(lab)?;
+    left?;
+    // A wish to move there that was granted before is not granted again.
+    vip::annotate(lab, vip, &format!("lightship.dev/pin-to={node}"))?;
+    vip::wait(lab, vip, "is at the node again", limit, |vip| {
+        vip.ready && vip.owner.as_ref() == Some(&node)
+    })?;
+    scene::wait_served(lab, vip, lab.node_names().len())
+        .with_context(|| format!("with the director of {node}, made anew"))
 }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lightship_lab::Lab;
+use lightship_lab::{Lab, sh};
 use serde_json::Value;
 
 use crate::common::figure;
+use crate::metrics::counted;
 use crate::speakers;
 
 /// The status, reason and message of a Speaker's condition `MACsUnique`.
@@ -41,8 +42,23 @@ pub(crate) fn told(lab: &mut Lab) -> Result<()> {
         unique(speaker).is_some_and(|(status, reason, _)| (status, reason) == ("False", "MACClash"))
     });
     let took = start.elapsed();
+    let clashes = |count: f64| {
+        let often = Duration::from_millis(200);
+        sh::wait_for(
+            "the count of clashes",
+            Duration::from_secs(10),
+            often,
+            || {
+                let told = counted(lab, &onlooker.name, "mac_clashes")?;
+                Ok((told == count).then_some(()))
+            },
+        )
+    };
+    let one = named.is_ok().then(|| clashes(1.0));
     set(&copy.mac)?;
     let named = named?;
+    one.transpose()?;
+    clashes(0.0)?;
     figure("said after", took);
     let (.., message) = unique(&named).context("no condition")?;
     eprintln!("    {message}");

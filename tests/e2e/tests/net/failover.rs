@@ -5,9 +5,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lightship_e2e::experiment::{self, Outcome, Plan};
+use lightship_e2e::experiment::{self, Outcome, Plan, Traffic};
 use lightship_e2e::scene::{self, Wish};
-use lightship_e2e::{probe, timeline, vip};
+use lightship_e2e::{neighbours, probe, timeline, vip};
 use lightship_lab::{How, Lab};
 
 use crate::common::{Served, moved_from};
@@ -17,6 +17,9 @@ use crate::modes::one_answers;
 /// machines that have other work.
 const LIMIT: f64 = 2000.0;
 
+/// How long the effect of a fault is watched.
+const WATCH: Duration = Duration::from_secs(6);
+
 /// Time in which all that was said about a change has been heard.
 const CALM: Duration = Duration::from_secs(3);
 
@@ -24,10 +27,14 @@ fn disturb(lab: &mut Lab, address: IpAddr, how: How, api_stopped: bool) -> Resul
     let plan = Plan {
         flows: 50,
         how,
-        watch: Duration::from_secs(6),
+        watch: WATCH,
         api_stopped,
     };
-    let outcome = experiment::run(lab, address, plan)?;
+    Ok(told(experiment::run(lab, address, plan)?, how))
+}
+
+/// Prints what a disturbance cost.
+fn told(outcome: Outcome, how: How) -> Outcome {
     let ms = |ms: Option<f64>| ms.map_or("never".into(), |ms| format!("{ms:.0} ms"));
     eprintln!(
         "    {} {how:?}: takeover {}, outage {}, {} of {} failed, {} after the takeover; flows kept {} of {}",
@@ -40,7 +47,7 @@ fn disturb(lab: &mut Lab, address: IpAddr, how: How, api_stopped: bool) -> Resul
         outcome.flows.kept,
         outcome.flows.opened,
     );
-    Ok(outcome)
+    outcome
 }
 
 /// The owner fails; another node serves soon, alone, and keeps the address when the first is back.
@@ -121,19 +128,53 @@ pub(crate) fn killed(lab: &mut Lab) -> Result<()> {
     })
 }
 
-/// A speaker that starts while there is no API server goes on from what it last knew.
+/// Speakers that start while there is no API server go on from what they last knew: the owner answers as
+/// before, and when its node dies, one of those that started takes over.
 pub(crate) fn restart_without_api(lab: &mut Lab) -> Result<()> {
     Served::during(lab, &Wish::local("restart-no-api"), |lab, vips| {
         let killed = probe::now_ns();
         let outcome = disturb(lab, vips[0], How::KillSpeaker, true)?;
         ensure!(outcome.stream.failures == 0, "{:?}", outcome.stream);
-        for parts in ["last known state read", "speaker starts"] {
-            timeline::wait_line(lab, &outcome.owner, killed, &[parts], CALM)?;
+        let owner = &outcome.owner;
+        let nodes = lab.node_names();
+        let others: Vec<&String> = nodes.iter().filter(|node| *node != owner).collect();
+        for node in &others {
+            lab.fail(node, How::KillSpeaker)?;
         }
-        let macs = lightship_e2e::neighbours::who_answers(lab, vips[0])?;
-        ensure!(macs.len() == 1, "{macs:?} answer");
-        lab.start_api()?;
+        for node in &nodes {
+            for part in ["last known state read", "speaker starts"] {
+                timeline::wait_line(lab, node, killed, &[part], CALM)?;
+            }
+        }
+        // They listen for 0.35 s before they take anything over.
         thread::sleep(CALM);
+        let before = neighbours::who_answers(lab, vips[0])?;
+        ensure!(before.len() == 1, "{before:?} answer");
+
+        let traffic = Traffic::start(lab, vips[0], 50)?;
+        thread::sleep(Duration::from_secs(1));
+        let outcome = told(traffic.disturb(lab, owner, How::Crash, WATCH)?, How::Crash);
+        ensure!(
+            outcome.takeover_ms().is_some_and(|ms| ms < LIMIT),
+            "new connections failed too long: {:?}",
+            outcome.stream
+        );
+        ensure!(outcome.later_failures() == 0, "{:?}", outcome.stream);
+        let after = neighbours::who_answers(lab, vips[0])?;
+        ensure!(after.len() == 1, "{after:?} answer");
+        ensure!(after != before, "{after:?} answers, and its node is dead");
+        let mut by = others;
+        by.retain(|node| {
+            let said = timeline::speaker(lab, node).unwrap_or_default();
+            let mut said = said.iter().filter(|line| line.at_ns > outcome.at_ns);
+            said.any(|line| line.text.contains("VIP taken"))
+        });
+        ensure!(by.len() == 1, "{by:?} say that they took it");
+
+        lab.start_api()?;
+        let new = moved_from(lab, vips[0], owner)?;
+        eprintln!("    {:?} took over: {:?}", new.owner, new.moved);
+        ensure!(new.owner.as_ref() == Some(by[0]), "{by:?} took it: {new:?}");
         one_answers(lab, vips[0])
     })
 }

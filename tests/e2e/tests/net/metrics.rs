@@ -6,6 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lightship_lab::{Lab, addressing, sh};
 
+use crate::modes::kernel_directs;
+
 const SPEAKER: u16 = 7734;
 const CONTROLLER: u16 = 7735;
 
@@ -30,6 +32,62 @@ fn value(page: &str, metric: &str) -> Result<f64> {
     Ok(value.parse()?)
 }
 
+/// All that a node's speaker tells.
+fn page(lab: &Lab, node: &str) -> Result<String> {
+    let mut nodes = lab.state().nodes.iter().map(|node| &node.spec);
+    let spec = nodes.find(|spec| spec.name == node).context("no node")?;
+    let host = spec.addresses.first().context("no address")?.addr();
+    Ok(get(lab, node, host, SPEAKER, "/metrics")?.1)
+}
+
+/// How many other speakers a node's speaker hears.
+pub(crate) fn alive(lab: &Lab, node: &str) -> Result<f64> {
+    let metric = "lightship_speaker_peers{state=\"alive\"}";
+    value(&page(lab, node)?, metric)
+}
+
+/// What a node's speaker counts under a name, whatever the labels.
+pub(crate) fn counted(lab: &Lab, node: &str, metric: &str) -> Result<f64> {
+    let page = page(lab, node)?;
+    let name = format!("lightship_speaker_{metric}");
+    ensure!(
+        page.contains(&format!("# TYPE {}", name.trim_end_matches("_total"))),
+        "{node} has no {name}:\n{page}"
+    );
+    let lines = page.lines().filter_map(|line| line.rsplit_once(' '));
+    let ours = lines.filter(|(found, _)| found.split('{').next() == Some(&name));
+    ours.map(|(_, value)| Ok(value.parse::<f64>()?)).sum()
+}
+
+/// The same of all nodes together.
+pub(crate) fn counted_by_all(lab: &Lab, metric: &str) -> Result<f64> {
+    let nodes = lab.node_names();
+    nodes.iter().map(|node| counted(lab, node, metric)).sum()
+}
+
+/// A datagram that is no heartbeat is counted as refused; directors, and those that agree, are counted
+/// where there are any.
+fn strangers_and_directors(lab: &Lab) -> Result<()> {
+    let nodes = lab.node_names();
+    let directors = if kernel_directs() { nodes.len() } else { 0 } as f64;
+    for node in &nodes {
+        for metric in ["directors", "directors_agreeing"] {
+            let told = counted(lab, node, metric)?;
+            ensure!(told == directors, "{node}: {metric} is {told}");
+        }
+    }
+    let to = &lab.state().nodes[0].spec;
+    let refused = || counted(lab, &to.name, "heartbeats_refused_total");
+    let before = refused()?;
+    let address = to.addresses.first().context("no address")?.addr();
+    let send = format!("echo no heartbeat > /dev/udp/{address}/7733");
+    lab.client(&["bash", "-c", &send])?;
+    let patience = Duration::from_secs(10);
+    sh::wait_for("a refusal", patience, Duration::from_millis(200), || {
+        Ok((refused()? > before).then_some(()))
+    })
+}
+
 /// Both daemons are ready and count what is there.
 pub(crate) fn served(lab: &mut Lab) -> Result<()> {
     let nodes = &lab.state().nodes;
@@ -52,10 +110,8 @@ pub(crate) fn served(lab: &mut Lab) -> Result<()> {
                 }
                 let (_, page) = ask("/metrics")?;
                 let of = |metric: &str| value(&page, &format!("lightship_speaker_{metric}"));
-                ensure!(
-                    of("peers{state=\"alive\"}")? == nodes.len() as f64 - 1.0,
-                    "{page}"
-                );
+                let heard = alive(lab, &node.spec.name)?;
+                ensure!(heard == nodes.len() as f64 - 1.0, "{page}");
                 ensure!(of("api_watch_up{kind=\"Node\"}")? == 1.0, "{page}");
                 ensure!(of("core_lateness_seconds_count")? > 0.0, "{page}");
                 ensure!(of("vips")? <= vips, "{page}");
@@ -65,6 +121,7 @@ pub(crate) fn served(lab: &mut Lab) -> Result<()> {
             Ok((owned == vips).then_some(()))
         },
     )?;
+    strangers_and_directors(lab)?;
     let controller: IpAddr = addressing::host(lab.state().options.families)
         .first()
         .context("no control plane")?
