@@ -30,8 +30,6 @@ mod second_lan;
 mod shared;
 #[path = "datapath/upkeep.rs"]
 mod upkeep;
-#[path = "datapath/without.rs"]
-mod without;
 
 use std::process::ExitCode;
 
@@ -46,16 +44,15 @@ fn main() -> ExitCode {
         &[
             &[("the_ipvs_crate_agrees_with_the_kernel", ipvs::live)],
             &beside::CHECKS[..],
+            &beside::MORE[..],
             &[
                 ("every_director_holds_the_same_table", spread::same_table),
-                ("a_client_with_affinity_stays_on_a_node", spread::affinity),
                 ("sctp_spreads_and_survives_a_move", sctp::spread_and_move),
                 ("a_second_lan_is_served_by_all_nodes", second_lan::served),
                 (
                     "services_share_an_address_by_port",
                     shared::ports_of_two_services,
                 ),
-                ("without_endpoints_refused_or_silent", without::none),
                 ("endpoints_are_followed", endpoints::followed),
                 ("endpoints_off_the_lan", off_lan::reached),
                 (

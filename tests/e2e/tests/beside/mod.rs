@@ -8,6 +8,8 @@ pub(crate) mod lifecycle;
 pub(crate) mod spread;
 #[path = "../datapath/unchanged.rs"]
 pub(crate) mod unchanged;
+#[path = "../datapath/without.rs"]
+pub(crate) mod without;
 
 use crate::common::Test;
 
@@ -22,4 +24,10 @@ pub(crate) const CHECKS: [(&str, Test); 9] = [
     ("a_deleted_service_leaves_no_trace", lifecycle::deletion),
     ("a_crash_costs_only_its_own", failover::crash),
     ("a_crash_over_ipv6_costs_only_its_own", failover::crash_v6),
+];
+
+/// What was seen to hold beside iptables and ipvs, and is not run beside nftables yet.
+pub(crate) const MORE: [(&str, Test); 2] = [
+    ("a_client_with_affinity_stays_on_a_node", spread::affinity),
+    ("without_endpoints_refused_or_silent", without::none),
 ];

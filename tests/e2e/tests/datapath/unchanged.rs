@@ -1,20 +1,21 @@
 //! What worked before there was Lightship, and what kube-proxy does, works as before: one
 //! table of who asks what, and what should come of it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lightship_e2e::scene::Wish;
 use lightship_e2e::vip;
+use lightship_lab::options::ProxyMode;
 use lightship_lab::workload::{POD_PORT, TrafficPolicy};
-use lightship_lab::{Lab, sh};
+use lightship_lab::{Lab, addressing, sh};
 use serde_json::json;
 
 use crate::common::Served;
 
 /// Who asks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Asker {
     /// The client on the LAN.
     Client,
@@ -51,6 +52,24 @@ fn pod_namespace(lab: &Lab, node: &str) -> Result<String> {
     found
         .map(str::to_owned)
         .with_context(|| format!("no pod's namespace on {node}: {text}"))
+}
+
+/// The client's address of that family.
+fn client(lab: &Lab, like: IpAddr) -> Result<String> {
+    let all = addressing::client(lab.state().options.families);
+    let mut all = all.iter().map(ipnet::IpNet::addr);
+    let own = all.find(|own| own.is_ipv4() == like.is_ipv4());
+    Ok(own.context("the client has none")?.to_string())
+}
+
+/// The addresses of the echo pod on a node.
+fn pod_ips(lab: &Lab, node: &str) -> Result<Vec<IpAddr>> {
+    let pod = lab.kubectl_json(&["get", "pod", &format!("echo-{node}")])?;
+    let all = pod["status"]["podIPs"].as_array();
+    let all = all.into_iter().flatten();
+    Ok(all
+        .filter_map(|ip| ip["ip"].as_str()?.parse().ok())
+        .collect())
 }
 
 fn url(address: IpAddr, port: u64) -> String {
@@ -94,20 +113,14 @@ fn all_ways(lab: &mut Lab, vips: &[IpAddr], policy: TrafficPolicy) -> Result<()>
     // Nodes and pods ask their own node's port: to a pod's question from another node kube-proxy
     // with a cluster-wide --cluster-cidr may give a reply that comes by another way.
     let (near_ips, far_ips) = (ips_of(&owner)?, ips_of(&other)?);
-    let pods = lab.kubectl_json(&["get", "pod", &format!("echo-{other}")])?;
-    let pod_ips: Vec<IpAddr> = pods["status"]["podIPs"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|ip| ip["ip"].as_str()?.parse().ok())
-        .collect();
+    let pod_ips = pod_ips(lab, &other)?;
     ensure!(
         cluster_ips.len() == 2 && pod_ips.len() == 2,
         "not dual stack: {cluster_ips:?} {pod_ips:?}"
     );
 
     let (node, pod) = (Asker::Node(owner.clone()), Asker::Pod(owner.clone()));
-    let (far_node, far_pod) = (Asker::Node(other.clone()), Asker::Pod(other));
+    let (far_node, far_pod) = (Asker::Node(other.clone()), Asker::Pod(other.clone()));
     let mut rows: Vec<(&str, &Asker, &[IpAddr], u64)> = vec![
         ("client, node port", &Asker::Client, &far_ips, node_port),
         ("client, VIP", &Asker::Client, vips, 80),
@@ -125,6 +138,25 @@ fn all_ways(lab: &mut Lab, vips: &[IpAddr], policy: TrafficPolicy) -> Result<()>
             (name, asker, &*pod_ips, u64::from(POD_PORT)),
         ]);
     }
+    // Those do not depend on the Service at all, so once is enough. Beside nftables they have not
+    // been tried (docs/datapath.md).
+    let mut host_ports = Vec::new();
+    let iptables = lab.state().options.proxy_mode != ProxyMode::Nftables;
+    if iptables && policy == TrafficPolicy::Local {
+        for name in [&owner, &other] {
+            host_ports.push(HostPort::open(lab, name)?);
+        }
+        let asked: [(&str, &Asker, &[IpAddr]); 6] = [
+            ("client, host port of the owner", &Asker::Client, &near_ips),
+            ("client, host port", &Asker::Client, &far_ips),
+            ("the owner, another's host port", &node, &far_ips),
+            ("another node, the owner's host port", &far_node, &near_ips),
+            ("a node, its own host port", &far_node, &far_ips),
+            ("a pod, another node's host port", &pod, &far_ips),
+        ];
+        let asked = asked.into_iter();
+        rows.extend(asked.map(|(name, asker, addresses)| (name, asker, addresses, HOST_PORT)));
+    }
     let count = rows.len() * 2;
     for (name, asker, addresses, port) in rows {
         for address in addresses {
@@ -135,11 +167,62 @@ fn all_ways(lab: &mut Lab, vips: &[IpAddr], policy: TrafficPolicy) -> Result<()>
                     answer.as_ref().is_some_and(|text| text.ends_with("200")),
                     "{name} asks {url} under {policy:?}: {answer:?}"
                 );
+                if (asker, port) == (&Asker::Client, HOST_PORT) {
+                    let own = client(lab, *address)?;
+                    let sees = answer.is_some_and(|text| text.contains(&own));
+                    ensure!(sees, "the pod does not see {own} at {url}");
+                }
             }
         }
     }
+    drop(host_ports);
     eprintln!("    {policy:?}: {count} ways, 3 times each");
     Ok(())
+}
+
+/// A port of the nodes that is their echo pod's, as `hostPort` asks for.
+const HOST_PORT: u64 = 8189;
+
+/// The lab has no CNI plugin `portmap`. These are the rules that it makes, in both families: what comes in for an address
+/// of the node, or is sent to one on it, goes to the pod. Those for a pod that asks itself are left out.
+struct HostPort<'a> {
+    lab: &'a Lab,
+    node: String,
+    rules: Vec<String>,
+}
+
+impl<'a> HostPort<'a> {
+    fn open(lab: &'a Lab, node: &str) -> Result<Self> {
+        let mut rules = Vec::new();
+        for address in pod_ips(lab, node)? {
+            let (iptables, to) = match address {
+                IpAddr::V4(_) => ("iptables", SocketAddr::new(address, POD_PORT)),
+                IpAddr::V6(_) => ("ip6tables", SocketAddr::new(address, POD_PORT)),
+            };
+            for chain in ["PREROUTING", "OUTPUT"] {
+                rules.push(format!(
+                    "{iptables} -w -t nat %s {chain} -p tcp --dport {HOST_PORT} \
+                     -m addrtype --dst-type LOCAL -j DNAT --to-destination '{to}'"
+                ));
+            }
+        }
+        let all: Vec<String> = rules.iter().map(|rule| rule.replace("%s", "-A")).collect();
+        let port = Self {
+            lab,
+            node: node.to_owned(),
+            rules,
+        };
+        lab.shell(node, &all.join(" && "))?;
+        Ok(port)
+    }
+}
+
+impl Drop for HostPort<'_> {
+    fn drop(&mut self) {
+        let all = self.rules.iter().map(|rule| rule.replace("%s", "-D"));
+        let all: Vec<String> = all.collect();
+        let _ = self.lab.shell(&self.node, &all.join("; "));
+    }
 }
 
 /// `loadBalancerSourceRanges`: kube-proxy sees the client's own address behind the director,

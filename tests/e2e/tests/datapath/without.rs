@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lightship_e2e::scene::{self, APP, Wish};
-use lightship_e2e::{probe, vip};
+use lightship_e2e::{director, probe, vip};
+use lightship_lab::options::ProxyMode;
 use lightship_lab::{Lab, sh};
 use serde_json::json;
 
@@ -38,20 +39,22 @@ fn ask(lab: &Lab, address: IpAddr) -> Result<Got> {
     })
 }
 
+/// Waits until the directors refuse nothing themselves: all nodes are real servers.
+fn handed_on(lab: &Lab, addresses: &[IpAddr]) -> Result<()> {
+    let nodes = lab.node_names();
+    director::wait_alike(lab, &nodes, "hand packets on", SOON, |table| {
+        let ours = table.iter().filter(|e| addresses.contains(&e.address.ip()));
+        let mut ours = ours.peekable();
+        ours.peek().is_some() && ours.all(|e| e.destinations.len() == nodes.len())
+    })
+    .map(drop)
+}
+
+/// Waits until a client gets that of each address, and of a refusal, which might be chance, again. Of the others, silence
+/// was long, and an answer is proof.
 fn wait(lab: &Lab, addresses: &[IpAddr], wanted: Got) -> Result<()> {
     for address in addresses {
-        let mut last = Got::Other;
-        let seen = sh::wait_for(
-            &format!("a client of {address} gets {wanted:?}"),
-            SOON,
-            Duration::from_millis(500),
-            || {
-                last = ask(lab, *address)?;
-                Ok((last == wanted).then_some(()))
-            },
-        );
-        seen.map_err(|error| error.context(format!("it got {last:?}")))?;
-        // Once might be chance; of the others, silence was long, and an answer is proof.
+        once(lab, &[*address], wanted)?;
         if wanted == Got::Refusal {
             let again = ask(lab, *address)?;
             ensure!(again == wanted, "{address}: {again:?} after {wanted:?}");
@@ -60,8 +63,25 @@ fn wait(lab: &Lab, addresses: &[IpAddr], wanted: Got) -> Result<()> {
     Ok(())
 }
 
-/// A Service without endpoints refuses, or is silent where an announcement asks for that, under both
-/// policies and in both families, and serves once it has a pod.
+fn once(lab: &Lab, addresses: &[IpAddr], wanted: Got) -> Result<()> {
+    for address in addresses {
+        let mut last = Got::Other;
+        let seen = sh::wait_for(
+            &format!("a client of {address} gets {wanted:?}"),
+            lab.within(SOON),
+            Duration::from_millis(500),
+            || {
+                last = ask(lab, *address)?;
+                Ok((last == wanted).then_some(()))
+            },
+        );
+        seen.map_err(|error| error.context(format!("it got {last:?}")))?;
+    }
+    Ok(())
+}
+
+/// A Service without endpoints refuses, or is silent where an announcement asks for that and kube-proxy lets it, under
+/// both policies and in both families, and serves once it has a pod.
 pub(crate) fn none(lab: &mut Lab) -> Result<()> {
     let wish = Wish {
         dual_stack: true,
@@ -100,9 +120,16 @@ fn without_endpoints(lab: &Lab, wish: &Wish) -> Result<()> {
         "spec": { "withoutEndpoints": "Drop" },
     });
     lab.apply(&announcement.to_string())?;
-    wait(lab, &addresses, Got::Silence)?;
+    handed_on(lab, &addresses)?;
+    // In ipvs mode the packet is for the node itself and never comes to the loop guard: kube-proxy refuses it.
+    // Not each time: a question over IPv4 was seen that got nothing for three seconds, why is not known.
+    let then = match lab.state().options.proxy_mode {
+        ProxyMode::Ipvs => Got::Refusal,
+        _ => Got::Silence,
+    };
+    once(lab, &addresses, then)?;
     scene::patch_service(lab, wish.name, &json!({ "externalTrafficPolicy": "Local" }))?;
-    wait(lab, &addresses, Got::Silence)?;
+    once(lab, &addresses, then)?;
     scene::patch_service(lab, wish.name, &json!({ "selector": { "app": APP } }))?;
     wait(lab, &addresses, Got::Answer)
 }
