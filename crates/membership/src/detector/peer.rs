@@ -152,7 +152,12 @@ impl Peer {
 
     /// Its heartbeats are expected at another pace from now on.
     pub(super) fn set_pace(&mut self, pace: Pace, now: Duration) {
-        if self.distant() && !matches!(pace, Pace::Distant(_)) {
+        let sooner = match (self.pace, pace) {
+            (Pace::Distant(before), Pace::Distant(now)) => now < before,
+            (Pace::Distant(_), _) => true,
+            _ => false,
+        };
+        if sooner {
             // Its silence was as agreed until now.
             self.speaker_silent_since = now;
         }

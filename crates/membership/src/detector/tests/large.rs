@@ -189,3 +189,27 @@ fn who_knows_of_more_nodes_and_beats_more_seldom_is_asked_and_not_given_up() {
         grows(from, to);
     }
 }
+
+/// A cluster shrinks at once. Who was silent for as long as was agreed until then is not given up before it could
+/// answer.
+#[test]
+fn who_beats_more_often_from_now_on_is_given_the_time_for_it() {
+    let (many, few) = (names(600), names(200));
+    let mut bench = Bench::new(&many.iter().map(String::as_str).collect::<Vec<_>>());
+    let known = |all: &[String]| all.iter().map(|node| name(node)).collect::<BTreeSet<_>>();
+    let late = Graph::new(&name("me"), &known(&few));
+    let early = bench.detector.graph.clone();
+    let distant = |node: &&String| !early.watches(&name(node)) && !late.watches(&name(node));
+    let other = few.iter().find(distant).unwrap();
+    let interval = config().interval.as_millis() as u64;
+    let round = |graph: &Graph| u64::from(graph.round()) * interval;
+    assert!(round(&late) * 2 + 10 * interval < round(&early));
+    bench.beat(other, 10);
+    bench.run_to(10 + round(&early));
+    bench.detector.set_peers(&known(&few), bench.now);
+    bench.run_to(10 + round(&early) + round(&late));
+    assert_eq!(bench.state(other), Alive);
+    // It has died.
+    bench.run_to(10 + round(&early) + round(&late) * 2 + 10 * interval);
+    assert_eq!(bench.state(other), Dead);
+}
