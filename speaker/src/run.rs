@@ -200,11 +200,13 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     }
     let (saved_tx, saved_rx) = watch::channel(Saved {
         idle,
-        world: first.clone(),
+        world: first,
         boot_id,
         secrets: secrets.borrow().clone(),
         ..saved
     });
+    // Else it would be kept beside the one that the API server tells, for as long as this runs.
+    drop(saved.world);
     // The state file should hold what this start was made from, whatever comes next.
     saved_tx.send_modify(|_| ());
     let status_node = me.clone();
