@@ -30,6 +30,8 @@ pub(super) const PREFIX: &str = "phantom-";
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Usage {
     pub(super) cpu_seconds: f64,
+    /// The part of that in the kernel.
+    pub(super) kernel_seconds: f64,
     datagrams: f64,
     pub(super) resident_mib: f64,
     /// The part of that which is the program itself and its libraries.
@@ -244,6 +246,7 @@ fn parse(text: &str) -> Option<Usage> {
     };
     Some(Usage {
         cpu_seconds: (ticks(14)? + ticks(15)?) / TICKS,
+        kernel_seconds: ticks(15)? / TICKS,
         datagrams: value("Udp6InDatagrams")? + value("Udp6OutDatagrams")?,
         resident_mib: value("VmRSS:")? / 1024.0,
         program_mib: value("RssFile:")? / 1024.0,
@@ -260,6 +263,7 @@ mod tests {
                     VmRSS:\t   20480 kB\nRssFile:\t  10240 kB\nUdp6InDatagrams   \t30\nUdp6OutDatagrams\t12\n";
         let usage = parse(text).unwrap();
         assert_eq!((usage.cpu_seconds, usage.datagrams), (3.0, 42.0));
+        assert_eq!(usage.kernel_seconds, 0.5);
         assert_eq!((usage.resident_mib, usage.program_mib), (20.0, 10.0));
         assert!(parse("").is_none());
     }
