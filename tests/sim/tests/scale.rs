@@ -183,7 +183,7 @@ fn a_planned_move_in_a_large_cluster_has_no_moment_without_owner() {
     one_owner_each(&world).unwrap();
 }
 
-/// Past 64 nodes, and again past 250, all beat more seldom; who has not heard of the new nodes yet expects
+/// Past 64 nodes, and again past 150, all beat more seldom; who has not heard of the new nodes yet expects
 /// more than that.
 #[test]
 fn a_cluster_that_grows_accuses_nobody_while_its_nodes_know_different_sizes() {

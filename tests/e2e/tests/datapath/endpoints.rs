@@ -131,7 +131,10 @@ fn emptied(lab: &Lab, service: &str, address: IpAddr, node: &str) -> Result<()> 
     // to start either takes longer than what is measured.
     let shown = format!("ipvsadm -Ln -t {target} | grep -q '{own} *Route *0 '");
     let script = format!("until {shown}; do sleep 0.03; done");
-    let watch = ["ip", "netns", "exec", director::NETNS, "sh", "-c", &script].map(str::to_owned);
+    // One that is removed instead of set to 0 never shows.
+    let watch = ["timeout", "30", "ip", "netns", "exec", director::NETNS];
+    let watch = [&watch[..], &["sh", "-c", &script]].concat();
+    let watch: Vec<String> = watch.into_iter().map(str::to_owned).collect();
     let path = format!("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/{OWN_SLICE}");
     let mut watches = Vec::new();
     for node in lab.node_names() {

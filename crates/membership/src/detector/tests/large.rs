@@ -184,7 +184,7 @@ fn grows(from: usize, to: usize) {
 
 #[test]
 fn who_knows_of_more_nodes_and_beats_more_seldom_is_asked_and_not_given_up() {
-    // From all watch all; from every tenth heartbeat to every 24th, and to every 40th.
+    // From all watch all; from every 14th heartbeat to every 40th, and to every 67th.
     for (from, to) in [(60, 100), (200, 600), (200, 1000)] {
         grows(from, to);
     }
