@@ -18,7 +18,6 @@
 //! | a cordon, with `--cordon=move` | avoided |
 //! | the VIP on no network of its uplinks, while another node has it on one | avoided: its LAN does not ask for it |
 //! | a director, and the VIP on a network of a further uplink only, while another node with a director has it on one of its main uplink | avoided: the two directors would send to different LANs |
-//! | no director, and a kube-proxy without rules or a port that drops packets from foreign sources | avoided: what it answers for is lost |
 //! | a cordon otherwise | nothing: it forwards as before, until its speaker is stopped |
 //! | the condition Ready is not True | nothing: its kubelet is in trouble, which no packet meets; its heartbeats tell whether it lives |
 //!
@@ -85,8 +84,6 @@ pub enum Avoid {
     OutOfService,
     /// `spec.unschedulable`, and the policy says to move.
     Cordoned,
-    /// It has no director to give connections to others, and those that it would serve itself are lost.
-    Useless,
     /// The VIP is on no network of its uplinks, but on one of another node's, or its director is on
     /// another LAN than that of the VIP's real servers.
     OffLink,
@@ -194,10 +191,7 @@ pub fn judge(case: &Case<'_>) -> Eligibility {
         let preference = announcements.iter().map(|a| a.preference(&node.labels));
         let seat = Seat {
             preference: preference.sum(),
-            avoid: avoid(node, case.policy).or_else(|| {
-                let lost = !directs && health.is_some_and(|health| health.idle);
-                lost.then_some(Avoid::Useless)
-            }),
+            avoid: avoid(node, case.policy),
             via: place.via,
             on_link: place.on_link,
         };

@@ -93,7 +93,7 @@ pub struct NodeHealth {
     /// People want it to do less, and have for long enough: it should get no new connections.
     pub retired: bool,
     /// What it is given is lost: its kube-proxy is not known to have its rules yet, or the network drops packets
-    /// to it that directors forward, or its replies.
+    /// to it that directors forward.
     pub idle: bool,
 }
 

@@ -6,12 +6,11 @@ use std::time::Duration;
 use lightship_frames::Mac;
 
 use super::{Core, Output};
-use crate::path::{Fault, Host, Peer, Peers, Verdict};
+use crate::path::{Host, Peer, Peers, Verdict};
 
 impl Core {
     /// Takes what the path test says of this node: with a fault its director is not announced any
-    /// more, as if the node had none; if it gets nothing that others forward, or its replies may be lost, it
-    /// should have no share. The director stays programmed, for the network may be mended.
+    /// more, as if the node had none; if it gets nothing that others forward, it should have no share. The director stays programmed, for the network may be mended.
     pub fn on_path(&mut self, verdict: &Verdict, now: Duration) {
         let Verdict { fault, deaf, .. } = *verdict;
         if (self.path_fault, self.deaf) == (fault, deaf) {
@@ -35,7 +34,7 @@ impl Core {
 
     /// Whether connections that are spread to this node would fail, as far as is known.
     pub(super) fn shareless(&self) -> bool {
-        self.idle || self.deaf || self.path_fault == Some(Fault::ForeignSourceDropped)
+        self.idle || self.deaf
     }
 
     /// Tells the path test whom it may ask.
@@ -46,7 +45,15 @@ impl Core {
             let director = peer.director.then_some(Mac(told.director_mac));
             let host = Host::of(self.world.nodes.get(name)?, Mac(told.uplink_mac), director);
             let heard = self.detector.state(name).can_own();
-            Some((name.clone(), Peer { host, heard }))
+            let directs = told.direct_routing;
+            Some((
+                name.clone(),
+                Peer {
+                    host,
+                    heard,
+                    directs,
+                },
+            ))
         });
         let peers: Peers = peers.collect();
         if self.sent_paths.as_deref() != Some(&peers) {

@@ -214,19 +214,6 @@ fn drained_and_shut_down_nodes_are_avoided_and_cordoned_ones_as_the_flag_says() 
 }
 
 #[test]
-fn a_node_without_director_that_could_not_serve_what_it_answers_for_is_avoided() {
-    let mut given = Given::new();
-    let of = |given: &Given, n: u8| given.judge().seats[&name(n)].avoid;
-    given.health.get_mut(&name(1)).unwrap().idle = true;
-    // Its director gives it all to others.
-    given.health.get_mut(&name(1)).unwrap().direct_routing = true;
-    assert_eq!(of(&given, 1), None);
-    given.health.get_mut(&name(1)).unwrap().direct_routing = false;
-    assert_eq!(of(&given, 1), Some(Avoid::Useless));
-    assert_eq!(of(&given, 2), None);
-}
-
-#[test]
 fn nodes_on_another_lan_are_avoided_unless_none_is_on_the_vips_own() {
     let mut given = Given::new();
     let lan = |given: &mut Given, n: u8, networks: &[&str]| {

@@ -77,6 +77,8 @@ pub struct Peer {
     pub host: Host,
     /// Its speaker is heard, so that it would answer.
     pub heard: bool,
+    /// Its director is used: what it says of its way to here is about what reaches this node.
+    pub directs: bool,
 }
 
 /// Of the addresses.
@@ -373,6 +375,7 @@ impl Tester {
                 .told
                 .filter(|(_, at)| now.saturating_sub(*at) < FRESH)
                 .map(|(lost, _)| lost),
+            forwards: self.peers.get(name).is_some_and(|peer| peer.directs),
         });
         Verdict::of(votes, self.own.director.is_some())
     }

@@ -45,8 +45,8 @@ impl Fault {
             Fault::ForeignSourceDropped => {
                 "the network drops packets whose source is not this node's own address; allow them \
                  (OpenStack: port security off; Proxmox: IP filter off; switch: IP source guard \
-                 off). Replies to clients may be dropped too, for they have a VIP as their source; \
-                 so until then this node serves only what no other can"
+                 off). Until then replies to clients may be dropped too, for they have a VIP as \
+                 their source"
             }
         }
     }
@@ -61,6 +61,8 @@ pub(super) struct Vote<'a> {
     pub(super) found: Option<Set>,
     /// What the peer found lost on its way to here; `None`: it did not say lately.
     pub(super) told: Option<Set>,
+    /// The peer's director is used. Of one whose own port is to blame it is not.
+    pub(super) forwards: bool,
 }
 
 /// What follows for this node.
@@ -91,7 +93,9 @@ impl Verdict {
         let to = told(&|lost| lost.has(Question::ToDirector));
         let out = found(&foreign);
         // What directors forward has their MAC and a client's address.
-        let back = told(&|lost| lost.has(Question::FromDirector) || foreign(lost));
+        let lost = |lost: Set| lost.has(Question::FromDirector) || foreign(lost);
+        let forwarded = |vote: &Vote<'_>| vote.told.filter(|_| vote.forwards);
+        let back = Share::of(&votes, forwarded, &lost);
         let faults = [
             (Fault::FramesFromDirectorDropped, &from),
             (Fault::FramesToDirectorDropped, &to),

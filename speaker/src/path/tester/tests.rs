@@ -15,7 +15,11 @@ fn host(node: u8, director: bool) -> Host {
 }
 
 fn heard(host: Host) -> Peer {
-    Peer { host, heard: true }
+    Peer {
+        host,
+        heard: true,
+        directs: host.director.is_some(),
+    }
 }
 
 fn name(node: u8) -> NodeName {
@@ -187,12 +191,30 @@ fn a_port_that_gets_nothing_from_directors_macs_is_deaf_too() {
 }
 
 #[test]
+fn who_does_not_forward_says_nothing_of_what_reaches_others() {
+    let mut lan = Lan::new(2, |shot| of_node(shot.eth.0, 1) && !own_source(shot));
+    lan.run(seconds(20));
+    assert_eq!(lan.verdict(1).fault, Some(Fault::ForeignSourceDropped));
+    // Of two the other could be to blame as well, until it is known that this one does not forward any more.
+    assert!(lan.verdict(2).deaf);
+    let now = lan.now;
+    let peer = Peer {
+        directs: false,
+        ..heard(host(1, true))
+    };
+    let tester = lan.testers.get_mut(&2).unwrap();
+    tester.set_peers([(name(1), peer)].into(), now);
+    assert_eq!((lan.verdict(2).fault, lan.verdict(2).deaf), (None, false));
+}
+
+#[test]
 fn a_filter_of_odd_sources_alone_proves_nothing() {
     let odd: IpAddr = FOREIGN_V4[0].into();
     let mut lan = Lan::new(3, move |shot| shot.ip.0 == odd);
     lan.run(seconds(20));
     for node in 1..=3 {
         assert_eq!(lan.verdict(node).fault, None);
+        assert!(!lan.verdict(node).deaf);
     }
 }
 
@@ -291,6 +313,7 @@ fn a_lossy_network_blames_nobody() {
         lan.run(seconds(600));
         for node in 1..=4 {
             assert_eq!(lan.verdict(node).fault, None);
+            assert!(!lan.verdict(node).deaf);
         }
     }
 }
