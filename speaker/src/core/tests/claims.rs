@@ -5,6 +5,9 @@ use lightship_membership::{Heartbeat, decode};
 
 use super::*;
 
+/// So long after a defence the next one may follow.
+const DEFENCE_IS_OVER: Duration = Duration::from_millis(1_100);
+
 /// A heartbeat of `from` as it would be now, with these claims instead of its own.
 fn beat(from: &mut Core, claims: &[(IpAddr, u64)]) -> Heartbeat {
     let datagram = from.heartbeat(false, false, None).remove(0);
@@ -94,6 +97,36 @@ fn a_claim_of_the_same_epoch_is_answered_by_who_keeps_the_vip() {
         lan.run(3_000 * MS);
     }
     assert!(kept > 0);
+}
+
+#[test]
+fn who_claims_a_vip_again_in_the_same_words_is_answered_again() {
+    let mut lan = Lan::with(1);
+    lan.run(10_000 * MS);
+    let owner = lan.owner(vip(1));
+    let rival = owner % 3 + 1;
+    let mut now = lan.now;
+    let mut said = Vec::new();
+    for _ in 0..2 {
+        now += DEFENCE_IS_OVER;
+        let beat = beat(lan.cores.get_mut(&rival).unwrap(), &[(vip(1), 1)]);
+        let core = lan.cores.get_mut(&owner).unwrap();
+        core.on_heartbeat(address(rival), &beat, now);
+        said.push(core.peers[&name(rival)].content);
+        assert_eq!(core.defended.get(&vip(1)), Some(&now));
+    }
+    assert!(said[0].is_some() && said[0] == said[1]);
+}
+
+#[test]
+fn what_a_peer_said_is_looked_at_again_when_the_world_is_another_one() {
+    let mut lan = Lan::with(1);
+    lan.run(1_000 * MS);
+    let core = lan.cores.get_mut(&1).unwrap();
+    let said = |core: &Core| core.peers.values().any(|peer| peer.content.is_some());
+    assert!(said(core));
+    core.on_world(world(2), lan.now);
+    assert!(!said(core));
 }
 
 #[test]
