@@ -10,7 +10,8 @@ use crate::path::{Host, Peer, Peers, Verdict};
 
 impl Core {
     /// Takes what the path test says of this node: with a fault its director is not announced any
-    /// more, as if the node had none; if it gets nothing that others forward, it should have no share. The director stays programmed, for the network may be mended.
+    /// more, as if the node had none; if it gets nothing that others forward, it should have no share.
+    /// The director stays programmed, for the network may be mended.
     pub fn on_path(&mut self, verdict: &Verdict, now: Duration) {
         let Verdict { fault, deaf, .. } = *verdict;
         if (self.path_fault, self.deaf) == (fault, deaf) {
