@@ -118,7 +118,7 @@ impl Detector {
             self.peers
                 .entry(name.clone())
                 .or_insert_with(|| Peer::new(digest(name), now))
-                .set_pace(pace, now);
+                .set_pace(pace, &self.config, now);
         }
         self.reschedule(now);
     }

@@ -151,17 +151,25 @@ impl Peer {
     }
 
     /// Its heartbeats are expected at another pace from now on.
-    pub(super) fn set_pace(&mut self, pace: Pace, now: Duration) {
+    pub(super) fn set_pace(&mut self, pace: Pace, config: &Config, now: Duration) {
         let sooner = match (self.pace, pace) {
             (Pace::Distant(before), Pace::Distant(now)) => now < before,
             (Pace::Distant(_), _) => true,
             _ => false,
         };
-        if sooner {
-            // Its silence was as agreed until now.
-            self.speaker_silent_since = now;
-        }
+        let before = self.late_after(config);
         self.pace = pace;
+        if sooner {
+            self.speaker_silent_since = match self.state {
+                // Its silence was as agreed until now.
+                PeerState::Alive => now,
+                // It is asked already, and has as long to answer as it had.
+                PeerState::Suspect => {
+                    self.speaker_silent_since + before.saturating_sub(self.late_after(config))
+                }
+                _ => self.speaker_silent_since,
+            };
+        }
     }
 
     /// `by` says that the peer is late. If its heartbeats come rarely here, see whether it answers: for

@@ -21,6 +21,7 @@ fn config() -> Config {
 }
 
 /// A detector and its clock, ticked at every deadline.
+#[derive(Clone)]
 struct Bench {
     detector: Detector,
     now: Duration,

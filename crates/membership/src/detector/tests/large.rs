@@ -205,11 +205,20 @@ fn who_beats_more_often_from_now_on_is_given_the_time_for_it() {
     let round = |graph: &Graph| u64::from(graph.round()) * interval;
     assert!(round(&late) * 2 + 10 * interval < round(&early));
     bench.beat(other, 10);
+    let mut silent = bench.clone();
     bench.run_to(10 + round(&early));
     bench.detector.set_peers(&known(&few), bench.now);
     bench.run_to(10 + round(&early) + round(&late));
     assert_eq!(bench.state(other), Alive);
     // It has died.
     bench.run_to(10 + round(&early) + round(&late) * 2 + 10 * interval);
-    assert_eq!(bench.state(other), Dead);
+    assert_eq!(bench.state(other), Dead); // Who is asked already has no more time than it had.
+    let asked = 10 + 2 * round(&early);
+    silent.run_to(asked + 50);
+    assert_eq!(silent.state(other), Suspect);
+    silent.detector.set_peers(&known(&few), silent.now);
+    silent.run_to(asked + 199);
+    assert_eq!(silent.state(other), Suspect);
+    silent.run_to(asked + 210);
+    assert_eq!(silent.state(other), Dead);
 }
