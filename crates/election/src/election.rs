@@ -10,6 +10,7 @@ use crate::rank::rank;
 use crate::{Action, Candidates, Claim, NodeName};
 
 mod balance;
+mod ends;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,8 @@ pub struct Election {
     resumed: BTreeSet<IpAddr>,
     /// The highest claim ever heard for a VIP and who made it.
     highest: BTreeMap<IpAddr, (u64, NodeName)>,
+    /// VIPs that have gone while nodes in sight claimed them, and the highest epoch of those claims.
+    ended: BTreeMap<IpAddr, u64>,
     waits: BTreeMap<IpAddr, Wait>,
     /// When our claim for a VIP may be raised again over that of an unfit node.
     raise_again: BTreeMap<IpAddr, Duration>,
@@ -102,6 +105,7 @@ impl Election {
             mine: BTreeMap::new(),
             resumed: BTreeSet::new(),
             highest: BTreeMap::new(),
+            ended: BTreeMap::new(),
             waits: BTreeMap::new(),
             raise_again: BTreeMap::new(),
             dropped: BTreeMap::new(),
@@ -135,24 +139,11 @@ impl Election {
     }
 
     /// All VIPs and who may own each. Do not call it before the list is really
-    /// known: what we own and is not in it is released.
+    /// known: what we own and is not in it is released. Call [`Self::set_live`] before it if that
+    /// changed, too.
     pub fn set_vips(&mut self, vips: BTreeMap<IpAddr, Candidates>) {
         if self.vips.as_ref() != Some(&vips) {
-            // An address that comes again is another VIP: who heard late of the end of the last one went on to
-            // claim that for a while. Who claims it still is known by that, unless it cannot be heard.
-            let known = self.vips.as_ref();
-            let stays = |vip: &IpAddr| {
-                vips.contains_key(vip) && known.is_none_or(|known| known.contains_key(vip))
-            };
-            self.highest.retain(|vip, _| stays(vip));
-            let left = known.into_iter().flat_map(BTreeMap::keys);
-            for vip in left.filter(|vip| !vips.contains_key(vip)) {
-                let live = self.live.as_ref();
-                let silent = |node: &NodeName| !live.is_some_and(|live| live.contains(node));
-                for (_, table) in self.peers.iter_mut().filter(|(node, _)| silent(node)) {
-                    table.make_past(vip);
-                }
-            }
+            self.part_with(&vips);
             self.vips = Some(vips);
             self.dirty = true;
         }

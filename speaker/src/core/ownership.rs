@@ -57,7 +57,6 @@ impl Core {
         let candidates = candidates.collect();
         nominated.tidy();
         self.nominated = nominated;
-        self.election.set_vips(candidates);
         self.majority = self.majority(now);
         self.election.set_majority(self.majority, now);
         // One interval more, for what is late.
@@ -82,6 +81,7 @@ impl Core {
         });
         self.election.set_away(away.collect());
         self.election.set_live(live);
+        self.election.set_vips(candidates);
         // Before the peers were heard their weights are a guess: what the kernel holds from
         // before a restart is better.
         if self.settled {

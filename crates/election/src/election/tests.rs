@@ -307,6 +307,25 @@ fn an_address_that_a_dead_node_once_had_comes_again_without_owner_and_above_its_
 }
 
 #[test]
+fn an_address_that_went_just_when_its_owner_died_comes_again_without_owner() {
+    let mut election = b_owns();
+    // Nobody knows yet that b is dead.
+    election.set_vips(BTreeMap::new());
+    assert_eq!(election.step(ms(1)), []);
+    election.set_live(names(&["a"]));
+    assert_eq!(election.step(ms(2)), []);
+    let mut anew = election.clone();
+    anew.set_vips(vips(&[200], &["a", "b"]));
+    let first = take(200, 8, None, MoveReason::FirstOwner);
+    assert_eq!(anew.step(ms(3)), [first]);
+    // Had it heard of the new one before it died, it would have had that.
+    election.on_claims(&name("b"), 0, 1, &[claim(200, 8)]);
+    election.set_vips(vips(&[200], &["a", "b"]));
+    let taken = take(200, 10, Some("b"), MoveReason::OwnerDied);
+    assert_eq!(election.step(ms(3)), [taken]);
+}
+
+#[test]
 fn who_claims_an_address_before_it_is_known_here_had_it() {
     let mut election = settled(&[]);
     election.on_claims(&name("b"), 0, 1, &[claim(200, 6)]);
