@@ -149,7 +149,16 @@ impl fmt::Display for Verdict {
             format!("{}{more}", names.join(", "))
         };
         match self.fault {
-            Some(fault) => write!(f, "tested with {}: {}", with(), fault.advice()),
+            Some(fault) => {
+                write!(f, "tested with {}: {}", with(), fault.advice())?;
+                if self.deaf {
+                    f.write_str(
+                        ". What other directors forward does not reach this node either: until it does, new \
+                         connections go to other nodes",
+                    )?;
+                }
+                Ok(())
+            }
             None if self.deaf => write!(
                 f,
                 "what the directors of {} forward does not reach this node: the network does not \

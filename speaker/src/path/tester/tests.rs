@@ -219,6 +219,22 @@ fn a_filter_of_odd_sources_alone_proves_nothing() {
 }
 
 #[test]
+fn a_port_with_both_faults_has_both_told() {
+    let mut lan = Lan::new(3, |shot| {
+        let to = of_node(shot.eth.1, 2);
+        to && (is_director(shot.eth.1) || !own_source(shot))
+    });
+    lan.run(seconds(20));
+    let verdict = lan.verdict(2);
+    assert_eq!(verdict.fault, Some(Fault::FramesToDirectorDropped));
+    assert!(verdict.deaf);
+    let text = verdict.to_string();
+    assert!(
+        text.contains("promiscuous mode") && text.contains("new connections go to other nodes")
+    );
+}
+
+#[test]
 fn a_rule_of_the_whole_network_makes_all_announce_and_nobody_deaf() {
     let mut lan = Lan::new(3, |shot| !own_source(shot));
     lan.run(seconds(20));
