@@ -186,18 +186,15 @@ impl Core {
             return;
         }
         let is = |peer: &NodeName| {
-            self.world
-                .nodes
-                .get(peer)
-                .is_some_and(|n| n.address_like(address) == Some(address))
+            let node = self.world.nodes.get(peer);
+            node.is_some_and(|node| node.address_like(address) == Some(address))
         };
-        let found = self.peers.iter().find(|(name, peer)| {
-            is(name)
-                && peer
-                    .told
-                    .as_ref()
-                    .is_some_and(|told| told.uplink_mac == mac)
+        // The MACs first: among hundreds of nodes some kernel answers all the time.
+        let mut found = self.peers.iter().filter(|(_, peer)| {
+            let told = peer.told.as_ref();
+            told.is_some_and(|told| told.uplink_mac == mac)
         });
+        let found = found.find(|(name, _)| is(name));
         if let Some(name) = found.map(|(name, _)| name.clone()) {
             let events = self.detector.on_probe_reply(&name, now);
             self.take_events(events, now);
