@@ -46,7 +46,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N,N…")]
     services: Option<String>,
     /// With `scale`: nodes in all, the real one included.
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(2..=1000))]
+    #[arg(long, default_value_t = scale::NODES, value_parser = clap::value_parser!(u16).range(2..=1000))]
     nodes: u16,
     /// With `scale` and `programming`: VIPs.
     #[arg(long, default_value_t = 1000)]

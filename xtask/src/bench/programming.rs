@@ -3,7 +3,7 @@
 //! One real node; the other real servers are Node objects and heartbeats, as in [`super::scale`]. Times are
 //! those that the speaker itself logs for its turns, and from its log's clock.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lightship_e2e::crowd;
@@ -29,6 +29,9 @@ const IDLE: Duration = Duration::from_secs(60);
 const CHANGES: usize = 5;
 
 const LIMIT: Duration = Duration::from_secs(300);
+
+/// A director that has changed nothing for so long has all that is wanted.
+const STILL: Duration = Duration::from_secs(5);
 
 /// One turn of the director, as its log has it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,6 +80,7 @@ pub(super) fn measure(lab: &mut Lab, vips: usize) -> Result<Section> {
     steps.step("all in the director's table", || {
         wait_turns(lab, &real, 0, |turns| whole(turns, all))
     })?;
+    steps.step("nothing left to do", || wait_still(lab, &real))?;
     let mut changes = Vec::new();
     steps.step(&format!("{CHANGES} changes of one endpoint"), || {
         for number in 0..CHANGES {
@@ -95,7 +99,6 @@ pub(super) fn measure(lab: &mut Lab, vips: usize) -> Result<Section> {
         std::thread::sleep(IDLE);
         Ok((before, scale::usage(lab, &real)?))
     })?;
-    let factor = syscall_factor(lab, &real)?;
     let kernel_kib = steps.step("speaker stopped, everything removed", || clean(lab, &real))?;
     let empty = steps.step("started with nothing there", || {
         let begin = timeline::speaker(lab, &real)?;
@@ -106,8 +109,7 @@ pub(super) fn measure(lab: &mut Lab, vips: usize) -> Result<Section> {
     let share = |seconds: f64| seconds / IDLE.as_secs_f64() * 100.0;
     let cost = Cost {
         cpu: share(after.cpu_seconds - before.cpu_seconds),
-        kernel_cpu: share(after.kernel_seconds - before.kernel_seconds),
-        factor,
+        director_cpu: share(after.director_seconds - before.director_seconds),
         resident_mib: after.resident_mib,
         kernel_kib_per_vip: kernel_kib / (vips + 1) as f64,
     };
@@ -115,7 +117,7 @@ pub(super) fn measure(lab: &mut Lab, vips: usize) -> Result<Section> {
         id: format!("programming-{}", lab.state().options.substrate),
         title,
         command: "cargo xtask bench programming".to_owned(),
-        text: text(&empty, &changes, &cost),
+        text: text(&empty, &changes, &cost, lab.substrate().name()),
     })
 }
 
@@ -123,22 +125,13 @@ pub(super) fn measure(lab: &mut Lab, vips: usize) -> Result<Section> {
 struct Cost {
     /// In percent of a core.
     cpu: f64,
-    /// The part of that in the kernel.
-    kernel_cpu: f64,
-    /// How much longer system calls take on the node than on the machine's own kernel.
-    factor: f64,
+    /// The part of the thread that keeps the table.
+    director_cpu: f64,
     resident_mib: f64,
     kernel_kib_per_vip: f64,
 }
 
-impl Cost {
-    /// What the processor's part would be on the machine's own kernel.
-    fn cpu_elsewhere(&self) -> f64 {
-        self.cpu - self.kernel_cpu + self.kernel_cpu / self.factor
-    }
-}
-
-fn text(empty: &[Turn], changes: &[Turn], cost: &Cost) -> String {
+fn text(empty: &[Turn], changes: &[Turn], cost: &Cost, kind: &str) -> String {
     let made: usize = empty.iter().map(|turn| turn.changes).sum();
     let seconds = empty.iter().map(|turn| turn.ms).sum::<f64>() / 1e3;
     let mut times: Vec<f64> = changes.iter().map(|turn| turn.ms).collect();
@@ -160,8 +153,8 @@ fn text(empty: &[Turn], changes: &[Turn], cost: &Cost) -> String {
             Limit::AtMost(8.0),
         ),
         Judged::new(
-            "idle, processor, the kernel's part divided by that factor",
-            cost.cpu_elsewhere(),
+            "idle, processor, to keep the table",
+            cost.director_cpu,
             "% of a core",
             Limit::AtMost(1.0),
         ),
@@ -175,34 +168,37 @@ fn text(empty: &[Turn], changes: &[Turn], cost: &Cost) -> String {
     format!(
         "One node's director; the other real servers are Node objects and signed heartbeats. From empty it took {made} netlink \
          messages in {} turns. Times are those of the director's turns, from what is wanted to what the \
-         kernel has confirmed. While it is idle, heartbeats of all {OTHERS} others arrive and are answered: {:.2} % of a core \
-         there, {:.2} of them in the kernel. System calls take {:.1} times as long there as on the machine's own kernel (`dd` of single bytes). \
+         kernel has confirmed. While nothing happens, the thread that compares the table, the links and the settings with \
+         the kernel's each second takes {:.2} % of a core. Heartbeats of all {OTHERS} others arrive and are answered meanwhile, \
+         with all of which it is {:.2} %: most of that is {}'s price of a system call.\n \
          The kernel gave {:.0} KiB back for each VIP when all was removed.\n\n{}",
         empty.len(),
+        cost.director_cpu,
         cost.cpu,
-        cost.kernel_cpu,
-        cost.factor,
+        kind,
         cost.kernel_kib_per_vip,
         verdict::lines(&judged)
     )
 }
 
-/// How much longer system calls take on a node than on the machine's own kernel.
-fn syscall_factor(lab: &Lab, node: &str) -> Result<f64> {
-    const COPY: &str = "LC_ALL=C dd if=/dev/zero of=/dev/null bs=1 count=200000 2>&1";
-    let there = copy_seconds(&lab.shell(node, COPY)?)?;
-    let here = sh::run(lab.client_command(&["sh", "-c", COPY]))?;
-    Ok(there / copy_seconds(&here)?)
-}
-
-/// The time that `dd` says it took.
-fn copy_seconds(said: &str) -> Result<f64> {
-    let time = said
-        .split(" copied, ")
-        .nth(1)
-        .and_then(|rest| rest.split(' ').next());
-    let time = time.and_then(|time| time.parse().ok());
-    time.with_context(|| format!("dd says {said:?}"))
+/// Waits until the director has had nothing to change for a while: endpoints come after their Services.
+fn wait_still(lab: &Lab, node: &str) -> Result<()> {
+    let mut before = (0, Instant::now());
+    sh::wait_for(
+        "the director has nothing to change any more",
+        lab.within(LIMIT),
+        Duration::from_millis(500),
+        || {
+            let turns = timeline::speaker(lab, node)?
+                .iter()
+                .filter_map(turn)
+                .count();
+            if turns != before.0 {
+                before = (turns, Instant::now());
+            }
+            Ok((before.1.elapsed() >= STILL).then_some(()))
+        },
+    )
 }
 
 /// Have these turns made all services, each with its real servers?
@@ -360,25 +356,5 @@ mod tests {
         );
         assert_eq!((read.at_ns, read.ms), (7, 3120.0));
         assert_eq!(turn(&line("VIP announced")), None);
-    }
-
-    #[test]
-    fn the_time_of_dd_is_read() {
-        let said = "200000+0 records in\n200000+0 records out\n\
-                    200000 bytes (200 kB, 195 KiB) copied, 0.0523 s, 3.8 MB/s";
-        assert_eq!(copy_seconds(said).unwrap(), 0.0523);
-        assert!(copy_seconds("dd: no").is_err());
-    }
-
-    #[test]
-    fn only_the_kernels_part_is_divided() {
-        let cost = Cost {
-            cpu: 5.0,
-            kernel_cpu: 4.0,
-            factor: 8.0,
-            resident_mib: 0.0,
-            kernel_kib_per_vip: 0.0,
-        };
-        assert_eq!(cost.cpu_elsewhere(), 1.5);
     }
 }

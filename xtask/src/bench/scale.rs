@@ -23,6 +23,26 @@ pub(super) struct Size {
     pub(super) seconds: u64,
 }
 
+/// As many as are to be managed.
+pub(super) const NODES: u16 = 500;
+/// So many beat to each other as often as they can.
+const FEW: u16 = 10;
+
+impl Size {
+    /// What a speaker may take, in percent of a core.
+    fn processor(&self) -> f64 {
+        if self.nodes <= FEW { 1.0 } else { 2.0 }
+    }
+
+    /// With the number of nodes behind it, if that is another one.
+    fn suffixed(&self, text: &str, between: &str) -> String {
+        match self.nodes {
+            NODES => text.to_owned(),
+            nodes => format!("{text}{between}{nodes}"),
+        }
+    }
+}
+
 /// What the names of those that are not there begin with.
 pub(super) const PREFIX: &str = "phantom-";
 
@@ -30,8 +50,8 @@ pub(super) const PREFIX: &str = "phantom-";
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Usage {
     pub(super) cpu_seconds: f64,
-    /// The part of that in the kernel.
-    pub(super) kernel_seconds: f64,
+    /// The part of the thread that keeps the director's table, if there is one.
+    pub(super) director_seconds: f64,
     datagrams: f64,
     pub(super) resident_mib: f64,
     /// The part of that which is the program itself and its libraries.
@@ -84,9 +104,9 @@ pub(super) fn measure(lab: &mut Lab, size: &Size) -> Result<Section> {
     })?;
     drop(peers);
     Ok(Section {
-        id: "scale".to_owned(),
+        id: size.suffixed("scale", "-"),
         title,
-        command: "cargo xtask bench scale".to_owned(),
+        command: size.suffixed("cargo xtask bench scale", " --nodes "),
         text: text(size, alone, used, anew),
     })
 }
@@ -96,7 +116,12 @@ fn text(size: &Size, alone: Usage, (before, after): (Usage, Usage), anew: Usage)
     let cpu = (after.cpu_seconds - before.cpu_seconds) / seconds * 100.0;
     let packets = (after.datagrams - before.datagrams) / seconds;
     let judged = [
-        Judged::new("processor", cpu, "% of a core", Limit::AtMost(2.0)),
+        Judged::new(
+            "processor",
+            cpu,
+            "% of a core",
+            Limit::AtMost(size.processor()),
+        ),
         Judged::new(
             "heartbeats, both ways",
             packets,
@@ -231,22 +256,32 @@ pub(super) fn usage(lab: &Lab, node: &str) -> Result<Usage> {
     // Names are cut to 15 characters.
     let line = "for p in /proc/[0-9]*; do \
                 [ \"$(cat $p/comm 2>/dev/null)\" = lightship-speak ] || continue; \
-                sed 's/.*) //' $p/stat; grep -i rss $p/status; done; grep Datagrams /proc/net/snmp6";
+                sed 's/.*) //' $p/stat; grep -i rss $p/status; \
+                for t in $p/task/*; do echo \"Thread $(cat $t/comm) $(sed 's/.*) //' $t/stat)\"; done; \
+                done; grep Datagrams /proc/net/snmp6";
     parse(&lab.shell(node, line)?).context("the speaker's figures")
+}
+
+/// From the fields of `stat` after the name.
+fn seconds(stat: &str) -> Option<f64> {
+    let fields: Vec<&str> = stat.split_whitespace().collect();
+    let ticks = |field: usize| fields.get(field - 3)?.parse::<f64>().ok();
+    Some((ticks(14)? + ticks(15)?) / TICKS)
 }
 
 /// From the fields of `/proc/PID/stat` after the name (proc(5): the state is the third field of all,
 /// `utime` the 14th), the lines `VmRSS` and `RssFile` and those of `/proc/net/snmp6`.
 fn parse(text: &str) -> Option<Usage> {
-    let stat: Vec<&str> = text.lines().next()?.split_whitespace().collect();
-    let ticks = |field: usize| stat.get(field - 3)?.parse::<f64>().ok();
+    let director = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Thread director "));
     let value = |name: &str| {
         let line = text.lines().find(|line| line.starts_with(name))?;
         line.split_whitespace().nth(1)?.parse::<f64>().ok()
     };
     Some(Usage {
-        cpu_seconds: (ticks(14)? + ticks(15)?) / TICKS,
-        kernel_seconds: ticks(15)? / TICKS,
+        cpu_seconds: seconds(text.lines().next()?)?,
+        director_seconds: director.map_or(Some(0.0), seconds)?,
         datagrams: value("Udp6InDatagrams")? + value("Udp6OutDatagrams")?,
         resident_mib: value("VmRSS:")? / 1024.0,
         program_mib: value("RssFile:")? / 1024.0,
@@ -260,10 +295,11 @@ mod tests {
     #[test]
     fn figures_are_read_from_proc() {
         let text = "S 1 2 2 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 9 0 33 1 2\n\
-                    VmRSS:\t   20480 kB\nRssFile:\t  10240 kB\nUdp6InDatagrams   \t30\nUdp6OutDatagrams\t12\n";
+                    VmRSS:\t   20480 kB\nThread core S 1 2 2 0 -1 4194560 100 0 0 0 9 9 0 0\n\
+                    Thread director S 1 2 2 0 -1 4194560 100 0 0 0 40 10 0 0\nRssFile:\t  10240 kB\nUdp6InDatagrams   \t30\nUdp6OutDatagrams\t12\n";
         let usage = parse(text).unwrap();
         assert_eq!((usage.cpu_seconds, usage.datagrams), (3.0, 42.0));
-        assert_eq!(usage.kernel_seconds, 0.5);
+        assert_eq!(usage.director_seconds, 0.5);
         assert_eq!((usage.resident_mib, usage.program_mib), (20.0, 10.0));
         assert!(parse("").is_none());
     }

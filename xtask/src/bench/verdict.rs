@@ -47,9 +47,11 @@ pub(super) fn lines(all: &[Judged]) -> String {
         .iter()
         .map(|judged| {
             let unit = judged.unit;
+            // Without the tail that products of decimal fractions have.
+            let round = |limit: f64| (limit * 1e3).round() / 1e3;
             let limit = match judged.limit {
-                Limit::AtLeast(limit) => format!("≥ {limit} {unit}"),
-                Limit::AtMost(limit) => format!("≤ {limit} {unit}"),
+                Limit::AtLeast(limit) => format!("≥ {} {unit}", round(limit)),
+                Limit::AtMost(limit) => format!("≤ {} {unit}", round(limit)),
             };
             let verdict = if judged.kept() { "pass" } else { "**FAIL**" };
             vec![
@@ -80,7 +82,9 @@ mod tests {
         let text = lines(&[
             Judged::new("CPU", 1.234, "%", Limit::AtMost(2.0)),
             Judged::new("speed", 0.5, "", Limit::AtLeast(0.95)),
+            Judged::new("three nodes", 2.9, "×", Limit::AtLeast(0.95 * 3.0)),
         ]);
+        assert!(text.contains("≥ 2.85 ×"));
         assert!(text.contains("1.23 %") && text.contains("≤ 2 %") && text.contains("pass"));
         assert!(text.contains("0.50") && text.contains("**FAIL**"));
     }

@@ -16,11 +16,11 @@ use crate::bench::report::Section;
 use crate::bench::verdict::{self, Judged, Limit};
 
 /// What each node may send, Mbit/s: far below what this machine can do for all of them.
-const CAP: u32 = 40;
+const CAP: u32 = 20;
 
 /// Enough at a time that no node runs out of work by chance.
 const WORKERS: &str = "96";
-const BYTES: &str = "400000";
+const BYTES: &str = "200000";
 
 /// Measures direct routing over 1, 2, … nodes, then the same with `Announce`.
 pub(in crate::bench) fn measure(lab: &mut Lab) -> Result<Section> {
