@@ -1,21 +1,54 @@
-//! What each peer claims, put together from the pages of its heartbeats.
+//! What each peer claims, put together from the datagrams of its heartbeats.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use crate::Claim;
+use crate::digest::{digest, weight};
+
+#[cfg(test)]
+mod tests;
+
+/// Of which of its sender's claims a datagram tells all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scope {
+    /// Of the VIPs from this one on, of all if none,
+    pub from: Option<IpAddr>,
+    /// and below this one, if any, it names all that the sender claims. It may name others too.
+    pub until: Option<IpAddr>,
+    /// The [`digest()`] of all of the sender's claims.
+    pub digest: u64,
+}
+
+impl Scope {
+    fn is_all(&self) -> bool {
+        self.from.is_none() && self.until.is_none()
+    }
+
+    fn has(&self, vip: &IpAddr) -> bool {
+        self.from.is_none_or(|from| from <= *vip) && self.until.is_none_or(|until| *vip < until)
+    }
+}
+
+/// The epoch with which a node names a VIP that it claims no more. Those of claims begin at 1.
+pub const ENDED: u64 = 0;
 
 /// The claims of one peer.
 ///
-/// A claim counts as soon as any page shows it. That a claim is *gone* is
-/// harder to know, since pages get lost and claims move between pages: with one
-/// page its absence says so; with several, only after it was absent from
-/// [`SWEEPS_TO_FORGET`] runs over all pages in a row. Nothing urgent waits for that: who takes a
-/// VIP over raises the epoch, and that counts at once.
+/// A claim counts as soon as any datagram shows it. That a claim is *gone* is harder to know, since datagrams get
+/// lost and claims move between pages. Peers tell it in three ways: a VIP named as [`ENDED`], a VIP within
+/// the [`Scope`] of a datagram that does not name it, and a digest that differs from that of what is known here.
+///
+/// Those of an older release say none of that. With one page the absence of a claim says that it is gone; with
+/// several, only after it was absent from [`SWEEPS_TO_FORGET`] runs over all pages in a row. Nothing urgent waits for
+/// that: who takes a VIP over raises the epoch, and that counts at once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PeerClaims {
     /// Epoch, and the number of the sweep that last showed it.
     claims: BTreeMap<IpAddr, (u64, u64)>,
+    /// The digest of these claims.
+    digest: u64,
     /// Number of the current run over the pages.
     sweep: u64,
     /// The pages that the run has seen, and of how many. They may come in any order; one
@@ -31,7 +64,71 @@ pub(crate) struct PeerClaims {
 const SWEEPS_TO_FORGET: u64 = 2;
 
 impl PeerClaims {
-    /// Takes one page in. True if it changed what the peer claims.
+    /// Takes a datagram with a scope in. True if it changed what the peer claims.
+    pub(crate) fn told(&mut self, claims: &[Claim], scope: &Scope) -> bool {
+        if self.complete && self.knows_all(scope) && self.past.is_empty() {
+            return false;
+        }
+        // Runs over pages are of no use any more.
+        self.pages = 0;
+        let mut changed = false;
+        for claim in claims {
+            self.past.remove(&claim.vip);
+            changed |= match claim.epoch {
+                ENDED => self.remove(&claim.vip),
+                epoch => self.insert(claim.vip, epoch),
+            };
+        }
+        let gone = self.unnamed(claims, scope);
+        changed |= gone
+            .into_iter()
+            .fold(false, |any, vip| self.remove(&vip) | any);
+        self.past.retain(|vip, _| !scope.has(vip));
+        if scope.is_all() || self.knows_all(scope) {
+            self.past.clear();
+            changed |= !std::mem::replace(&mut self.complete, true);
+        }
+        changed
+    }
+
+    /// Is what is known just what the peer claims now?
+    pub(crate) fn knows_all(&self, scope: &Scope) -> bool {
+        self.digest == scope.digest
+    }
+
+    /// The known claims that the peer would have named if it still made them.
+    fn unnamed(&self, claims: &[Claim], scope: &Scope) -> Vec<IpAddr> {
+        // A range that ends before it begins is one that the map does not take.
+        if let (Some(from), Some(until)) = (scope.from, scope.until)
+            && from >= until
+        {
+            return Vec::new();
+        }
+        let named: BTreeSet<IpAddr> = claims.iter().map(|claim| claim.vip).collect();
+        let from = scope.from.map_or(Unbounded, Included);
+        let until = scope.until.map_or(Unbounded, Excluded);
+        let within = self.claims.range((from, until)).map(|(vip, _)| *vip);
+        within.filter(|vip| !named.contains(vip)).collect()
+    }
+
+    fn insert(&mut self, vip: IpAddr, epoch: u64) -> bool {
+        let before = self.claims.insert(vip, (epoch, self.sweep));
+        if let Some((before, _)) = before {
+            self.digest = self.digest.wrapping_sub(weight(&vip, before));
+        }
+        self.digest = self.digest.wrapping_add(weight(&vip, epoch));
+        before.is_none_or(|(before, _)| before != epoch)
+    }
+
+    fn remove(&mut self, vip: &IpAddr) -> bool {
+        let before = self.claims.remove(vip);
+        if let Some((epoch, _)) = before {
+            self.digest = self.digest.wrapping_sub(weight(vip, epoch));
+        }
+        before.is_some()
+    }
+
+    /// Takes one page of an older release in. True if it changed what the peer claims.
     pub(crate) fn page(&mut self, page: u16, pages: u16, claims: &[Claim]) -> bool {
         if self.says_the_same(pages, claims) {
             return false;
@@ -45,8 +142,7 @@ impl PeerClaims {
         let mut changed = false;
         for claim in claims {
             self.past.remove(&claim.vip);
-            let before = self.claims.insert(claim.vip, (claim.epoch, self.sweep));
-            changed |= before.is_none_or(|(epoch, _)| epoch != claim.epoch);
+            changed |= self.insert(claim.vip, claim.epoch);
         }
         if self.seen.len() >= usize::from(pages) {
             changed |= self.finish_sweep(pages);
@@ -67,6 +163,7 @@ impl PeerClaims {
         let oldest = (self.sweep + 1).saturating_sub(patience);
         let before = self.claims.len();
         self.claims.retain(|_, (_, seen)| *seen >= oldest);
+        self.digest = digest(self.iter().map(|claim| (claim.vip, claim.epoch)));
         self.past.clear();
         // The next page, whichever it is, belongs to the next run.
         self.pages = 0;
@@ -82,7 +179,8 @@ impl PeerClaims {
     /// The VIP has gone while the peer is out of sight: its claim says nothing of a later VIP with the same
     /// address, until it makes it anew.
     pub(crate) fn make_past(&mut self, vip: &IpAddr) {
-        if let Some((epoch, _)) = self.claims.remove(vip) {
+        if let Some(epoch) = self.epoch(vip) {
+            self.remove(vip);
             self.past.insert(*vip, epoch);
         }
     }

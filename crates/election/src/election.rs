@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::action::Away;
-use crate::claims::PeerClaims;
+use crate::claims::{ENDED, PeerClaims, Scope};
 use crate::rank::rank;
 use crate::{Action, Candidates, Claim, NodeName};
 
@@ -206,8 +206,22 @@ impl Election {
         }
     }
 
-    /// One page of what `node` claims, from a heartbeat that is newer than all before. Call it for
-    /// every heartbeat, also without any claims.
+    /// What a datagram says of the claims of `node`, in a heartbeat that is newer than all before, or another
+    /// datagram of the newest one. Call it for every heartbeat, also without any claims. Returns whether
+    /// all claims of the node are known now.
+    pub fn on_told(&mut self, node: &NodeName, claims: &[Claim], scope: &Scope) -> bool {
+        if *node == self.me {
+            return true;
+        }
+        for claim in claims.iter().filter(|claim| claim.epoch != ENDED) {
+            self.note_epoch(claim.vip, claim.epoch, node);
+        }
+        let table = self.peers.entry(node.clone()).or_default();
+        self.dirty |= table.told(claims, scope);
+        table.knows_all(scope)
+    }
+
+    /// As [`Self::on_told`], one page of a node of an older release, whose datagrams have no scope.
     pub fn on_claims(&mut self, node: &NodeName, page: u16, pages: u16, claims: &[Claim]) {
         if *node == self.me {
             return;

@@ -30,12 +30,15 @@ use std::sync::Arc;
 
 mod action;
 mod claims;
+mod digest;
 mod election;
 mod epoch;
 mod plan;
 mod rank;
 
 pub use action::{Action, Away, MoveReason};
+pub use claims::{ENDED, Scope};
+pub use digest::digest;
 pub use election::{DEFAULT_PATIENCE, Election};
 
 /// The Kubernetes name of a node.

@@ -6,26 +6,34 @@
 //! | version| flags | mode | sender len | boot id | counter | uplink MAC | director MAC |
 //! +--------+-------+------+------------+---------+---------+------------+--------------+
 //!  32             40     42      44       46
-//! +--------------+------+-------+--------+--------+-----------+-----------+------+----------+------+---------+-----+
-//! | table digest | page | pages | claims | sender | claim ... | interface | late | networks | held | further | tag |
-//! +--------------+------+-------+--------+--------+-----------+-----------+------+----------+------+---------+-----+
-//! claim = family (4 or 6), address (4 or 16 bytes), epoch (8 bytes; 0: answered for until just now,
-//!         and not claimed any more)
+//! +--------------+------+-------+--------+--------+-----------+-----------+------+----------+------+---------+-------+-----+
+//! | table digest | page | pages | claims | sender | claim ... | interface | late | networks | held | further | scope | tag |
+//! +--------------+------+-------+--------+--------+-----------+-----------+------+----------+------+---------+-------+-----+
+//! claim = family (4 or 6), address (4 or 16 bytes), epoch (8 bytes; 0: claimed until just now, and not
+//!         any more)
 //! interface = length (0 to 15), name of the uplink
 //! late = count (0 to 16), for each node the digest of its name (8 bytes)
 //! networks = count (0 to 8), then of each: family, prefix length, address (4 or 16 bytes)
 //! held = count (0 or 1), the newest boot id of the receiver that the sender holds (8 bytes)
 //! further = count (0 to 4), then of each further uplink: interface, its MAC (6 bytes), the MAC of the
 //!           director there (6 bytes), networks (0 to 4)
+//! scope = marks (bit 0: from, bit 1: until, bit 2: alone), if marked the VIPs from and until, each family and
+//!         address as in a claim; the digest of all of the sender's claims (8 bytes)
 //! ```
+//!
+//! Claims that do not fit one datagram are put on pages in the order of their addresses, and a node gets a page
+//! at a time ([`Draft`]). Of the VIPs from `from` on and below `until` ([`Scope`]) the sender claims those that the
+//! datagram names with an epoch above 0, and no others. It names others too: those of which something
+//! changed lately.
 //!
 //! All integers are big-endian. The tag is HMAC-SHA-256 over everything before
 //! it, cut to 16 bytes (RFC 2104 section 5 allows truncation to half the hash).
 //! Nothing is read from a datagram before its tag was verified. Bytes between the
-//! further uplinks and the tag are ignored, so a later release can append fields
+//! scope and the tag are ignored, so a later release can append fields
 //! and still be understood by this one during a rolling upgrade; a datagram that ends
-//! after the claims, the interface, the networks or the held boot id is of a release that knew no
-//! more.
+//! after the claims, the interface, the networks, the held boot id or the further uplinks is of a release that
+//! knew no more. To one that knows no scope, the claims of a page are those of that page; it forgets a claim
+//! that it does not find on any page.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
@@ -36,13 +44,17 @@ use thiserror::Error;
 
 use crate::NodeName;
 
+mod draft;
 mod keys;
+mod scope;
 #[cfg(test)]
 mod tests;
 mod wire;
 
+pub use draft::{Draft, Turns};
 pub use keys::{Key, Keys, TAG_LEN};
-use wire::{Reader, put_claim};
+pub use scope::Scope;
+use wire::Reader;
 
 /// Version of the datagram that this crate writes and reads.
 pub const VERSION: u8 = 1;
@@ -65,6 +77,7 @@ pub const MAX_CLAIMS: usize = MAX_PAGES as usize
         - (1 + MAX_NETWORKS * NETWORK_V6)
         - (1 + 8)
         - (1 + MAX_FURTHER * (1 + MAX_INTERFACE + 2 * 6 + 1 + MAX_FURTHER_NETWORKS * NETWORK_V6))
+        - Scope::MOST
         - TAG_LEN)
         / CLAIM_V6);
 /// The most late nodes that one heartbeat names.
@@ -153,7 +166,7 @@ pub struct Heartbeat {
     /// Grows with every start of the sender's speaker: nanoseconds of the wall
     /// clock at start, or the last used value plus one if the clock went back.
     pub boot_id: u64,
-    /// Grows by at least one with every call of [`encode`] that is sent.
+    /// Grows by at least one with every heartbeat that is sent.
     pub counter: u64,
     /// One-bit statements.
     pub flags: Flags,
@@ -183,7 +196,10 @@ pub struct Heartbeat {
     /// The sender's uplinks beside the main one, on which it can announce VIPs too; none if it did not
     /// say.
     pub further: Arc<[Further]>,
-    /// The VIPs that the sender claims, and with epoch 0 those that it has just ceased to answer for; after
+    /// What this datagram says of all claims; none is of a release that does not say it. [`encode`] sets
+    /// all of it but the digest.
+    pub scope: Option<Scope>,
+    /// The VIPs that the sender claims, and with epoch 0 those that it has just ceased to claim; after
     /// [`decode`] those of this page.
     pub claims: Vec<Claim>,
 }
@@ -208,12 +224,13 @@ impl Heartbeat {
             networks,
             held_boot,
             further,
+            scope,
             claims,
         } = self;
         let mut hasher = DefaultHasher::new();
         (sender, boot_id, flags, uplink_mac, director_mac, mode).hash(&mut hasher);
         (table_digest, page, pages, interface, late).hash(&mut hasher);
-        (networks, held_boot, further, claims).hash(&mut hasher);
+        (networks, held_boot, further, scope, claims).hash(&mut hasher);
         hasher.finish()
     }
 }
@@ -273,70 +290,10 @@ impl DecodeError {
 /// and each with the full header, signed with the current key.
 ///
 /// Claims are sorted by address. Names longer than [`MAX_NAME`] bytes are cut and claims that
-/// do not fit [`MAX_PAGES`] pages are left out ([`MAX_CLAIMS`] always fit).
+/// do not fit [`MAX_PAGES`] pages are left out ([`MAX_CLAIMS`] always fit). See [`Draft`] for a node that
+/// needs only a part of it.
 pub fn encode(heartbeat: &Heartbeat, keys: &Keys) -> Vec<Vec<u8>> {
-    let mut claims = heartbeat.claims.clone();
-    claims.sort_unstable();
-    let sender = wire::cut(&heartbeat.sender, MAX_NAME);
-    let interface = wire::cut(&heartbeat.interface, MAX_INTERFACE);
-    let late = wire::late(&heartbeat.late);
-    let networks = wire::networks(&heartbeat.networks, MAX_NETWORKS);
-    let held = wire::held_boot(heartbeat.held_boot);
-    let further = wire::further(&heartbeat.further);
-    let tail = 1 + interface.len() + late.len() + networks.len() + held.len() + further.len();
-    let fixed = HEADER + sender.len() + tail + TAG_LEN;
-    let pages = paginate(&claims, MAX_DATAGRAM - fixed);
-    let count = pages.len() as u16;
-    pages
-        .iter()
-        .zip(0u16..)
-        .map(|(claims, page)| {
-            let mut out = Vec::with_capacity(MAX_DATAGRAM);
-            out.extend([VERSION, heartbeat.flags.to_bits(), heartbeat.mode]);
-            out.push(sender.len() as u8);
-            out.extend(heartbeat.boot_id.to_be_bytes());
-            out.extend(heartbeat.counter.to_be_bytes());
-            out.extend(heartbeat.uplink_mac);
-            out.extend(heartbeat.director_mac);
-            out.extend(heartbeat.table_digest.to_be_bytes());
-            out.extend(page.to_be_bytes());
-            out.extend(count.to_be_bytes());
-            out.extend((claims.len() as u16).to_be_bytes());
-            out.extend(sender.as_bytes());
-            for claim in *claims {
-                put_claim(&mut out, claim);
-            }
-            out.push(interface.len() as u8);
-            out.extend(interface.as_bytes());
-            out.extend(&late);
-            out.extend(&networks);
-            out.extend(&held);
-            out.extend(&further);
-            let tag = keys.current.tag(&out);
-            out.extend(tag);
-            out
-        })
-        .collect()
-}
-
-/// Splits `claims` into runs of at most `room` bytes; at least one, perhaps empty.
-fn paginate(claims: &[Claim], room: usize) -> Vec<&[Claim]> {
-    let mut pages = Vec::new();
-    let (mut start, mut used) = (0, 0);
-    for (at, claim) in claims.iter().enumerate() {
-        let size = match claim.vip {
-            IpAddr::V4(_) => CLAIM_V4,
-            IpAddr::V6(_) => CLAIM_V6,
-        };
-        if used + size > room {
-            pages.push(&claims[start..at]);
-            (start, used) = (at, 0);
-        }
-        used += size;
-    }
-    pages.push(&claims[start..]);
-    pages.truncate(usize::from(MAX_PAGES));
-    pages
+    Draft::whole(heartbeat.clone()).encode(keys)
 }
 
 /// Verifies and reads one datagram.
@@ -387,6 +344,7 @@ fn parse(body: &[u8]) -> Result<Heartbeat, DecodeError> {
     let networks = read.networks()?;
     let held_boot = read.held_boot()?;
     let further = read.further()?;
+    let scope = read.scope()?;
     Ok(Heartbeat {
         sender: name.into(),
         boot_id,
@@ -403,6 +361,7 @@ fn parse(body: &[u8]) -> Result<Heartbeat, DecodeError> {
         networks: networks.into(),
         held_boot,
         further: further.into(),
+        scope,
         claims,
     })
 }

@@ -23,7 +23,8 @@
 //! 3. for each [`detector::Event::Probe`]: an ARP request or neighbour solicitation
 //!    to the node's address, **and** a heartbeat with `solicit` set to that node;
 //! 4. each [`detector::Config::interval`], and at once when its claims change: a heartbeat
-//!    with the next counter to every peer, or to those of them that [`rota::Rota`] names;
+//!    with the next counter to every peer, or to those of them that [`rota::Rota`] names, of which
+//!    [`heartbeat::Draft`] gives each what it needs;
 //! 5. for each [`detector::Event::Late`]: [`rota::Rota::tell_late`] and a heartbeat at once; for
 //!    each late node that a heartbeat names: [`detector::Detector::on_late`];
 //! 6. those of the first interval after its start with `solicit`, so that it knows all claims
@@ -41,9 +42,11 @@ pub mod replay;
 pub mod rota;
 
 pub use detector::{Config, ConfigError, Detector, Event, PeerState};
-pub use heartbeat::{Claim, DecodeError, Flags, Heartbeat, Key, Keys, decode, encode};
+pub use heartbeat::{
+    Claim, DecodeError, Draft, Flags, Heartbeat, Key, Keys, Scope, Turns, decode, encode,
+};
 pub use replay::{ReplayError, ReplayGuard};
-pub use rota::{Rota, Share};
+pub use rota::Rota;
 
 /// The Kubernetes name of a node.
 pub type NodeName = Arc<str>;

@@ -2,8 +2,9 @@
 //!
 //! What must be known at once (claims that changed, a speaker that leaves, a node that has fallen
 //! silent) goes to everybody, [`REPEATS`] times, so that a lost datagram costs an interval. In a small
-//! cluster every heartbeat goes to everybody. Of one whose claims fill several pages a node gets a page,
-//! and the others by turns, so that what a speaker sends does not grow with the VIPs that it holds.
+//! cluster every heartbeat goes to everybody. Of one whose claims fill several pages a node gets the news and a
+//! page, and the others by turns ([`crate::Draft`]), so that what a speaker sends does not grow with the VIPs
+//! that it holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,15 +17,6 @@ mod tests;
 
 /// How many heartbeats in a row go to everybody after something that must be known at once.
 pub const REPEATS: u32 = 3;
-
-/// What of a heartbeat that has several pages a node gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Share {
-    /// All pages.
-    All,
-    /// The page of this number, modulo their count: the others follow by turns.
-    Page(u64),
-}
 
 /// A node that gets heartbeats.
 #[derive(Debug, Clone)]
@@ -105,28 +97,26 @@ impl Rota {
         self.late.keys().copied().collect()
     }
 
-    /// Who gets the heartbeat that is due, in the order of the names, and what of it.
-    pub fn due(&self) -> impl Iterator<Item = (&NodeName, Share)> {
+    /// Who gets the heartbeat that is due, in the order of the names, and the number of the page it gets, modulo
+    /// their count: from one heartbeat that a node gets to the next in its turn it grows by one.
+    pub fn due(&self) -> impl Iterator<Item = (&NodeName, u64)> {
         let due = self.others.iter();
-        due.filter_map(|other| Some((&other.name, self.share_of(other)?)))
+        due.filter_map(|other| Some((&other.name, self.page_of(other)?)))
     }
 
-    /// What `node` gets of the heartbeat that is due, if anything.
-    pub fn share(&self, node: &NodeName) -> Option<Share> {
+    /// The page that `node` gets of the heartbeat that is due, if any.
+    pub fn page(&self, node: &NodeName) -> Option<u64> {
         let at = self.others.binary_search_by(|other| other.name.cmp(node));
-        self.share_of(&self.others[at.ok()?])
+        self.page_of(&self.others[at.ok()?])
     }
 
-    fn share_of(&self, other: &Other) -> Option<Share> {
-        if self.to_all > 0 {
-            return Some(Share::All);
-        }
+    fn page_of(&self, other: &Other) -> Option<u64> {
         if !self.graph.sparse() || other.watches {
-            return Some(Share::Page(self.number));
+            return Some(self.number);
         }
         let every = u64::from(self.graph.round());
         let turn = (other.turn + self.number).is_multiple_of(every);
-        turn.then_some(Share::Page(self.number / every))
+        (turn || self.to_all > 0).then_some(self.number / every)
     }
 
     /// The heartbeat that was due has been sent.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use lightship_membership::heartbeat::{Further, MAX_CLAIMS, TAG_LEN};
-use lightship_membership::{Claim, Flags, Heartbeat, Keys, decode, encode};
+use lightship_membership::{Claim, Draft, Flags, Heartbeat, Keys, Scope, Turns, decode, encode};
 
 use super::{Target, kind};
 
@@ -33,6 +33,11 @@ fn run(datagram: &[u8]) -> String {
     let expected = Heartbeat {
         page: 0,
         pages: 1,
+        scope: beat.scope.map(|scope| Scope {
+            digest: scope.digest,
+            alone: true,
+            ..Scope::default()
+        }),
         claims,
         ..beat.clone()
     };
@@ -43,8 +48,12 @@ fn run(datagram: &[u8]) -> String {
     let networks = beat.networks.len().min(2);
     let claims = beat.claims.len().min(4);
     let further = beat.further.len().min(2);
+    let scope = beat.scope.map(|scope| {
+        let ends = [scope.from, scope.until];
+        (ends.map(|end| end.map(|end| end.is_ipv6())), scope.alone)
+    });
     format!(
-        "{:?} {claims} {v6} {named} {late} {networks} {further}",
+        "{:?} {claims} {v6} {named} {late} {networks} {further} {scope:?}",
         beat.flags
     )
 }
@@ -80,6 +89,10 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
             .collect(),
         held_boot: None,
         further: [].into(),
+        scope: Some(Scope {
+            digest: 0xfedc_ba98_7654_3210,
+            ..Scope::default()
+        }),
         claims,
     };
     let claim = |vip: IpAddr| Claim { vip, epoch: 3 };
@@ -104,7 +117,23 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
             encode(&beat(vec![v4, v6]), &KEYS).remove(0),
         ),
     ];
-    for (page, datagram) in encode(&beat(many.collect()), &KEYS).into_iter().enumerate() {
+    let many = beat(many.collect());
+    // As a release wrote it that knew no scope.
+    let unscoped = Heartbeat {
+        scope: None,
+        ..many.clone()
+    };
+    let older = encode(&unscoped, &KEYS).remove(0);
+    seeds.push(("older".to_owned(), older));
+    // A page with news from another one, both ends of its scope, and IPv6 among them.
+    let mut mixed = many.clone();
+    mixed.claims.push(v6);
+    let news = |vip: &IpAddr| *vip == v6.vip;
+    let mut draft = Draft::by_turns(mixed, news, &mut Turns::default());
+    for datagram in draft.due(1, &KEYS) {
+        seeds.push(("news".to_owned(), datagram.to_vec()));
+    }
+    for (page, datagram) in encode(&many, &KEYS).into_iter().enumerate() {
         seeds.push((format!("page-{page}"), datagram));
     }
     seeds

@@ -1,14 +1,11 @@
-//! Heartbeats: what this node tells its peers, and what it makes of theirs.
+//! What this node hears: heartbeats of its peers, and frames on its uplinks.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use lightship_election::Claim;
-use lightship_membership::heartbeat::{MODE_ANNOUNCE, MODE_DIRECT_ROUTING};
-use lightship_membership::{
-    Event, Flags, Heartbeat, PeerState, ReplayError, Share, decode, encode,
-};
+use lightship_election::{Claim, ENDED, Scope};
+use lightship_membership::heartbeat::MODE_DIRECT_ROUTING;
+use lightship_membership::{Event, Heartbeat, PeerState, ReplayError, decode};
 
 use lightship_frames::Mac;
 
@@ -18,12 +15,7 @@ use super::{Core, Output, neighbours};
 use crate::cache::SavedPeer;
 use crate::further::Via;
 use crate::schedule::{RETRY, Urgency};
-use crate::world::{Node, NodeName};
-
-/// The epoch with which a heartbeat names a VIP that its sender answered for until just now, and claims
-/// no more. It tells the owner that clients may have heeded the sender last; the election, whose
-/// epochs begin at 1, never sees it.
-const YIELDED: u64 = 0;
+use crate::world::NodeName;
 
 /// How long after a defence the next one of the same VIP may follow: the steps of the first
 /// one cover that time.
@@ -99,7 +91,8 @@ impl Core {
         self.unreported |=
             std::mem::replace(&mut peer.digest, beat.table_digest) != beat.table_digest;
         // Once per heartbeat, not once per page of it.
-        if beat.flags.solicit && beat.page == 0 {
+        let alone = beat.scope.is_some_and(|scope| scope.alone);
+        if beat.flags.solicit && (beat.page == 0 || alone) {
             self.send_heartbeat_to(&beat.sender, false, now);
         }
         let events = self
@@ -111,17 +104,34 @@ impl Core {
         }
         self.election.heard(&beat.sender);
         self.defend(beat, now);
-        let claims = beat.claims.iter().filter(|c| c.epoch != YIELDED);
-        let claims: Vec<Claim> = claims
-            .map(|c| Claim {
-                vip: c.vip,
-                epoch: c.epoch,
-            })
-            .collect();
-        self.election
-            .on_claims(&beat.sender, beat.page, beat.pages, &claims);
+        if !self.take_claims(beat) && alone && self.settled {
+            self.ask_for_claims(&beat.sender, now);
+        }
         self.unreported |= self.look_again;
         self.settle(now);
+    }
+
+    /// Hands the claims of a heartbeat to the election. Returns whether all of the sender's are known now, as far
+    /// as it says.
+    fn take_claims(&mut self, beat: &Heartbeat) -> bool {
+        let claims = beat.claims.iter().map(|c| Claim {
+            vip: c.vip,
+            epoch: c.epoch,
+        });
+        let Some(scope) = &beat.scope else {
+            // An older release names with no epoch what it answered for until just now.
+            let claims: Vec<Claim> = claims.filter(|claim| claim.epoch != ENDED).collect();
+            self.election
+                .on_claims(&beat.sender, beat.page, beat.pages, &claims);
+            return true;
+        };
+        let claims: Vec<Claim> = claims.collect();
+        let scope = Scope {
+            from: scope.from,
+            until: scope.until,
+            digest: scope.digest,
+        };
+        self.election.on_told(&beat.sender, &claims, &scope)
     }
 
     /// Does a heartbeat only say that its sender is still there, as nearly all do? Nothing then follows from it
@@ -316,7 +326,7 @@ impl Core {
     }
 
     /// Announces anew what this node owns and a peer whose claim does not beat its own may have
-    /// announced too, or did until just now (the order of equal claims is the election's matter, which
+    /// announced too, or did until just now and says so by the end of its claim (the order of equal claims is the election's matter, which
     /// stops the announcements of what is lost): the peer falls silent when it hears of the higher
     /// claim, but clients that heeded it have to be won back.
     fn defend(&mut self, beat: &Heartbeat, now: Duration) {
@@ -365,71 +375,6 @@ impl Core {
         self.out.extend(frame.map(|f| Output::Frame(Via::Main, f)));
     }
 
-    /// Sends the heartbeat that is due to every other node whose turn it is, dead ones included: one
-    /// that comes back should learn at once who is there.
-    pub(super) fn send_heartbeats(&mut self, now: Duration) {
-        self.next_beat = now + self.setup.interval;
-        self.yielded.retain(|_, until| now < *until);
-        let says = (self.can_own(), self.leaving, self.shareless());
-        if std::mem::replace(&mut self.said, says) != says || self.leaving || !self.settled {
-            self.rota.tell_all();
-        }
-        // While this speaker is new, everybody is asked to answer at once: it then knows all
-        // claims after a round trip instead of an interval.
-        let datagrams = self.heartbeat(!self.settled, false, None);
-        self.pages = datagrams.len();
-        // Nodes that flap are told so, in heartbeats of their own.
-        let held = self.flaps.held(now);
-        let told = if held.is_empty() {
-            Vec::new()
-        } else {
-            self.heartbeat(!self.settled, true, None)
-        };
-        let own = self.world.nodes.get(&self.setup.me);
-        for (name, share) in self.rota.due() {
-            let node = self.world.nodes.get(name);
-            let Some(address) = node.and_then(|node| way(own, node)) else {
-                continue;
-            };
-            let all = if held.contains(name) {
-                &told
-            } else {
-                &datagrams
-            };
-            let some = match share {
-                Share::All => all.as_slice(),
-                Share::Page(page) => {
-                    let page = usize::try_from(page % all.len() as u64).unwrap_or(0);
-                    std::slice::from_ref(&all[page])
-                }
-            };
-            let some = some.iter().cloned();
-            self.out.extend(some.map(|d| Output::Heartbeat(address, d)));
-        }
-        self.rota.sent();
-    }
-
-    fn send_heartbeat_to(&mut self, name: &NodeName, solicit: bool, now: Duration) {
-        self.send_special(name, solicit, None, now);
-    }
-
-    /// Tells a node whose clock went back over a reboot from where its boot ids have to go on: without
-    /// that all would refuse it until its clock is right and its speaker starts again. One answer at
-    /// most in each interval. Somebody who replays a node's old datagrams only makes it hear again of
-    /// the boot id that it has.
-    fn tell_boot(&mut self, name: &NodeName, newest: u64, now: Duration) {
-        let Some(peer) = self.peers.get_mut(name) else {
-            return;
-        };
-        if peer
-            .boot_told
-            .is_none_or(|at| now >= at + self.setup.interval)
-        {
-            peer.boot_told = Some(now);
-            self.send_special(name, false, Some(newest), now);
-        }
-    }
-
     /// A peer has heard of a later boot of this node than this one is by its clock.
     fn outdo(&mut self, held: u64, now: Duration) {
         if held <= self.setup.boot_id {
@@ -446,93 +391,9 @@ impl Core {
         self.out.push(Output::Save);
     }
 
-    fn send_special(
-        &mut self,
-        name: &NodeName,
-        solicit: bool,
-        held_boot: Option<u64>,
-        now: Duration,
-    ) {
-        self.yielded.retain(|_, until| now < *until);
-        let node = self.world.nodes.get(name);
-        if let Some(address) = node.and_then(|node| self.way_to(node)) {
-            let datagrams = self.heartbeat(solicit, self.flaps.holds(name, now), held_boot);
-            self.out
-                .extend(datagrams.into_iter().map(|d| Output::Heartbeat(address, d)));
-        }
-    }
-
-    /// Where heartbeats to a node go.
-    fn way_to(&self, node: &Node) -> Option<IpAddr> {
-        way(self.world.nodes.get(&self.setup.me), node)
-    }
-
-    pub(super) fn heartbeat(
-        &mut self,
-        solicit: bool,
-        hold: bool,
-        held_boot: Option<u64>,
-    ) -> Vec<Arc<[u8]>> {
-        self.counter += 1;
-        let direct_routing = self.directs();
-        let claims = self.election.claims().into_iter();
-        let claims = claims.map(|c| lightship_membership::Claim {
-            vip: c.vip,
-            epoch: c.epoch,
-        });
-        let yielded = self.yielded.keys();
-        let yielded = yielded.map(|vip| lightship_membership::Claim {
-            vip: *vip,
-            epoch: YIELDED,
-        });
-        let beat = Heartbeat {
-            sender: self.setup.me.clone(),
-            boot_id: self.setup.boot_id,
-            counter: self.counter,
-            flags: Flags {
-                leaving: self.leaving,
-                can_own: self.can_own(),
-                solicit,
-                hold,
-                idle: self.shareless(),
-                tests_paths: true,
-                director: self.setup.direct_routing,
-            },
-            uplink_mac: self.setup.uplink_mac.0,
-            director_mac: self.setup.director_mac.0,
-            mode: if direct_routing {
-                MODE_DIRECT_ROUTING
-            } else {
-                MODE_ANNOUNCE
-            },
-            table_digest: self.director.digest,
-            page: 0,
-            pages: 1,
-            interface: self.setup.interface.clone(),
-            late: self.rota.late(),
-            networks: self.networks.clone(),
-            held_boot,
-            further: self.further.iter().map(|own| (&own.told).into()).collect(),
-            claims: claims.chain(yielded).collect(),
-        };
-        encode(&beat, &self.keys)
-            .into_iter()
-            .map(Arc::from)
-            .collect()
-    }
-
     fn refuse(&mut self, from: Sender, reason: &'static str, now: Duration) {
         if let Some((from, count)) = self.refusals.note(from, reason, now) {
             tracing::warn!(%from, reason, count, "heartbeat refused");
         }
-    }
-}
-
-/// Where heartbeats from `own` to another node go.
-fn way(own: Option<&Node>, node: &Node) -> Option<IpAddr> {
-    match own {
-        Some(own) => own.way_to(node),
-        // The own Node object was deleted; the sockets are still there.
-        None => node.main_address(),
     }
 }

@@ -11,6 +11,7 @@ mod detour;
 mod flaps;
 mod heartbeats;
 mod neighbours;
+mod news;
 mod nominated;
 mod ownership;
 mod paths;
@@ -19,6 +20,7 @@ mod report;
 mod retiring;
 mod sight;
 mod snapshot;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod uplinks;
@@ -32,7 +34,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use lightship_election::Election;
 use lightship_frames::Mac;
-use lightship_membership::{ConfigError, Detector, Keys, PeerState, ReplayGuard, Rota};
+use lightship_membership::{ConfigError, Detector, Keys, PeerState, ReplayGuard, Rota, Turns};
 
 use crate::cache::{Saved, SavedPeer};
 use crate::eligibility::Policy;
@@ -194,6 +196,8 @@ struct Peer {
     content: Option<u64>,
     /// When it was last told that its boot id is too low.
     boot_told: Option<Duration>,
+    /// When it was last asked for its claims, because some were missing.
+    asked: Option<Duration>,
     /// It was dead and its speaker has not been heard since: a kernel that boots answers ARP
     /// long before its kube-proxy has rules.
     buried: bool,
@@ -230,8 +234,9 @@ pub struct Core {
     election: Election,
     guard: ReplayGuard,
     rota: Rota,
-    /// Of how many datagrams the last heartbeat was.
+    /// On how many pages the own claims were in the last heartbeat, and how these lay.
     pages: usize,
+    turns: Turns,
     /// Whether this node could own VIPs, was leaving, and idle, as the last heartbeat said.
     said: (bool, bool, bool),
     peers: BTreeMap<NodeName, Peer>,
@@ -290,8 +295,8 @@ pub struct Core {
     say_again: Option<Duration>,
     /// When this process last came back after it had not run for a while.
     woken: Option<Duration>,
-    /// VIPs that were announced here until another node took them: until when peers are told so.
-    yielded: BTreeMap<IpAddr, Duration>,
+    /// The own claims that changed lately.
+    news: news::News,
     /// When each VIP was last announced in full, or defended against a lower claim.
     defended: BTreeMap<IpAddr, Duration>,
     refusals: Refusals,
@@ -329,6 +334,7 @@ impl Core {
             guard: ReplayGuard::new(),
             rota: Rota::new(setup.me.clone()),
             pages: 1,
+            turns: Turns::default(),
             said: (false, false, false),
             peers: BTreeMap::new(),
             unreachable: BTreeSet::new(),
@@ -371,7 +377,7 @@ impl Core {
             unreported: true,
             say_again: None,
             woken: None,
-            yielded: BTreeMap::new(),
+            news: news::News::default(),
             defended: BTreeMap::new(),
             refusals: Refusals::default(),
             taken: BTreeMap::new(),
@@ -389,7 +395,7 @@ impl Core {
             core.guard.resume(name.clone(), *heard);
         }
         core.set_peers(now);
-        core.resume(&saved.claims);
+        core.resume(&saved.claims, now);
         Ok(core)
     }
 

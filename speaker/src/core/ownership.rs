@@ -13,14 +13,13 @@ use crate::pace::Kind;
 use crate::schedule::Urgency;
 use crate::world::{Node, NodeName};
 
-/// For so many heartbeats who stopped to answer for a VIP says so: one of them arrives even where
-/// frames are lost.
-const YIELDED_BEATS: u32 = 3;
-
 impl Core {
     /// Claims again what this node owned before the speaker restarted. Nothing is
     /// said on the LAN before the peers have been heard: another node may have taken over.
-    pub(super) fn resume(&mut self, claims: &BTreeMap<IpAddr, u64>) {
+    pub(super) fn resume(&mut self, claims: &BTreeMap<IpAddr, u64>, now: Duration) {
+        for vip in claims.keys() {
+            self.news.note(*vip, self.setup.interval, now);
+        }
         let claims: Vec<Claim> = claims
             .iter()
             .map(|(vip, epoch)| Claim {
@@ -179,7 +178,7 @@ impl Core {
                     tracing::info!(%vip, epoch, from = from_text, %reason, "VIP taken");
                     *self.taken.entry(reason.as_str()).or_default() += 1;
                     let resumed = reason == MoveReason::Resumed;
-                    self.yielded.remove(&vip);
+                    self.news.note(vip, self.setup.interval, now);
                     self.owned.insert(
                         vip,
                         Owned {
@@ -212,12 +211,9 @@ impl Core {
                     let to_text = to.as_deref().unwrap_or("nobody");
                     tracing::info!(%vip, to = to_text, %reason, "VIP released");
                     *self.released.entry(reason.as_str()).or_default() += 1;
-                    let before = self.owned.remove(&vip);
-                    if to.is_some() && before.is_some_and(|owned| owned.announced) {
-                        // Clients may have heeded an answer of ours that came after the successor's.
-                        let told = self.setup.interval * YIELDED_BEATS;
-                        self.yielded.insert(vip, now + told);
-                    }
+                    self.owned.remove(&vip);
+                    // Also for the owner: clients may have heeded an answer of ours that came after its own.
+                    self.news.note(vip, self.setup.interval, now);
                     self.moves.remove(&vip);
                     self.schedule.stop(vip);
                     self.defended.remove(&vip);

@@ -7,6 +7,7 @@ mod claims;
 mod conflict;
 mod large;
 mod lost;
+mod pages;
 mod peers;
 mod placing;
 mod saying;

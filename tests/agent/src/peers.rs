@@ -15,7 +15,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use k8s_openapi::ByteString;
 use lightship_membership::heartbeat::{MODE_ANNOUNCE, MODE_DIRECT_ROUTING};
-use lightship_membership::{Claim, Flags, Heartbeat, Keys, NodeName, Rota, Share, decode, encode};
+use lightship_membership::rota::REPEATS;
+use lightship_membership::{
+    Claim, Draft, Flags, Heartbeat, Keys, NodeName, Rota, Scope, Turns, decode,
+};
 use serde::Deserialize;
 
 /// Arguments of `peers`.
@@ -60,6 +63,9 @@ fn target(text: &str) -> Result<(NodeName, IpAddr), String> {
 struct Peer {
     number: u16,
     rota: Rota,
+    turns: Turns,
+    /// So many heartbeats are to bring all claims as news.
+    fresh: u32,
     beat: Heartbeat,
 }
 
@@ -91,6 +97,7 @@ impl Peer {
             networks: [].into(),
             held_boot: None,
             further: [].into(),
+            scope: None,
             // Even: as made by one who saw most of the cluster. High: it wins over what was.
             claims: held
                 .step_by(args.count.into())
@@ -103,6 +110,8 @@ impl Peer {
         Peer {
             number,
             rota: Rota::new(name),
+            turns: Turns::default(),
+            fresh: REPEATS,
             beat,
         }
     }
@@ -116,31 +125,38 @@ impl Peer {
         });
         if starts || self.beat.claims.len() != before {
             self.rota.tell_all();
+            self.fresh = REPEATS;
         }
     }
 
     /// Sends what is due to the real nodes.
     fn beat(&mut self, args: &Args, keys: &Keys, socket: &UdpSocket) {
         self.beat.counter += 1;
-        let mut pages = None;
+        let mut draft = None;
         for (name, address) in &args.target {
-            let Some(share) = self.rota.share(name) else {
+            let Some(page) = self.rota.page(name) else {
                 continue;
             };
-            let pages = pages.get_or_insert_with(|| encode(&self.beat, keys));
-            let some = match share {
-                Share::All => &pages[..],
-                Share::Page(number) => {
-                    let page = (number % pages.len() as u64) as usize;
-                    &pages[page..=page]
-                }
-            };
-            for page in some {
+            let draft = draft.get_or_insert_with(|| {
+                let claims = self.beat.claims.iter();
+                let digest = lightship_election::digest(claims.map(|c| (c.vip, c.epoch)));
+                let scope = Some(Scope {
+                    digest,
+                    ..Scope::default()
+                });
+                let beat = Heartbeat {
+                    scope,
+                    ..self.beat.clone()
+                };
+                Draft::by_turns(beat, |_| self.fresh > 0, &mut self.turns)
+            });
+            for datagram in draft.due(page, keys) {
                 // A lost one is what heartbeats are made for.
-                let _ = socket.send_to(page, SocketAddr::new(*address, args.port));
+                let _ = socket.send_to(&datagram, SocketAddr::new(*address, args.port));
             }
         }
         self.rota.sent();
+        self.fresh = self.fresh.saturating_sub(1);
     }
 }
 

@@ -36,7 +36,23 @@ fn beat(claims: Vec<Claim>) -> Heartbeat {
         networks: ["192.0.2.0/24".parse().unwrap()].into(),
         held_boot: None,
         further: [].into(),
+        scope: Some(Scope {
+            digest: 0x1122_3344_5566_7788,
+            alone: true,
+            ..Scope::default()
+        }),
         claims,
+    }
+}
+
+/// Bytes of its scope.
+const SCOPE: usize = 1 + 8;
+
+/// The same as of a release that knows no scope.
+fn unscoped(claims: Vec<Claim>) -> Heartbeat {
+    Heartbeat {
+        scope: None,
+        ..beat(claims)
     }
 }
 
@@ -86,6 +102,7 @@ fn bytes_are_as_documented() {
     expected.extend([1, 4, 24, 192, 0, 2, 0]);
     expected.push(0);
     expected.push(0);
+    expected.extend([4, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88]);
     // HMAC-SHA-256(HMAC-SHA-256(secret, label), body), cut to 16 bytes; computed
     // by Python's hmac module.
     expected.extend(TAG);
@@ -93,7 +110,7 @@ fn bytes_are_as_documented() {
 }
 
 const TAG: [u8; 16] = [
-    0x67, 0x07, 0x50, 0x0d, 0x4e, 0x70, 0x85, 0xd4, 0xbc, 0xb0, 0xed, 0xfa, 0x97, 0x68, 0xc8, 0x17,
+    0x49, 0x13, 0xb7, 0x29, 0xfc, 0x54, 0x8d, 0x10, 0x1e, 0x0d, 0xad, 0xb0, 0xb6, 0x6a, 0x75, 0x18,
 ];
 
 #[test]
@@ -110,17 +127,24 @@ fn a_thousand_claims_go_in_pages_below_the_limit() {
         .iter()
         .map(|d| decode(d, &keys()).unwrap())
         .collect();
-    // 1,119 bytes of room, 25 per claim.
-    assert_eq!(pages.len(), 1000usize.div_ceil(44));
+    // 1,076 bytes of room, 25 per claim.
+    assert_eq!(pages.len(), 1000usize.div_ceil(43));
+    let first = |page: usize| pages.get(page).map(|page| page.claims[0].vip);
     for (page, at) in pages.iter().zip(0..) {
         assert_eq!((page.page, usize::from(page.pages)), (at, pages.len()));
+        let here = usize::from(at);
+        let scope = page.scope.unwrap();
+        let ends = (first(here).filter(|_| at > 0), first(here + 1));
+        assert_eq!((scope.from, scope.until), ends);
         let header = Heartbeat {
             page: 0,
             pages: 1,
+            scope: beat(vec![]).scope,
             claims: vec![],
             ..page.clone()
         };
         assert_eq!(header, beat(vec![]));
+        assert!(!scope.alone);
     }
     let read: Vec<Claim> = pages.into_iter().flat_map(|page| page.claims).collect();
     assert_eq!(read, claims);
@@ -141,6 +165,7 @@ fn the_promised_number_of_claims_always_fits() {
         ..storage()
     };
     heartbeat.further = vec![further; MAX_FURTHER].into();
+    heartbeat.scope = Some(Scope::default());
     heartbeat.claims = (0..MAX_CLAIMS as u128)
         .map(|n| Claim {
             vip: IpAddr::from(n.to_be_bytes()),
@@ -279,9 +304,9 @@ fn a_release_that_told_no_interface_is_understood() {
     }
 }
 
-/// The networks field of [`beat`] and what follows: its count, one of IPv4, no held boot id and no
-/// further uplink. Before it is the count of late nodes, one byte.
-const NETWORKS: usize = 1 + 6 + 1 + 1;
+/// The networks field of [`beat`] and what follows: its count, one of IPv4, no held boot id, no
+/// further uplink, the scope. Before it is the count of late nodes, one byte.
+const NETWORKS: usize = 1 + 6 + 1 + 1 + SCOPE;
 
 #[test]
 fn further_uplinks_are_told_and_a_release_that_told_none_is_understood() {
@@ -289,13 +314,14 @@ fn further_uplinks_are_told_and_a_release_that_told_none_is_understood() {
     let before = body(heartbeat.claims.clone());
     heartbeat.further = vec![storage(); 2].into();
     let datagram = &encode(&heartbeat, &keys())[0];
-    let mut expected = before[..before.len() - 1].to_vec();
+    let mut expected = before[..before.len() - 1 - SCOPE].to_vec();
     expected.push(2);
     for _ in 0..2 {
         expected.extend(b"\x04eth1");
         expected.extend([2, 0, 0, 0, 0, 0x33, 2, 0, 0, 0, 0, 0x44]);
         expected.extend([1, 4, 24, 198, 51, 100, 0]);
     }
+    expected.extend(&before[before.len() - SCOPE..]);
     assert_eq!(datagram[..datagram.len() - TAG_LEN], expected);
     assert_eq!(decode(datagram, &keys()).unwrap(), heartbeat);
     // What is beyond the most is left out.
@@ -303,9 +329,9 @@ fn further_uplinks_are_told_and_a_release_that_told_none_is_understood() {
     let read = decode(&encode(&heartbeat, &keys())[0], &keys()).unwrap();
     assert_eq!(*read.further, vec![storage(); MAX_FURTHER]);
 
-    let older = before[..before.len() - 1].to_vec();
+    let older = before[..before.len() - 1 - SCOPE].to_vec();
     let read = decode(&signed(older.clone()), &keys()).unwrap();
-    assert_eq!(read, beat(vec![claim("192.0.2.200", 7)]));
+    assert_eq!(read, unscoped(vec![claim("192.0.2.200", 7)]));
     let [many, long, short] = [&[5][..], &[1, 16], &[1, 1, b'e', 2, 0, 0]];
     let networks = &[&[1, 0][..], &[0; 12], &[5]].concat();
     for bad in [many, long, short, networks] {
@@ -321,14 +347,48 @@ fn a_held_boot_id_is_told_and_a_release_that_told_none_is_understood() {
     let datagram = &encode(&heartbeat, &keys())[0];
     assert_eq!(decode(datagram, &keys()).unwrap(), heartbeat);
     let mut before = body(vec![]);
-    before.truncate(before.len() - 2);
+    before.truncate(before.len() - 2 - SCOPE);
     let read = decode(&signed(before.clone()), &keys()).unwrap();
-    assert_eq!(read, beat(vec![]));
+    assert_eq!(read, unscoped(vec![]));
     for bad in [&[2][..], &[1, 0, 0]] {
         let mut body = before.clone();
         body.extend(bad);
         let error = decode(&signed(body), &keys()).unwrap_err();
         assert_eq!(error, DecodeError::Malformed("held boot id"));
+    }
+}
+
+#[test]
+fn a_scope_is_told_and_a_release_that_told_none_is_understood() {
+    let before = body(vec![]);
+    let before = &before[..before.len() - SCOPE];
+    assert_eq!(
+        decode(&signed(before.to_vec()), &keys()).unwrap(),
+        unscoped(vec![])
+    );
+    let ends = [
+        &[7, 4, 192, 0, 2, 1, 6][..],
+        &[0x20; 16],
+        &[0, 0, 0, 0, 0, 0, 0, 9],
+    ]
+    .concat();
+    let read = decode(&signed([before, &ends].concat()), &keys()).unwrap();
+    let expected = Scope {
+        from: Some(IpAddr::from([192, 0, 2, 1])),
+        until: Some(IpAddr::from([0x20; 16])),
+        digest: 9,
+        alone: true,
+    };
+    assert_eq!(read.scope, Some(expected));
+    // Marks of a later release are ignored.
+    let later = [before, &[0xf8], &[0; 8]].concat();
+    let read = decode(&signed(later), &keys()).unwrap();
+    assert_eq!(read.scope, Some(Scope::default()));
+    let family = &[&[1, 5][..], &[0; 12]].concat();
+    let short = &[&[1, 6][..], &[0; 15]].concat();
+    for bad in [&[4, 0, 0][..], &[2], family, short] {
+        let error = decode(&signed([before, bad].concat()), &keys()).unwrap_err();
+        assert_eq!(error, DecodeError::Malformed("scope"));
     }
 }
 
@@ -422,6 +482,7 @@ prop_compose! {
         late in proptest::collection::vec(any::<u64>(), 0..=MAX_LATE),
         held_boot in any::<Option<u64>>(),
         further in proptest::collection::vec(any_further(), 0..=MAX_FURTHER),
+        digest in any::<Option<u64>>(),
     ) -> Heartbeat {
         Heartbeat {
             sender: name.as_str().into(),
@@ -434,6 +495,7 @@ prop_compose! {
             networks: networks.into(),
             held_boot,
             further: further.into(),
+            scope: digest.map(|digest| Scope { digest, ..Scope::default() }),
             claims: claims.into_iter().collect(),
         }
     }
@@ -449,7 +511,15 @@ proptest! {
             let read = decode(datagram, &keys()).unwrap();
             prop_assert_eq!((read.page, usize::from(read.pages)), (page, datagrams.len()));
             claims.extend(read.claims.clone());
-            let same = Heartbeat { page: 0, pages: 1, claims: vec![], ..read };
+            if let Some(scope) = read.scope {
+                let first = datagrams.get(usize::from(page) + 1).map(|next| {
+                    decode(next, &keys()).unwrap().claims[0].vip
+                });
+                prop_assert_eq!(scope.from, read.claims.first().map(|c| c.vip).filter(|_| page > 0));
+                prop_assert_eq!((scope.until, scope.alone), (first, datagrams.len() == 1));
+            }
+            let scope = read.scope.map(|scope| Scope { digest: scope.digest, ..Scope::default() });
+            let same = Heartbeat { page: 0, pages: 1, claims: vec![], scope, ..read };
             prop_assert_eq!(same, Heartbeat { claims: vec![], ..heartbeat.clone() });
         }
         prop_assert_eq!(claims, heartbeat.claims);

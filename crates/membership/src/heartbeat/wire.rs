@@ -20,6 +20,11 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
+    /// Was everything read?
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The next `len` bytes; `what` names the field in the error.
     pub(super) fn bytes(
         &mut self,
@@ -142,19 +147,32 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn claim(&mut self) -> Result<Claim, DecodeError> {
-        let [family] = self.array("claim family")?;
-        let vip = match family {
-            FAMILY_V4 => IpAddr::from(self.array::<4>("claim address")?),
-            FAMILY_V6 => IpAddr::from(self.array::<16>("claim address")?),
-            _ => return Err(DecodeError::Malformed("claim family")),
-        };
+        let vip = self.address("claim family", "claim address")?;
         let epoch = u64::from_be_bytes(self.array("claim epoch")?);
         Ok(Claim { vip, epoch })
+    }
+
+    /// A family and an address of it; `family` and `address` name them in errors.
+    pub(super) fn address(
+        &mut self,
+        family: &'static str,
+        address: &'static str,
+    ) -> Result<IpAddr, DecodeError> {
+        match self.array(family)? {
+            [FAMILY_V4] => Ok(IpAddr::from(self.array::<4>(address)?)),
+            [FAMILY_V6] => Ok(IpAddr::from(self.array::<16>(address)?)),
+            _ => Err(DecodeError::Malformed(family)),
+        }
     }
 }
 
 pub(super) fn put_claim(out: &mut Vec<u8>, claim: &Claim) {
-    match claim.vip {
+    put_address(out, claim.vip);
+    out.extend(claim.epoch.to_be_bytes());
+}
+
+pub(super) fn put_address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
         IpAddr::V4(address) => {
             out.push(FAMILY_V4);
             out.extend(address.octets());
@@ -164,7 +182,6 @@ pub(super) fn put_claim(out: &mut Vec<u8>, claim: &Claim) {
             out.extend(address.octets());
         }
     }
-    out.extend(claim.epoch.to_be_bytes());
 }
 
 /// The digests of late nodes as the datagram has them.

@@ -20,6 +20,7 @@ fn beat(sender: &str, boot_id: u64, counter: u64, page: u16) -> Heartbeat {
         networks: [].into(),
         held_boot: None,
         further: [].into(),
+        scope: None,
         claims: vec![],
     }
 }

@@ -1,7 +1,7 @@
 //! Claims that cross: moves while a director lags, claims of the same epoch, answers of a peer that was
 //! not heard yet, and claims that are resumed while others stand.
 
-use lightship_membership::{Heartbeat, decode};
+use lightship_membership::{Heartbeat, Scope, decode};
 
 use super::*;
 
@@ -13,6 +13,9 @@ fn beat(from: &mut Core, claims: &[(IpAddr, u64)]) -> Heartbeat {
     let datagram = from.heartbeat(false, false, None).remove(0);
     let mut beat = decode(&datagram, &keys()).unwrap();
     let claims = claims.iter().copied();
+    let made = claims.clone().filter(|(_, epoch)| *epoch > 0);
+    let digest = lightship_election::digest(made);
+    beat.scope = beat.scope.map(|scope| Scope { digest, ..scope });
     beat.claims = claims
         .map(|(vip, epoch)| lightship_membership::Claim { vip, epoch })
         .collect();

@@ -1,21 +1,22 @@
 //! One core among 499 peers and 1,000 VIPs: what its part in the membership costs.
 
-use lightship_membership::{Flags, Heartbeat, Rota, Share, encode};
+use lightship_membership::rota::REPEATS;
+use lightship_membership::{Flags, Heartbeat, Rota, Scope, encode};
 
 use super::*;
 
 const NODES: u16 = 500;
 const VIPS: u16 = 1_000;
 
-fn node(n: u16) -> NodeName {
+pub(super) fn node(n: u16) -> NodeName {
     format!("node{n}").into()
 }
 
-fn at(n: u16) -> IpAddr {
+pub(super) fn at(n: u16) -> IpAddr {
     IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 1, n])
 }
 
-fn large_world(nodes: u16) -> Arc<World> {
+pub(super) fn large_world(nodes: u16) -> Arc<World> {
     let mut world = World::default();
     for n in 0..nodes {
         let IpAddr::V6(v6) = at(n) else {
@@ -36,12 +37,17 @@ fn large_world(nodes: u16) -> Arc<World> {
 }
 
 /// What node `n` says: of 500 nodes each owns every 500th VIP, and further ones none.
-fn beat_of(n: u16, counter: u64) -> Heartbeat {
+pub(super) fn beat_of(n: u16, counter: u64) -> Heartbeat {
     let owned = (n..VIPS).step_by(NODES.into()).filter(|_| n < NODES);
     let claims = owned.map(|n| lightship_membership::Claim {
         vip: IpAddr::from([0x2001, 0xdb8, 2, 0, 0, 0, 0, n]),
         epoch: 2,
     });
+    saying(n, counter, claims.collect())
+}
+
+pub(super) fn saying(n: u16, counter: u64, claims: Vec<lightship_membership::Claim>) -> Heartbeat {
+    let digest = lightship_election::digest(claims.iter().map(|c| (c.vip, c.epoch)));
     Heartbeat {
         sender: node(n),
         boot_id: 1,
@@ -61,7 +67,11 @@ fn beat_of(n: u16, counter: u64) -> Heartbeat {
         networks: [].into(),
         held_boot: None,
         further: [].into(),
-        claims: claims.collect(),
+        scope: Some(Scope {
+            digest,
+            ..Scope::default()
+        }),
+        claims,
     }
 }
 
@@ -94,10 +104,10 @@ fn costs_few_small_packets(nodes: u16) {
             // At first all, as answers to the own first heartbeat; then each in its own millisecond.
             .filter(|(n, _)| now.is_zero() || now.as_millis() % 100 == u128::from(*n % 100))
             .flat_map(|(n, rota)| {
-                let share = rota.share(&me);
+                let page = rota.page(&me);
                 rota.sent();
                 let counter = 1 + now.as_millis() as u64;
-                let datagrams = share.map(|_: Share| encode(&beat_of(*n, counter), &keys()));
+                let datagrams = page.map(|_| encode(&beat_of(*n, counter), &keys()));
                 datagrams
                     .into_iter()
                     .flatten()
@@ -205,60 +215,147 @@ fn one_endpoint_of_a_large_table_touches_one_service_only() {
     assert_eq!(after.virtuals[touched[0]].weights[&at(201)], 0);
 }
 
-/// Among so few nodes each gets every heartbeat, but one page of it: a thousand claims are many.
-#[test]
-fn who_holds_1000_vips_sends_a_peer_one_datagram_an_interval_and_all_of_them_after_a_change() {
-    const FEW: u16 = 64;
-    let world = large_world(FEW);
+/// The outputs of a core whose director does at once what it is told.
+pub(super) fn outputs(core: &mut Core) -> Vec<Output> {
+    let outputs = core.outputs();
+    for output in &outputs {
+        if let Output::Director(intent) = output {
+            core.on_director(DirectorReport {
+                healthy: true,
+                applied: intent.revision,
+                programmed: intent.vips.clone(),
+                ..DirectorReport::default()
+            });
+        }
+    }
+    outputs
+}
+
+const FEW: u16 = 64;
+
+/// A core that holds all VIPs among few nodes.
+fn holder(world: &Arc<World>) -> Core {
     let claims = world.vips.keys().map(|vip| (*vip, 2)).collect();
     let saved = Saved {
         claims,
         ..Saved::default()
     };
-    let mut core = core(0, world.clone(), &saved, Duration::ZERO);
-    // What each millisecond brings to one of them.
-    let run = |core: &mut Core, from: u64, to: u64| {
-        let mut sent = Vec::new();
-        for ms in from..to {
-            let now = MS * ms as u32;
-            for n in (1..FEW).filter(|n| ms % 70 == u64::from(*n % 70)) {
-                let beat = Heartbeat {
-                    claims: Vec::new(),
-                    ..beat_of(n, 1 + ms)
-                };
-                for datagram in encode(&beat, &keys()) {
-                    core.on_datagram(at(n), &datagram, now);
-                }
+    core(0, world.clone(), &saved, Duration::ZERO)
+}
+
+/// Runs a core from one millisecond to another among [`FEW`] nodes that claim nothing, and returns what it sends one
+/// of them, by time.
+fn run(core: &mut Core, time: std::ops::Range<u64>) -> Vec<(u64, Heartbeat)> {
+    let mut sent = Vec::new();
+    for ms in time {
+        let now = MS * ms as u32;
+        for n in (1..FEW).filter(|n| ms % 70 == u64::from(*n % 70)) {
+            for datagram in encode(&saying(n, 1 + ms, Vec::new()), &keys()) {
+                core.on_datagram(at(n), &datagram, now);
             }
-            core.tick(now);
-            sent.extend(
-                core.outputs()
-                    .into_iter()
-                    .filter_map(|output| match output {
-                        Output::Heartbeat(to, datagram) if to == at(7) => {
-                            Some(lightship_membership::decode(&datagram, &keys()).unwrap())
-                        }
-                        _ => None,
-                    }),
-            );
         }
-        sent
-    };
-    run(&mut core, 0, 2_000);
+        core.tick(now);
+        for output in outputs(core) {
+            if let Output::Heartbeat(to, datagram) = output
+                && to == at(7)
+            {
+                let beat = lightship_membership::decode(&datagram, &keys()).unwrap();
+                sent.push((ms, beat));
+            }
+        }
+    }
+    sent
+}
+
+/// Among so few nodes each gets every heartbeat, but one page of it: a thousand claims are many.
+#[test]
+fn who_holds_1000_vips_sends_a_peer_one_datagram_an_interval_also_after_a_change() {
+    let world = large_world(FEW);
+    let mut core = holder(&world);
+    run(&mut core, 0..1_000);
     assert_eq!(core.owned.len(), usize::from(VIPS));
-    let quiet = run(&mut core, 2_000, 9_000);
-    let pages: BTreeSet<u16> = quiet.iter().map(|beat| beat.page).collect();
-    assert!(pages.len() > 20 && pages.len() == usize::from(quiet[0].pages));
+    let quiet = run(&mut core, 1_000..4_000);
+    let pages: BTreeSet<u16> = quiet.iter().map(|(_, beat)| beat.page).collect();
+    assert!(pages.len() > 20 && pages.len() == usize::from(quiet[0].1.pages));
     // Its interval is 100 ms here.
-    assert!((69..=71).contains(&quiet.len()), "{}", quiet.len());
+    assert!((29..=31).contains(&quiet.len()), "{}", quiet.len());
+    let most = quiet.iter().map(|(_, beat)| beat.claims.len()).max();
 
     let mut changed = World::clone(&world);
-    let gone = *changed.vips.keys().next().unwrap();
+    let gone = *changed.vips.keys().next_back().unwrap();
     changed.vips.remove(&gone);
-    core.on_world(Arc::new(changed), MS * 9_000);
-    let told = run(&mut core, 9_000, 9_005);
-    let claims = told.iter().flat_map(|beat| &beat.claims);
-    let claims: BTreeSet<IpAddr> = claims.map(|claim| claim.vip).collect();
-    assert_eq!(claims.len(), usize::from(VIPS) - 1);
-    assert!(!claims.contains(&gone));
+    core.on_world(Arc::new(changed), MS * 4_000);
+    let told = run(&mut core, 4_000..4_000 + 100 * u64::from(REPEATS));
+    let times: Vec<u64> = told.iter().map(|(ms, _)| *ms).collect();
+    assert_eq!(times, [4_000, 4_100, 4_200]);
+    for (_, beat) in &told {
+        let ends = |claim: &&lightship_membership::Claim| claim.vip == gone && claim.epoch == 0;
+        assert_eq!(beat.claims.iter().filter(ends).count(), 1);
+        assert!(beat.claims.len() > 20 && Some(beat.claims.len()) <= most);
+        assert!(beat.scope.unwrap().alone);
+    }
+    let later = run(&mut core, 4_300..5_000);
+    assert_eq!(later.len(), 7);
+    let named = |claim: &lightship_membership::Claim| claim.vip == gone;
+    assert!(!later.iter().any(|(_, beat)| beat.claims.iter().any(named)));
+}
+
+/// What another node had: more than a datagram holds, and fewer than all.
+#[test]
+fn three_hundred_vips_that_are_taken_at_once_are_told_at_once_in_as_few_datagrams_as_they_take() {
+    const HELD: u16 = 700;
+    let world = large_world(FEW);
+    let vip = |n: u16| IpAddr::from([0x2001, 0xdb8, 2, 0, 0, 0, 0, n]);
+    let claims = (0..HELD).map(|n| (vip(n), 2)).collect();
+    let saved = Saved {
+        claims,
+        ..Saved::default()
+    };
+    let mut core = core(0, world, &saved, Duration::ZERO);
+    // All others are there, and may own nothing; one of them has the rest and is left to go silent.
+    let rest = (HELD..VIPS).map(|n| lightship_membership::Claim {
+        vip: vip(n),
+        epoch: 2,
+    });
+    let theirs = encode(&saying(3, 1, rest.collect()), &keys());
+    for datagram in theirs {
+        core.on_datagram(at(3), &datagram, Duration::ZERO);
+    }
+    let mut sent: Vec<(u64, Heartbeat)> = Vec::new();
+    for ms in 0..1_500 {
+        let now = MS * ms as u32;
+        for n in (1..FEW).filter(|n| *n != 3 && ms % 70 == u64::from(*n % 70)) {
+            let mut beat = saying(n, 1 + ms, Vec::new());
+            beat.flags.can_own = false;
+            for datagram in encode(&beat, &keys()) {
+                core.on_datagram(at(n), &datagram, now);
+            }
+        }
+        core.tick(now);
+        for output in outputs(&mut core) {
+            if let Output::Heartbeat(to, datagram) = output
+                && to == at(7)
+            {
+                sent.push((
+                    ms,
+                    lightship_membership::decode(&datagram, &keys()).unwrap(),
+                ));
+            }
+        }
+    }
+    assert_eq!(core.owned.len(), usize::from(VIPS));
+    let taken = |beat: &Heartbeat| {
+        let new = beat.claims.iter().filter(|claim| claim.epoch > 2);
+        new.map(|claim| claim.vip).collect::<BTreeSet<_>>()
+    };
+    let first = sent.iter().find(|(_, beat)| !taken(beat).is_empty());
+    let began = first.expect("taken").0;
+    let of = |time: u64| sent.iter().filter(move |(ms, _)| *ms == time);
+    for time in [began, began + 100, began + 200] {
+        let all: BTreeSet<IpAddr> = of(time).flat_map(|(_, beat)| taken(beat)).collect();
+        assert_eq!(all.len(), usize::from(VIPS - HELD), "at {time}");
+        // Of 43 claims each; all would be 24.
+        assert!(of(time).count() <= 8, "{}", of(time).count());
+    }
+    assert_eq!(of(began + 300).count(), 1);
 }
