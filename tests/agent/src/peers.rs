@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
-use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -185,14 +184,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         peer.rota.tell_all();
     }
     let socket = UdpSocket::bind(("::", args.port)).context("the port of heartbeats")?;
-    let heard = listen(socket.try_clone()?, Keys::new(&input.key.0, None));
+    socket.set_nonblocking(true)?;
+    let mut ear = Ear::new(socket.try_clone()?, keys.clone());
     let start = Instant::now();
     for step in 0_u64.. {
         let due = start + Duration::from_millis(step);
         if let Some(pause) = due.checked_duration_since(Instant::now()) {
             std::thread::sleep(pause);
         }
-        for (starts, beat) in heard.try_iter() {
+        for (starts, beat) in ear.hear() {
             peers.iter_mut().for_each(|peer| peer.hear(starts, &beat));
         }
         let turn = step % args.interval;
@@ -207,32 +207,49 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// So many pages of real speakers' heartbeats are remembered as heard.
 const MANY: usize = 10_000;
 
-/// Reads what real speakers send, and passes on what claims something, or is the first that asks for answers
-/// after a start: later ones ask a single node, and to which an answer is due is not seen here.
-fn listen(socket: UdpSocket, keys: Keys) -> mpsc::Receiver<(bool, Heartbeat)> {
-    let (sender, receiver) = mpsc::channel();
-    let (mut boots, mut seen) = (BTreeSet::new(), BTreeSet::new());
-    std::thread::spawn(move || {
+/// What real speakers send.
+struct Ear {
+    socket: UdpSocket,
+    keys: Keys,
+    boots: BTreeSet<(NodeName, u64)>,
+    seen: BTreeSet<(u64, u64, u16)>,
+}
+
+impl Ear {
+    /// A socket that never blocks. Nobody waits for it: on one machine the sender would pay for waking a reader.
+    fn new(socket: UdpSocket, keys: Keys) -> Self {
+        Ear {
+            socket,
+            keys,
+            boots: BTreeSet::new(),
+            seen: BTreeSet::new(),
+        }
+    }
+
+    /// What has come that claims something, or is the first that asks for answers after a start, which is also
+    /// said: later ones ask a single node, and to which an answer is due is not seen here.
+    fn hear(&mut self) -> Vec<(bool, Heartbeat)> {
+        let mut heard = Vec::new();
         let mut buffer = [0; 2048];
-        while let Ok(length) = socket.recv(&mut buffer) {
-            let Ok(beat) = decode(&buffer[..length], &keys) else {
+        while let Ok(length) = self.socket.recv(&mut buffer) {
+            let Ok(beat) = decode(&buffer[..length], &self.keys) else {
                 continue;
             };
             // Each of them is sent it, and one word of it is enough.
-            if !seen.insert((beat.boot_id, beat.counter, beat.page)) {
+            if !self.seen.insert((beat.boot_id, beat.counter, beat.page)) {
                 continue;
             }
-            if seen.len() > MANY {
-                seen.clear();
+            if self.seen.len() > MANY {
+                self.seen.clear();
             }
             let boot = (beat.sender.clone(), beat.boot_id);
-            let starts = beat.flags.solicit && boots.insert(boot);
-            if (starts || !beat.claims.is_empty()) && sender.send((starts, beat)).is_err() {
-                return;
+            let starts = beat.flags.solicit && self.boots.insert(boot);
+            if starts || !beat.claims.is_empty() {
+                heard.push((starts, beat));
             }
         }
-    });
-    receiver
+        heard
+    }
 }
 
 #[cfg(test)]
