@@ -31,7 +31,6 @@ fn main() -> ExitCode {
         &[
             &[("bridges_and_bonds_carry_directors", uplinks::kinds)],
             &beside::CHECKS[..],
-            &beside::MORE[..],
             &[
                 ("without_strict_arp_is_said", strict_arp::said),
                 ("without_mh_is_said", without_mh::said),

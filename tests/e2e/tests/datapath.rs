@@ -44,7 +44,6 @@ fn main() -> ExitCode {
         &[
             &[("the_ipvs_crate_agrees_with_the_kernel", ipvs::live)],
             &beside::CHECKS[..],
-            &beside::MORE[..],
             &[
                 ("every_director_holds_the_same_table", spread::same_table),
                 ("sctp_spreads_and_survives_a_move", sctp::spread_and_move),

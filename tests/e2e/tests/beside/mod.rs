@@ -14,9 +14,11 @@ pub(crate) mod without;
 use crate::common::Test;
 
 /// What holds beside each mode.
-pub(crate) const CHECKS: [(&str, Test); 9] = [
+pub(crate) const CHECKS: [(&str, Test); 11] = [
     ("connections_spread_and_the_client_is_seen", spread::spread),
     ("policy_cluster_serves_from_every_node", spread::cluster),
+    ("a_client_with_affinity_stays_on_a_node", spread::affinity),
+    ("without_endpoints_refused_or_silent", without::none),
     ("whoever_asks_a_service_gets_an_answer", unchanged::ways),
     ("source_ranges_keep_others_out", unchanged::source_ranges),
     ("the_kernel_never_answers_for_a_vip", lifecycle::silence),
@@ -24,10 +26,4 @@ pub(crate) const CHECKS: [(&str, Test); 9] = [
     ("a_deleted_service_leaves_no_trace", lifecycle::deletion),
     ("a_crash_costs_only_its_own", failover::crash),
     ("a_crash_over_ipv6_costs_only_its_own", failover::crash_v6),
-];
-
-/// What was seen to hold beside iptables and ipvs, and is not run beside nftables yet.
-pub(crate) const MORE: [(&str, Test); 2] = [
-    ("a_client_with_affinity_stays_on_a_node", spread::affinity),
-    ("without_endpoints_refused_or_silent", without::none),
 ];

@@ -2,17 +2,16 @@
 //! table of who asks what, and what should come of it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lightship_e2e::scene::Wish;
 use lightship_e2e::vip;
-use lightship_lab::options::ProxyMode;
 use lightship_lab::workload::{POD_PORT, TrafficPolicy};
 use lightship_lab::{Lab, addressing, sh};
 use serde_json::json;
 
-use crate::common::Served;
+use crate::common::{Served, figure};
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,11 +20,19 @@ enum Asker {
     Client,
     /// A process on a node.
     Node(String),
-    /// The echo pod on a node.
-    Pod(String),
+    /// The echo pod on a node, by its network namespace there.
+    Pod { node: String, namespace: String },
 }
 
 impl Asker {
+    /// The echo pod on a node.
+    fn pod(lab: &Lab, node: &str) -> Result<Self> {
+        Ok(Asker::Pod {
+            node: node.to_owned(),
+            namespace: pod_namespace(lab, node)?,
+        })
+    }
+
     /// The answer's line, or none when there was none.
     fn ask(&self, lab: &Lab, url: &str) -> Result<Option<String>> {
         let limit = lab.within(Duration::from_secs(3)).as_secs().to_string();
@@ -33,9 +40,9 @@ impl Asker {
         let output = match self {
             Asker::Client => lab.client(&curl)?,
             Asker::Node(node) => lab.exec(node, &curl)?,
-            Asker::Pod(node) => {
-                let pod = pod_namespace(lab, node)?;
-                lab.exec(node, &[&["ip", "netns", "exec", &pod], &curl[..]].concat())?
+            Asker::Pod { node, namespace } => {
+                let inside = ["ip", "netns", "exec", namespace];
+                lab.exec(node, &[&inside, &curl[..]].concat())?
             }
         };
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -119,8 +126,8 @@ fn all_ways(lab: &mut Lab, vips: &[IpAddr], policy: TrafficPolicy) -> Result<()>
         "not dual stack: {cluster_ips:?} {pod_ips:?}"
     );
 
-    let (node, pod) = (Asker::Node(owner.clone()), Asker::Pod(owner.clone()));
-    let (far_node, far_pod) = (Asker::Node(other.clone()), Asker::Pod(other.clone()));
+    let (node, pod) = (Asker::Node(owner.clone()), Asker::pod(lab, &owner)?);
+    let (far_node, far_pod) = (Asker::Node(other.clone()), Asker::pod(lab, &other)?);
     let mut rows: Vec<(&str, &Asker, &[IpAddr], u64)> = vec![
         ("client, node port", &Asker::Client, &far_ips, node_port),
         ("client, VIP", &Asker::Client, vips, 80),
@@ -138,11 +145,9 @@ fn all_ways(lab: &mut Lab, vips: &[IpAddr], policy: TrafficPolicy) -> Result<()>
             (name, asker, &*pod_ips, u64::from(POD_PORT)),
         ]);
     }
-    // Those do not depend on the Service at all, so once is enough. Beside nftables they have not
-    // been tried (docs/datapath.md).
+    // Those do not depend on the Service at all, so once is enough.
     let mut host_ports = Vec::new();
-    let iptables = lab.state().options.proxy_mode != ProxyMode::Nftables;
-    if iptables && policy == TrafficPolicy::Local {
+    if policy == TrafficPolicy::Local {
         for name in [&owner, &other] {
             host_ports.push(HostPort::open(lab, name)?);
         }
@@ -158,6 +163,7 @@ fn all_ways(lab: &mut Lab, vips: &[IpAddr], policy: TrafficPolicy) -> Result<()>
         rows.extend(asked.map(|(name, asker, addresses)| (name, asker, addresses, HOST_PORT)));
     }
     let count = rows.len() * 2;
+    let start = Instant::now();
     for (name, asker, addresses, port) in rows {
         for address in addresses {
             let url = url(*address, port);
@@ -177,6 +183,7 @@ fn all_ways(lab: &mut Lab, vips: &[IpAddr], policy: TrafficPolicy) -> Result<()>
     }
     drop(host_ports);
     eprintln!("    {policy:?}: {count} ways, 3 times each");
+    figure("asked in", start.elapsed());
     Ok(())
 }
 
@@ -184,7 +191,8 @@ fn all_ways(lab: &mut Lab, vips: &[IpAddr], policy: TrafficPolicy) -> Result<()>
 const HOST_PORT: u64 = 8189;
 
 /// The lab has no CNI plugin `portmap`. These are the rules that it makes, in both families: what comes in for an address
-/// of the node, or is sent to one on it, goes to the pod. Those for a pod that asks itself are left out.
+/// of the node, or is sent to one on it, goes to the pod. Those for a pod that asks itself are left out. Beside
+/// kube-proxy's nftables mode `iptables` is the front of nf_tables that it is on users' machines.
 struct HostPort<'a> {
     lab: &'a Lab,
     node: String,
