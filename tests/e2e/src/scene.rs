@@ -210,6 +210,22 @@ pub fn delete_service(lab: &Lab, name: &str) -> Result<()> {
     lab.kubectl(&arguments).map(drop)
 }
 
+/// What became of a test and of the steps that clear up after it, all of which have been taken: the error is the
+/// first one, as the later ones may follow from it. They are printed.
+///
+/// # Errors
+/// That of the test, else the first of the steps.
+pub fn cleared<T>(outcome: Result<T>, steps: impl IntoIterator<Item = Result<()>>) -> Result<T> {
+    let failed = steps.into_iter().filter_map(Result::err);
+    failed.fold(outcome, |outcome, error| match outcome {
+        Ok(_) => Err(error.context("clearing up after the test")),
+        Err(first) => {
+            eprintln!("    clearing up failed too: {error:#}");
+            Err(first)
+        }
+    })
+}
+
 /// Waits until connections to an address succeed without exception, and as many nodes answer.
 ///
 /// # Errors
@@ -277,4 +293,23 @@ pub fn heal_and_settle(lab: &mut Lab, address: IpAddr) -> Result<()> {
     let vip = vip::wait_settled(lab, address, nodes, RECOVERY)?;
     let serving = if vip.mode == "Announce" { 1 } else { nodes };
     wait_served(lab, address, serving)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn the_first_cause_is_the_error() {
+        let fails = |what: &'static str| Err(anyhow!(what));
+        let said = |outcome: Result<u8>| outcome.map_err(|error| format!("{error:#}"));
+        assert_eq!(said(cleared(Ok(7), [Ok(()), Ok(())])), Ok(7));
+        let found = said(cleared(Err(anyhow!("lost")), [Ok(()), fails("left")]));
+        assert_eq!(found, Err("lost".to_owned()));
+        let found = said(cleared(Ok(7), [Ok(()), fails("left"), fails("later")]));
+        let wanted = "clearing up after the test: left";
+        assert_eq!(found, Err(wanted.to_owned()));
+    }
 }

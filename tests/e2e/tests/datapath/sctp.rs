@@ -1,6 +1,7 @@
 //! SCTP through the director, from a host of the LAN whose kernel has it.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use lightship_e2e::{director, probe, scene, vip};
 use lightship_lab::{Lab, sh, workload};
 use serde_json::json;
 
-const APP: &str = "sctp";
+/// The number of the attempt, which is in all names: of one that failed, pods may be on their way out yet.
+static ATTEMPT: AtomicU32 = AtomicU32::new(1);
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// Associations spread over the nodes, in both families; pods see the client's address;
@@ -19,21 +21,25 @@ const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 pub(crate) fn spread_and_move(lab: &mut Lab) -> Result<()> {
     let nodes = lab.node_names();
     let (host, serving) = nodes.split_last().context("no node")?;
+    let name = format!("sctp-{}", ATTEMPT.fetch_add(1, Ordering::Relaxed));
     // A machine and a macvlan on its own uplink do not hear each other, so the client's host
     // must have no part in what the client asks for.
     let outcome = lab
         .kubectl(&["label", "--overwrite", "node", host, &format!("{EXCLUDE}=")])
-        .and_then(|_| all(lab, host, serving));
-    lab.kubectl(&["label", "node", host, &format!("{EXCLUDE}-")])?;
-    scene::delete_service(lab, APP)?;
-    let selector = format!("app={APP}");
-    lab.kubectl(&["delete", "pod", "--selector", &selector, "--timeout=30s"])?;
-    outcome
+        .and_then(|_| all(lab, &name, host, serving));
+    let included = lab.kubectl(&["label", "node", host, &format!("{EXCLUDE}-")]);
+    let undirected = scene::delete_service(lab, &name);
+    // A pod's server ends with its last connection, and it is long before SCTP gives up an association whose
+    // client is gone: without grace.
+    let selector = format!("app={name}");
+    let now = ["--grace-period=0", "--force", "--wait=false"];
+    let removed = lab.kubectl(&[&["delete", "pod", "--selector", &selector], &now[..]].concat());
+    scene::cleared(outcome, [included.map(drop), undirected, removed.map(drop)])
 }
 
-fn all(lab: &Lab, host: &str, nodes: &[String]) -> Result<()> {
+fn all(lab: &Lab, name: &str, host: &str, nodes: &[String]) -> Result<()> {
     for node in nodes {
-        let mut pod = workload::pod(APP, &format!("{APP}-{node}"), node);
+        let mut pod = workload::pod(name, &format!("{name}-{node}"), node);
         pod["spec"]["containers"][0]["ports"] = json!([
             { "name": "tcp", "containerPort": workload::POD_PORT, "protocol": "TCP" },
             { "name": "sctp", "containerPort": workload::POD_PORT, "protocol": "SCTP" },
@@ -42,16 +48,16 @@ fn all(lab: &Lab, host: &str, nodes: &[String]) -> Result<()> {
     }
     let wish = Wish {
         dual_stack: true,
-        ..Wish::local(APP)
+        ..Wish::local(name).fresh()
     };
     let mut service = wish.object();
-    service["spec"]["selector"] = json!({ "app": APP });
+    service["spec"]["selector"] = json!({ "app": name });
     service["spec"]["ports"] = json!([
         { "name": "tcp", "port": workload::PORT, "targetPort": workload::POD_PORT },
         { "name": "sctp", "port": workload::PORT, "targetPort": workload::POD_PORT, "protocol": "SCTP" },
     ]);
     lab.apply(&service.to_string())?;
-    let shown = lab.wait_addresses(APP, Duration::from_secs(20))?;
+    let shown = lab.wait_addresses(name, Duration::from_secs(20))?;
     let guest = Guest::create(lab, host)?;
     for (address, own) in shown.iter().zip(Guest::ADDRESSES) {
         let address: IpAddr = address.parse()?;
