@@ -5,6 +5,7 @@
 //! - [`probe`]: the measuring programs on the client
 //! - [`experiment`]: crash, planned move, killed speaker: cause it and count what it cost
 //! - [`vip`], [`director`], [`neighbours`]: what Kubernetes, the nodes' kernels and the LAN say
+//! - [`object`]: conditions of objects, and waiting for them
 //! - [`timeline`]: moments from the speakers' logs
 //! - [`second_lan`], [`guest`]: a further LAN, and clients that share a node's machine
 //! - [`drops`]: what kernels dropped, for tests that failed
@@ -22,6 +23,7 @@ pub mod leftovers;
 #[cfg(test)]
 mod named;
 pub mod neighbours;
+pub mod object;
 pub mod probe;
 pub mod scene;
 pub mod second_lan;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lightship_lab::{Lab, sh};
+use lightship_e2e::object;
+use lightship_lab::Lab;
 
 /// What kube-proxy sets for `strictARP`.
 const ARP_IGNORE: &str = "net.ipv4.conf.all.arp_ignore";
@@ -30,23 +31,14 @@ fn set(lab: &Lab, node: &str, value: u8) -> Result<()> {
 
 /// Waits for the condition `Ready` of a node's Speaker, and gives its message.
 fn wait_ready(lab: &Lab, node: &str, status: &str, reason: &str) -> Result<String> {
-    let mut last = None;
-    let found = sh::wait_for(
-        &format!("Ready of {node}'s Speaker is {status}, {reason}"),
+    let what = format!("is Ready={status}, {reason}");
+    let found = object::wait(
+        lab,
+        ("speaker", node),
+        &what,
         Duration::from_secs(30),
-        Duration::from_millis(200),
-        || {
-            let speaker = lab.kubectl_json(&["get", "speaker", node])?;
-            let conditions = speaker["status"]["conditions"].as_array().cloned();
-            last = conditions
-                .into_iter()
-                .flatten()
-                .find(|condition| condition["type"] == "Ready");
-            Ok(last
-                .clone()
-                .filter(|c| c["status"] == status && c["reason"] == reason)
-                .map(|c| c["message"].as_str().unwrap_or_default().to_owned()))
-        },
-    );
-    found.with_context(|| format!("last seen: {last:?}"))
+        |speaker| object::condition(speaker, "Ready").is_some_and(|ready| ready.is(status, reason)),
+    )?;
+    let ready = object::condition(&found, "Ready").context("no condition")?;
+    Ok(ready.message.to_owned())
 }

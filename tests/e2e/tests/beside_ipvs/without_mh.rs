@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lightship_e2e::scene::{self, Wish};
-use lightship_e2e::{probe, vip};
-use lightship_lab::{How, Lab, binaries, sh};
+use lightship_e2e::{object, probe, vip};
+use lightship_lab::{How, Lab, binaries};
+use serde_json::Value;
 
 use crate::common::Served;
 
@@ -86,19 +87,17 @@ fn lacks_it(lab: &mut Lab, node: &str, address: std::net::IpAddr) -> Result<()> 
 
 /// Waits until a node's Speaker says that it is in a mode for a reason, and gives all of that.
 fn wait_mode(lab: &Lab, node: &str, mode: &str, why: &str) -> Result<String> {
-    let mut last = None;
-    let found = sh::wait_for(
-        &format!("{node} is in mode {mode}, because: {why}"),
+    let reason = |speaker: &Value| speaker["status"]["modeReason"].as_str().map(str::to_owned);
+    let what = format!("is in mode {mode}, because: {why}");
+    let found = object::wait(
+        lab,
+        ("speaker", node),
+        &what,
         Duration::from_secs(30),
-        Duration::from_millis(200),
-        || {
-            let speaker = lab.kubectl_json(&["get", "speaker", node])?;
-            let status = &speaker["status"];
-            let reason = status["modeReason"].as_str().unwrap_or_default().to_owned();
-            let is = status["mode"] == mode && reason.contains(why);
-            last = Some(status.clone());
-            Ok(is.then_some(reason))
+        |speaker| {
+            speaker["status"]["mode"] == mode
+                && reason(speaker).is_some_and(|text| text.contains(why))
         },
-    );
-    found.with_context(|| format!("last seen: {last:?}"))
+    )?;
+    reason(&found).context("no reason")
 }

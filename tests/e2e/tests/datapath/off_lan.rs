@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lightship_e2e::object::{self, Condition};
 use lightship_e2e::scene::{self, Wish};
 use lightship_e2e::{director, probe, vip};
 use lightship_lab::workload::TrafficPolicy;
@@ -77,13 +78,12 @@ fn both_policies(lab: &Lab, off: &str, rest: &[String]) -> Result<()> {
 
     let policy = |policy: &str| json!({ "externalTrafficPolicy": policy });
     scene::patch_service(lab, NAME, &policy("Local"))?;
-    let said = backends(lab, address, |found| found.is_some())?;
-    let said = said.context("no condition")?;
-    ensure!(
-        said["status"] == "False" && said["reason"] == "EndpointsOffLink",
-        "{said}"
-    );
-    let message = said["message"].as_str().unwrap_or_default();
+    let said = backends(lab, address, "says that no endpoint is reached", |found| {
+        found.is_some()
+    })?;
+    let said = object::condition(&said, "Backends").context("no condition")?;
+    ensure!(said.is("False", "EndpointsOffLink"), "{said:?}");
+    let message = said.message;
     eprintln!("    {message}");
     for part in [
         &*format!("all endpoints of default/{NAME} are on {off}"),
@@ -100,7 +100,7 @@ fn both_policies(lab: &Lab, off: &str, rest: &[String]) -> Result<()> {
     );
 
     scene::patch_service(lab, NAME, &policy("Cluster"))?;
-    backends(lab, address, |found| found.is_none())?;
+    backends(lab, address, "says nothing of it", |found| found.is_none())?;
     real_servers(rest.len())?;
     served_there(lab, address, off)
 }
@@ -124,25 +124,19 @@ fn served_there(lab: &Lab, address: IpAddr, node: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the VirtualIP's condition `Backends` is as `wanted` says, and gives it.
+/// Waits until the VirtualIP's condition `Backends` is as `wanted` says, and gives the object.
 fn backends(
     lab: &Lab,
     address: IpAddr,
-    wanted: impl Fn(&Option<Value>) -> bool,
-) -> Result<Option<Value>> {
+    what: &str,
+    wanted: impl Fn(Option<Condition>) -> bool,
+) -> Result<Value> {
     let name = vip::name(lab, address)?;
-    let mut last = Value::Null;
-    let found = sh::wait_for(
-        &format!("the condition Backends of {address} is right"),
+    object::wait(
+        lab,
+        ("virtualip", &name),
+        what,
         Duration::from_secs(30),
-        Duration::from_millis(200),
-        || {
-            last = lab.kubectl_json(&["get", "virtualip", &name])?;
-            let conditions = last["status"]["conditions"].as_array();
-            let mut conditions = conditions.into_iter().flatten();
-            let found = conditions.find(|c| c["type"] == "Backends").cloned();
-            Ok(wanted(&found).then_some(found))
-        },
-    );
-    found.with_context(|| format!("last seen: {:#}", last["status"]))
+        |object| wanted(object::condition(object, "Backends")),
+    )
 }

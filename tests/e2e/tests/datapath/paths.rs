@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lightship_e2e::object::{self, Condition};
 use lightship_e2e::scene::{self, Wish};
 use lightship_e2e::{probe, vip};
 use lightship_lab::state::PortFilter;
@@ -105,8 +106,8 @@ fn served(lab: &Lab, vip: IpAddr) -> Result<()> {
 /// Both the reason of the mode and the condition name what is dropped and the setting to change.
 fn names(speaker: &Value, parts: &[&str]) -> Result<()> {
     let tested = tested(speaker).context("no condition PathsTested")?;
-    for message in [&speaker["status"]["modeReason"], &tested["message"]] {
-        let message = message.as_str().unwrap_or_default();
+    let mode = speaker["status"]["modeReason"].as_str();
+    for message in [mode.unwrap_or_default(), tested.message] {
         for part in parts {
             ensure!(message.contains(part), "{message:?} does not say {part:?}");
         }
@@ -115,24 +116,16 @@ fn names(speaker: &Value, parts: &[&str]) -> Result<()> {
 }
 
 /// The condition that tells what came of the test.
-fn tested(speaker: &Value) -> Option<&Value> {
-    let mut conditions = speaker["status"]["conditions"].as_array()?.iter();
-    conditions.find(|c| c["type"] == "PathsTested")
+fn tested(speaker: &Value) -> Option<Condition<'_>> {
+    object::condition(speaker, "PathsTested")
 }
 
 /// Waits until a node's object says this mode and, unless empty, this verdict.
 fn speaker(lab: &Lab, node: &str, mode: &str, reason: &str) -> Result<Value> {
-    let mut last = Value::Null;
-    let found = sh::wait_for(
-        &format!("the Speaker {node} says {mode} {reason}"),
-        SOON,
-        Duration::from_millis(500),
-        || {
-            last = lab.kubectl_json(&["get", "speaker", node])?;
-            let tested = tested(&last);
-            let tested = tested.is_some_and(|c| reason.is_empty() || c["reason"] == reason);
-            Ok(Some(last.clone()).filter(|_| tested && last["status"]["mode"] == mode))
-        },
-    );
-    found.map_err(|error| error.context(format!("last seen: {last:#}")))
+    let what = format!("says {mode} {reason}");
+    object::wait(lab, ("speaker", node), &what, SOON, |speaker| {
+        let tested = tested(speaker);
+        let tested = tested.is_some_and(|c| reason.is_empty() || c.reason == reason);
+        tested && speaker["status"]["mode"] == mode
+    })
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lightship_lab::{How, Lab, sh};
-use serde_json::{Value, json};
+use lightship_e2e::object;
+use lightship_lab::{How, Lab};
+use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -45,17 +46,10 @@ fn marks(lab: &mut Lab, node: &str) -> Result<()> {
 
 /// Waits until a node's object says this mode, and gives the reason.
 fn mode(lab: &Lab, node: &str, wanted: &str) -> Result<String> {
-    let mut last = Value::Null;
-    let found = sh::wait_for(
-        &format!("the Speaker {node} says {wanted}"),
-        SOON,
-        Duration::from_millis(300),
-        || {
-            last = lab.kubectl_json(&["get", "speaker", node])?;
-            let status = &last["status"];
-            let reason = status["modeReason"].as_str().unwrap_or_default();
-            Ok((status["mode"] == wanted).then(|| reason.to_owned()))
-        },
-    );
-    found.map_err(|error| error.context(format!("last seen: {last:#}")))
+    let what = format!("says {wanted}");
+    let found = object::wait(lab, ("speaker", node), &what, SOON, |speaker| {
+        speaker["status"]["mode"] == wanted
+    })?;
+    let reason = found["status"]["modeReason"].as_str();
+    Ok(reason.unwrap_or_default().to_owned())
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use lightship_e2e::guest::Guest;
 use lightship_e2e::probe::{self, Flows, Stream};
 use lightship_e2e::second_lan::{self, ADDRESSES, CLIENT, POOL, SecondLan};
-use lightship_e2e::{director, scene, vip};
+use lightship_e2e::{director, object, scene, vip};
 use lightship_lab::{How, Lab, sh};
 
 const NAME: &str = "second-lan";
@@ -150,17 +150,14 @@ fn leftovers(lab: &Lab) -> Result<()> {
 fn strict(lab: &Lab, node: &str, link: &str) -> Result<()> {
     let file = "/proc/sys/net/ipv4/conf/eth0/rp_filter";
     let was = lab.shell(node, &format!("cat {file}; echo 1 > {file}"))?;
-    let said = sh::wait_for(
-        &format!("{node} says that rp_filter is strict"),
+    let what = "says that rp_filter is strict";
+    let said = object::wait(
+        lab,
+        ("speaker", node),
+        what,
         Duration::from_secs(30),
-        Duration::from_millis(500),
-        || {
-            let speaker = lab.kubectl_json(&["get", "speaker", node])?;
-            let conditions = speaker["status"]["conditions"].as_array().cloned();
-            let mut conditions = conditions.into_iter().flatten();
-            let found = conditions.find(|c| c["type"] == "ReturnPaths");
-            let message = found.map(|c| c["message"].to_string());
-            Ok(message.filter(|message| message.contains(link)))
+        |speaker| {
+            object::condition(speaker, "ReturnPaths").is_some_and(|c| c.message.contains(link))
         },
     );
     lab.shell(node, &format!("echo {} > {file}", was.trim()))?;

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use lightship_e2e::scene::{self, Wish};
-use lightship_e2e::{director, probe, timeline, vip};
+use lightship_e2e::{director, object, probe, timeline, vip};
 use lightship_lab::{How, Lab, binaries, sh};
-use serde_json::Value;
 
 use crate::common::Served;
 
@@ -267,21 +266,18 @@ fn refused_on(lab: &mut Lab, broken: &str, route: &str) -> Result<()> {
         let addresses = lab.wait_addresses(wish.name, Duration::from_secs(20))?;
         let (v4, v6): (IpAddr, IpAddr) = (addresses[0].parse()?, addresses[1].parse()?);
         let condition = |kind: &str, wanted: &str| {
-            sh::wait_for(
-                &format!("{kind} of {broken} is {wanted}"),
+            let what = format!("says {kind}={wanted}");
+            object::wait(
+                lab,
+                ("speaker", broken),
+                &what,
                 Duration::from_secs(40),
-                Duration::from_millis(200),
-                || {
-                    let object = lab.kubectl_json(&["get", "speaker", broken])?;
-                    let conditions = object["status"]["conditions"].as_array();
-                    let mut conditions = conditions.into_iter().flatten();
-                    let found = conditions.find(|c| c["type"] == kind);
-                    Ok(found.filter(|c| c["status"] == wanted).cloned())
-                },
+                |speaker| object::condition(speaker, kind).is_some_and(|c| c.status == wanted),
             )
         };
-        let said: Value = condition("DirectorComplete", "False")?;
-        let message = said["message"].as_str().unwrap_or_default();
+        let said = condition("DirectorComplete", "False")?;
+        let said = object::condition(&said, "DirectorComplete").context("no condition")?;
+        let message = said.message;
         eprintln!("    {message}");
         ensure!(
             message.contains(&v4.to_string()) && !message.contains(&v6.to_string()),

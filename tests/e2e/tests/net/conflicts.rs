@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lightship_e2e::neighbours::{self, Capture};
 use lightship_e2e::scene::{self, Wish};
-use lightship_e2e::vip;
+use lightship_e2e::{object, vip};
 use lightship_lab::substrate::CLIENT_NETNS;
 use lightship_lab::{Lab, sh};
 use serde_json::Value;
@@ -150,16 +150,11 @@ fn claimed(lab: &Lab, addresses: &[IpAddr]) -> Result<()> {
 /// Waits until an address's VirtualIP says that another machine has it too.
 fn conflicting(lab: &Lab, address: IpAddr) -> Result<()> {
     let name = vip::name(lab, address)?;
-    let often = Duration::from_millis(100);
-    sh::wait_for("a condition AddressConflict", SOON, often, || {
-        let object = lab.kubectl_json(&["get", "virtualip", &name])?;
-        let conditions = object["status"]["conditions"].as_array();
-        let mut conditions = conditions.into_iter().flatten();
-        let ready = conditions.find(|condition| condition["type"] == "Ready");
-        Ok(ready
-            .filter(|ready| ready["reason"] == "AddressConflict")
-            .map(drop))
-    })
+    let what = "says that it has a conflict";
+    let said = object::wait(lab, ("virtualip", &name), what, SOON, |object| {
+        object::condition(object, "Ready").is_some_and(|ready| ready.reason == "AddressConflict")
+    });
+    said.map(drop)
 }
 
 /// Waits for an event on the VirtualIP of an address.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lightship_e2e::object::{self, Condition};
 use lightship_lab::{Lab, sh};
 use serde_json::Value;
 
@@ -10,12 +11,9 @@ use crate::common::figure;
 use crate::metrics::counted;
 use crate::speakers;
 
-/// The status, reason and message of a Speaker's condition `MACsUnique`.
-fn unique(speaker: &Value) -> Option<(&str, &str, &str)> {
-    let conditions = speaker["status"]["conditions"].as_array()?;
-    let found = conditions.iter().find(|c| c["type"] == "MACsUnique")?;
-    let text = |field: &str| found[field].as_str();
-    Some((text("status")?, text("reason")?, text("message")?))
+/// A Speaker's condition `MACsUnique`.
+fn unique(speaker: &Value) -> Option<Condition<'_>> {
+    object::condition(speaker, "MACsUnique")
 }
 
 /// Two nodes with one MAC address are named, with it, until one of them gets its own back.
@@ -24,9 +22,7 @@ pub(crate) fn told(lab: &mut Lab) -> Result<()> {
     let [original, copy, onlooker] = nodes[..] else {
         anyhow::bail!("{} nodes, and not three", nodes.len());
     };
-    let content = |speaker: &Value| {
-        unique(speaker).is_some_and(|(status, reason, _)| (status, reason) == ("True", "Unique"))
-    };
+    let content = |speaker: &Value| unique(speaker).is_some_and(|c| c.is("True", "Unique"));
     for node in &nodes {
         speakers::wait(lab, &node.name, "knows no clash", content)?;
     }
@@ -39,7 +35,7 @@ pub(crate) fn told(lab: &mut Lab) -> Result<()> {
     // The two may not hear each other: the LAN gives each frame for the address to one of them. The third
     // hears both.
     let named = speakers::wait(lab, &onlooker.name, "names the clash", |speaker| {
-        unique(speaker).is_some_and(|(status, reason, _)| (status, reason) == ("False", "MACClash"))
+        unique(speaker).is_some_and(|c| c.is("False", "MACClash"))
     });
     let took = start.elapsed();
     let clashes = |count: f64| {
@@ -60,7 +56,7 @@ pub(crate) fn told(lab: &mut Lab) -> Result<()> {
     one.transpose()?;
     clashes(0.0)?;
     figure("said after", took);
-    let (.., message) = unique(&named).context("no condition")?;
+    let message = unique(&named).context("no condition")?.message;
     eprintln!("    {message}");
     let who = format!("{} and {} have {}", original.name, copy.name, original.mac);
     ensure!(message.starts_with(&who), "{message}");

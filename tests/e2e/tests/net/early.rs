@@ -8,10 +8,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use lightship_e2e::experiment::{self, PACE, Plan};
 use lightship_e2e::scene::{APP, Wish};
-use lightship_e2e::{scene, vip};
+use lightship_e2e::{object, scene, vip};
 use lightship_lab::workload::TrafficPolicy;
 use lightship_lab::{How, Lab, sh};
-use serde_json::Value;
 
 use crate::common::Served;
 
@@ -50,7 +49,7 @@ pub(crate) fn crash(lab: &mut Lab) -> Result<()> {
             outcome.failures_between(over, f64::MAX),
         );
         let node = lab.kubectl_json(&["get", "node", &owner])?;
-        let known = condition(&node, "Ready") != Some("True");
+        let known = object::condition(&node, "Ready").is_none_or(|ready| ready.status != "True");
         eprintln!(
             "    {owner} crashed: {soon} of {} new connections failed in the first {OVER:?}, {later} later",
             outcome.stream.requests,
@@ -86,11 +85,13 @@ fn cut_off(lab: &mut Lab) -> Result<()> {
     lab.fail(&node, How::Partition { also_api: false })?;
     let note = told(lab, &node, "NodeFailureHeldBack")?;
     ensure!(note.contains("renewed its Lease"), "{note}");
-    sh::wait_for(
-        &format!("the pod of {node} is ready"),
+    let pod = format!("{APP}-{node}");
+    object::wait(
+        lab,
+        ("pod", &pod),
+        "is ready",
         Duration::from_secs(20),
-        Duration::from_millis(200),
-        || Ok((pod_ready(lab, &node)?.as_deref() == Some("True")).then_some(())),
+        |pod| object::condition(pod, "Ready").is_some_and(|ready| ready.status == "True"),
     )?;
     // The kubelet's next renewals keep it so.
     for _ in 0..10 {
@@ -110,7 +111,7 @@ fn heal(lab: &mut Lab, address: IpAddr) -> Result<()> {
 
 fn pod_ready(lab: &Lab, node: &str) -> Result<Option<String>> {
     let pod = lab.kubectl_json(&["get", "pod", &format!("{APP}-{node}")])?;
-    Ok(condition(&pod, "Ready").map(str::to_owned))
+    Ok(object::condition(&pod, "Ready").map(|ready| ready.status.to_owned()))
 }
 
 /// What the Node's event of that reason says.
@@ -129,10 +130,4 @@ fn told(lab: &Lab, node: &str, reason: &str) -> Result<String> {
     )?;
     eprintln!("    {node}: {note}");
     Ok(note)
-}
-
-fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a str> {
-    let mut conditions = object["status"]["conditions"].as_array()?.iter();
-    let found = conditions.find(|condition| condition["type"] == kind)?;
-    found["status"].as_str()
 }

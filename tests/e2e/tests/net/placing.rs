@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lightship_e2e::scene::{self, Wish};
-use lightship_e2e::{neighbours, probe, vip};
+use lightship_e2e::{neighbours, object, probe, vip};
 use lightship_lab::substrate::CLIENT_NETNS;
 use lightship_lab::{Lab, sh};
 use serde_json::{Value, json};
@@ -18,17 +18,7 @@ const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// Waits until the VirtualIP object is as `wanted` says.
 fn wait(lab: &Lab, address: IpAddr, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<()> {
-    let mut last = Value::Null;
-    let found = sh::wait_for(
-        &format!("{address} {what}"),
-        SOON,
-        Duration::from_millis(100),
-        || {
-            last = lab.kubectl_json(&["get", "vip", &address.to_string()])?;
-            Ok(wanted(&last).then_some(()))
-        },
-    );
-    found.map_err(|error| error.context(format!("last seen: {last:#}")))
+    object::wait(lab, ("vip", &address.to_string()), what, SOON, wanted).map(drop)
 }
 
 fn owner(object: &Value) -> Option<&str> {
@@ -36,10 +26,8 @@ fn owner(object: &Value) -> Option<&str> {
 }
 
 fn condition<'a>(object: &'a Value, kind: &str) -> Option<(&'a str, &'a str, &'a str)> {
-    let all = object["status"]["conditions"].as_array()?;
-    let found = all.iter().find(|c| c["type"] == kind)?;
-    let text = |key: &str| found[key].as_str();
-    Some((text("status")?, text("reason")?, text("message")?))
+    let found = object::condition(object, kind)?;
+    Some((found.status, found.reason, found.message))
 }
 
 /// Annotations move a VIP once, pin it, and drain a node; requests are answered all the while.

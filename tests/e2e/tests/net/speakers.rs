@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use lightship_e2e::scene::Wish;
-use lightship_e2e::{probe, timeline, vip};
+use lightship_e2e::{object, probe, timeline, vip};
 use lightship_lab::{How, Lab, sh};
 use serde_json::{Value, json};
 
@@ -23,9 +23,8 @@ fn get(lab: &Lab, node: &str) -> Result<Value> {
 }
 
 fn ready(speaker: &Value) -> Option<(&str, &str)> {
-    let conditions = speaker["status"]["conditions"].as_array()?;
-    let ready = conditions.iter().find(|c| c["type"] == "Ready")?;
-    Some((ready["status"].as_str()?, ready["reason"].as_str()?))
+    let ready = object::condition(speaker, "Ready")?;
+    Some((ready.status, ready.reason))
 }
 
 /// Waits until the object is there and as `wanted` says.
@@ -35,20 +34,7 @@ pub(crate) fn wait(
     what: &str,
     wanted: impl Fn(&Value) -> bool,
 ) -> Result<Value> {
-    let mut last = Value::Null;
-    let found = sh::wait_for(
-        &format!("the Speaker {node} {what}"),
-        SOON,
-        Duration::from_millis(200),
-        || {
-            let listed = lab.kubectl_json(&["get", "speakers"])?;
-            let mut all = listed["items"].as_array().into_iter().flatten();
-            let found = all.find(|item| item["metadata"]["name"] == node);
-            last = found.cloned().unwrap_or_default();
-            Ok(Some(last.clone()).filter(|object| !object.is_null() && wanted(object)))
-        },
-    );
-    found.map_err(|error| error.context(format!("last seen: {last:#}")))
+    object::wait(lab, ("speaker", node), what, SOON, wanted)
 }
 
 fn is_running(speaker: &Value) -> bool {
