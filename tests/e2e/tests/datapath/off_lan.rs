@@ -44,16 +44,16 @@ pub(crate) fn reached(lab: &mut Lab) -> Result<()> {
         .echo_pods(NAME, std::slice::from_ref(off))
         .and_then(|()| lab.apply(&object.to_string()))
         .and_then(|_| both_policies(lab, off, rest));
-    lab.kubectl(&["delete", "pod", "-l", "app=off-lan", "--wait=false"])?;
+    let removed = lab.kubectl(&["delete", "pod", "-l", "app=off-lan", "--wait=false"]);
     let deleted = scene::delete_service(lab, NAME);
-    lab.shell(
+    let back = lab.shell(
         off,
         &format!(
             "ip route del {CLIENT}/32 dev eth0; ip address add {long} dev eth0; \
              ip address del {short} dev eth0"
         ),
-    )?;
-    outcome.and(deleted)
+    );
+    scene::cleared(outcome, [removed.map(drop), deleted, back.map(drop)])
 }
 
 fn both_policies(lab: &Lab, off: &str, rest: &[String]) -> Result<()> {

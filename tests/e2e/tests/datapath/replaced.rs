@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lightship_e2e::object;
+use lightship_e2e::{object, scene};
 use lightship_lab::{How, Lab};
 use serde_json::json;
 
@@ -13,12 +13,18 @@ const SOON: Duration = Duration::from_secs(60);
 pub(crate) fn cilium(lab: &mut Lab) -> Result<()> {
     let node = lab.node_names().into_iter().next().context("no node")?;
     let outcome = marks(lab, &node);
-    lab.shell(&node, "ip link del cilium_host 2>/dev/null; true")?;
+    let unlinked = lab.shell(&node, "ip link del cilium_host 2>/dev/null; true");
     let map = ["-n", "kube-system", "configmap", "cilium-config"];
-    lab.kubectl(&[&["delete", "--ignore-not-found"], &map[..]].concat())?;
-    lab.fail(&node, How::KillSpeaker)?;
+    let deleted = lab.kubectl(&[&["delete", "--ignore-not-found"], &map[..]].concat());
+    let killed = lab.fail(&node, How::KillSpeaker);
     let back = mode(lab, &node, "DirectRouting");
-    outcome.and(back.map(drop))
+    let steps = [
+        unlinked.map(drop),
+        deleted.map(drop),
+        killed,
+        back.map(drop),
+    ];
+    scene::cleared(outcome, steps)
 }
 
 fn marks(lab: &mut Lab, node: &str) -> Result<()> {

@@ -28,14 +28,15 @@ pub(crate) fn served(lab: &mut Lab) -> Result<()> {
     let outcome = lab
         .kubectl(&["label", "--overwrite", "node", host, &format!("{EXCLUDE}=")])
         .and_then(|_| all(lab, &second, host, serving));
-    lab.kubectl(&["label", "node", host, &format!("{EXCLUDE}-")])?;
+    let included = lab.kubectl(&["label", "node", host, &format!("{EXCLUDE}-")]);
     let healed = scene::heal(lab);
     drop(second);
     // No further uplink, no link on it.
     let gone = outcome.and_then(|()| leftovers(lab));
-    scene::delete_service(lab, NAME)?;
-    lab.kubectl(&["delete", "addresspool", POOL])?;
-    gone.and(healed)
+    let deleted = scene::delete_service(lab, NAME);
+    let closed = lab.kubectl(&["delete", "addresspool", POOL]);
+    let steps = [included.map(drop), healed, deleted, closed.map(drop)];
+    scene::cleared(gone, steps)
 }
 
 fn all(lab: &mut Lab, second: &SecondLan, host: &str, nodes: &[String]) -> Result<()> {

@@ -253,8 +253,8 @@ pub(crate) fn refused(lab: &mut Lab) -> Result<()> {
     director::run(lab, broken, &["sh", "-c", &format!("ip route add {route}")])?;
     let outcome = refused_on(lab, broken, route);
     let line = format!("ip route del {route} 2>/dev/null; true");
-    director::run(lab, broken, &["sh", "-c", &line])?;
-    outcome
+    let mended = director::run(lab, broken, &["sh", "-c", &line]);
+    scene::cleared(outcome, [mended.map(drop)])
 }
 
 fn refused_on(lab: &mut Lab, broken: &str, route: &str) -> Result<()> {
@@ -323,7 +323,7 @@ fn refused_on(lab: &mut Lab, broken: &str, route: &str) -> Result<()> {
         ensure!(settled.mode == "DirectRouting", "{settled:?}");
         Ok(())
     })();
-    outcome.and(scene::delete_service(lab, wish.name))
+    scene::cleared(outcome, [scene::delete_service(lab, wish.name)])
 }
 
 /// `lightship-speaker cleanup` leaves the node as it was, and refuses while a speaker runs.

@@ -105,8 +105,9 @@ pub(crate) fn none(lab: &mut Lab) -> Result<()> {
     object["spec"]["selector"] = json!({ "app": "nobody" });
     lab.apply(&object.to_string())?;
     let outcome = without_endpoints(lab, &wish);
-    lab.kubectl(&["delete", "l2announcement", "none", "--ignore-not-found"])?;
-    outcome.and(scene::delete_service(lab, wish.name))
+    let unasked = lab.kubectl(&["delete", "l2announcement", "none", "--ignore-not-found"]);
+    let deleted = scene::delete_service(lab, wish.name);
+    scene::cleared(outcome, [unasked.map(drop), deleted])
 }
 
 fn without_endpoints(lab: &Lab, wish: &Wish) -> Result<()> {
