@@ -37,7 +37,7 @@ const BURST: usize = 64;
 /// For so long after heartbeats were read the next ones are left to gather, among few nodes and among more
 /// than each beats to at every interval: waking costs more than reading, and of the latter one comes every other
 /// millisecond, so that they are [polled](Datagrams::poll). Of the former, two rarely come so close.
-const GATHER: [Duration; 2] = [Duration::from_millis(3), Duration::from_millis(25)];
+const GATHER: [Duration; 2] = [Duration::from_millis(3), Duration::from_millis(35)];
 
 /// How often the core's counts are told.
 const COUNT: Duration = Duration::from_secs(1);
