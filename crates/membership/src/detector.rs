@@ -139,6 +139,18 @@ impl Detector {
         events
     }
 
+    /// The same of a node that is [`PeerState::Alive`] and not going away, of which nothing changes then; false, and
+    /// nothing is done, if it is not.
+    pub fn on_beat_of_live(&mut self, node: &NodeName, now: Duration) -> bool {
+        self.catch_up(now);
+        let peer = self.peers.get_mut(node);
+        let Some(peer) = peer.filter(|peer| peer.state == PeerState::Alive) else {
+            return false;
+        };
+        peer.beat(false, now, &mut |_, _, _| ());
+        true
+    }
+
     /// The kernel of `node` answered a probe: the node lives, whatever its speaker does.
     pub fn on_probe_reply(&mut self, node: &NodeName, now: Duration) -> Vec<Event> {
         self.catch_up(now);

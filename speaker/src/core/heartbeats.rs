@@ -39,7 +39,11 @@ impl Core {
         if beat.sender == self.setup.me {
             return self.refuse(Sender::Address(from), "own name", now);
         }
-        if !self.world.nodes.contains_key(&beat.sender) {
+        let content = content(beat);
+        let known = self.peers.get(&beat.sender);
+        let same = known.is_some_and(|peer| content.is_some() && peer.content == content);
+        // Of a node that is gone nothing is known here either.
+        if known.is_none() && !self.world.nodes.contains_key(&beat.sender) {
             return self.refuse(Sender::Node(beat.sender.clone()), "unknown node", now);
         }
         if let Err(error) = self.guard.check(beat) {
@@ -48,9 +52,12 @@ impl Core {
             }
             return self.refuse(Sender::Node(beat.sender.clone()), error.reason(), now);
         }
-        if self.says_the_same(beat) {
-            let events = self.detector.on_heartbeat(&beat.sender, false, now);
-            self.take_events(events, now);
+        // Nothing follows from it then that did not follow from the one before, and among hundreds of nodes
+        // looking for that takes the greater part of the time. What it claims may be owned here since.
+        if same
+            && !beat.claims.iter().any(|c| self.owned.contains_key(&c.vip))
+            && self.detector.on_beat_of_live(&beat.sender, now)
+        {
             self.unreported |= self.look_again;
             return self.settle(now);
         }
@@ -66,6 +73,7 @@ impl Core {
             further: beat.further.iter().map(Into::into).collect(),
         };
         let peer = self.peers.entry(beat.sender.clone()).or_default();
+        peer.content = content;
         if peer.told.as_ref() != Some(&told) {
             let macs: Vec<Mac> = told.macs().map(Mac).collect();
             peer.told = Some(told);
@@ -132,23 +140,6 @@ impl Core {
             digest: scope.digest,
         };
         self.election.on_told(&beat.sender, &claims, &scope)
-    }
-
-    /// Does a heartbeat only say that its sender is still there, as nearly all do? Nothing then follows from it
-    /// that did not follow from the one before, and among hundreds of nodes looking for that takes the greater
-    /// part of the time. Remembers what it says for the next one.
-    fn says_the_same(&mut self, beat: &Heartbeat) -> bool {
-        let asks = beat.flags.solicit || beat.flags.leaving || beat.held_boot.is_some();
-        let more = asks || beat.pages > 1 || !beat.late.is_empty();
-        let content = (!more).then(|| beat.content());
-        let Some(peer) = self.peers.get_mut(&beat.sender) else {
-            return false;
-        };
-        let same = content.is_some() && peer.content == content;
-        peer.content = content;
-        // What it claims may be owned here since.
-        same && self.detector.state(&beat.sender) == PeerState::Alive
-            && !beat.claims.iter().any(|c| self.owned.contains_key(&c.vip))
     }
 
     /// Takes a frame from an uplink.
@@ -396,4 +387,11 @@ impl Core {
             tracing::warn!(%from, reason, count, "heartbeat refused");
         }
     }
+}
+
+/// Stands for what a heartbeat says if it only says that its sender is still there, as nearly all do.
+fn content(beat: &Heartbeat) -> Option<u64> {
+    let asks = beat.flags.solicit || beat.flags.leaving || beat.held_boot.is_some();
+    let more = asks || beat.pages > 1 || !beat.late.is_empty();
+    (!more).then(|| beat.content())
 }
