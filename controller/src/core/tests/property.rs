@@ -273,11 +273,21 @@ fn touched(op: &Op) -> Option<u8> {
     }
 }
 
+/// It takes an address of each family or none.
+fn wants_both(view: &ServiceView) -> bool {
+    matches!(&view.demand, Demand::Addresses(wish) if wish.policy == Policy::RequireDual)
+}
+
 /// What users see of a quiet state.
 fn seen(w: &World) -> Vec<String> {
     let services = w.services.values().map(|view| {
         let told = view.told.as_ref().map(|told| &told.verdict);
-        format!("{}: {:?} {told:?}", view.id, w.shows(&view.id.name))
+        // Of two families that a Service lacks, the one that was taken later is not told at once.
+        let told = match told {
+            Some(told) if !told.met && wants_both(view) => format!("{}, of a family", told.reason),
+            told => format!("{told:?}"),
+        };
+        format!("{}: {:?} {told}", view.id, w.shows(&view.id.name))
     });
     let vips = w.vips.values().map(|spec| format!("{spec:?}"));
     services.chain(vips).collect()
@@ -320,14 +330,12 @@ proptest! {
         }
         w.restart();
         check(&w)?;
-        // Of two families that a Service lacks, the one that was taken later is not told at once.
+        // See `seen`.
         let told_more = |told: &Option<crate::model::Told>| told.as_ref().is_some_and(|told| !told.verdict.met);
         let harmless = |write: &Write| match write {
             Write::PoolStatus { .. } => true,
             Write::ServiceStatus { addresses: None, told, service, .. } => {
-                let wish = &w.services[service].demand;
-                let both = matches!(wish, Demand::Addresses(wish) if wish.policy == Policy::RequireDual);
-                both && told_more(told)
+                wants_both(&w.services[service]) && told_more(told)
             }
             _ => false,
         };
