@@ -30,6 +30,8 @@ fn run(datagram: &[u8]) -> String {
     let again = decode(again, &KEYS).expect("own heartbeats are understood");
     let mut claims = beat.claims.clone();
     claims.sort_unstable();
+    // Once, however often it was said.
+    claims.dedup();
     let expected = Heartbeat {
         page: 0,
         pages: 1,
