@@ -150,7 +150,13 @@ impl Allocator {
             let both = self.first_fit(&pools, wanted, service, request);
             return match both {
                 Ok(addresses) => Ok((addresses, None)),
-                Err(faults) => Err(Refusal::Considered(faults)),
+                Err(others) => {
+                    // Of its own pool the other family is what it lacks, whatever else is used up there.
+                    let own = faults.iter().map(|fault| &fault.pool).collect::<Vec<_>>();
+                    let others = others.iter().filter(|fault| !own.contains(&&fault.pool));
+                    let all = faults.iter().chain(others).cloned().collect();
+                    Err(Refusal::Considered(all))
+                }
             };
         }
 

@@ -198,6 +198,30 @@ fn who_prefers_both_families_and_gets_none_is_told_of_each() {
     );
 }
 
+/// What it waits for is told by that.
+#[test]
+fn who_has_one_family_and_requires_both_is_told_of_the_one_that_it_lacks() {
+    let mut a = allocator(vec![
+        pool("p", &["192.0.2.1/32", "2001:db8::1/128"]),
+        pool("q", &["192.0.2.11/32"]),
+    ]);
+    let v6 = want(&[Family::V6], Policy::Single);
+    a.assign(&service("other"), &v6, T0).unwrap();
+    let both = |policy| want(&[Family::V4, Family::V6], policy);
+    let one = a.assign(&service("s"), &both(Policy::PreferDual), T0);
+    assert_eq!(got(one), ["192.0.2.1"]);
+    assert_eq!(
+        refused(a.assign(&service("s"), &both(Policy::RequireDual), T0)),
+        "pool \"p\": its only IPv6 address is in use; add to its spec.addresses; \
+         pool \"q\": it has no usable IPv6 addresses"
+    );
+    assert_eq!(a.release(&service("other"), T0), [ip("2001:db8::1")]);
+    assert_eq!(
+        got(a.assign(&service("s"), &both(Policy::RequireDual), T0)),
+        ["192.0.2.1", "2001:db8::1"]
+    );
+}
+
 #[test]
 fn changing_the_policy_keeps_the_address() {
     let mut a = allocator(vec![pool("p", &["192.0.2.1-192.0.2.9", "2001:db8::/120"])]);
