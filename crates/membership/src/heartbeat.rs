@@ -67,7 +67,7 @@ pub const MAX_PAGES: u16 = 256;
 /// The longest node name: a DNS subdomain (RFC 1123, as Kubernetes requires).
 pub const MAX_NAME: usize = 253;
 /// Claims that are carried whatever their family and the sender's name; what is beyond
-/// does not reach the peers, so the caller must not hold more.
+/// does not reach the peers, which then know that there is more and do not ask for it.
 pub const MAX_CLAIMS: usize = MAX_PAGES as usize
     * ((MAX_DATAGRAM
         - HEADER

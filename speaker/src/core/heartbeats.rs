@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use lightship_election::{Claim, ENDED, Scope};
-use lightship_membership::heartbeat::MODE_DIRECT_ROUTING;
+use lightship_membership::heartbeat::{MAX_PAGES, MODE_DIRECT_ROUTING};
 use lightship_membership::{Event, Heartbeat, PeerState, ReplayError, decode};
 
 use lightship_frames::Mac;
@@ -112,7 +112,9 @@ impl Core {
         }
         self.election.heard(&beat.sender);
         self.defend(beat, now);
-        if !self.take_claims(beat) && alone && self.settled {
+        // Who claims more than goes on all pages has no more to tell.
+        let whole = beat.pages < MAX_PAGES;
+        if !self.take_claims(beat) && alone && whole && self.settled {
             self.ask_for_claims(&beat.sender, now);
         }
         self.unreported |= self.look_again;
@@ -317,9 +319,9 @@ impl Core {
     }
 
     /// Announces anew what this node owns and a peer whose claim does not beat its own may have
-    /// announced too, or did until just now and says so by the end of its claim (the order of equal claims is the election's matter, which
-    /// stops the announcements of what is lost): the peer falls silent when it hears of the higher
-    /// claim, but clients that heeded it have to be won back.
+    /// announced too, or did until just now, as the end of its claim says: the peer falls silent when it
+    /// hears of the higher claim, but clients that heeded it have to be won back. The order of equal claims
+    /// is the election's matter, which stops the announcements of what is lost.
     fn defend(&mut self, beat: &Heartbeat, now: Duration) {
         for claim in &beat.claims {
             if let Some(owned) = self.owned.get_mut(&claim.vip)

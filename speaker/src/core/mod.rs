@@ -591,6 +591,11 @@ impl Core {
         self.next_beat = now;
     }
 
+    /// Time between two heartbeats.
+    pub fn interval(&self) -> Duration {
+        self.setup.interval
+    }
+
     /// Whether the cluster is so large that most nodes get only some heartbeats.
     pub fn is_sparse(&self) -> bool {
         self.rota.sparse()
