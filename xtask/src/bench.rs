@@ -139,7 +139,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.what == What::Programming {
         return Ok(ExitCode::SUCCESS);
     }
-    let options = |kind| Options::resolve(3, kind, None, Families::Dual, true);
+    let options = |kind| {
+        let options = Options::resolve(3, kind, None, Families::Dual, true)?;
+        Ok::<_, anyhow::Error>(options.with_released_programs())
+    };
     let main = options(substrate)?;
     on_lab(&main, args, |lab, sections| {
         if args.wants(What::Latency) && main.substrate == SubstrateKind::Uml {

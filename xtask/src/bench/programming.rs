@@ -106,10 +106,12 @@ pub(super) fn measure(lab: &mut Lab, vips: usize) -> Result<Section> {
         lab.heal(&real)?;
         wait_turns(lab, &real, begin, |turns| whole(turns, all))
     })?;
+    let director =
+        |usage: &scale::Usage| usage.director_seconds.context("no thread of the director");
     let share = |seconds: f64| seconds / IDLE.as_secs_f64() * 100.0;
     let cost = Cost {
         cpu: share(after.cpu_seconds - before.cpu_seconds),
-        director_cpu: share(after.director_seconds - before.director_seconds),
+        director_cpu: share(director(&after)? - director(&before)?),
         resident_mib: after.resident_mib,
         kernel_kib_per_vip: kernel_kib / (vips + 1) as f64,
     };
@@ -170,7 +172,7 @@ fn text(empty: &[Turn], changes: &[Turn], cost: &Cost, kind: &str) -> String {
          messages in {} turns. Times are those of the director's turns, from what is wanted to what the \
          kernel has confirmed. While nothing happens, the thread that compares the table, the links and the settings with \
          the kernel's each second takes {:.2} % of a core. Heartbeats of all {OTHERS} others arrive and are answered meanwhile, \
-         with all of which it is {:.2} %: most of that is {}'s price of a system call.\n \
+         with all of which it is {:.2} %: most of that is {}'s price of a system call. \
          The kernel gave {:.0} KiB back for each VIP when all was removed.\n\n{}",
         empty.len(),
         cost.director_cpu,

@@ -25,7 +25,7 @@ pub(super) struct Size {
 
 /// As many as are to be managed.
 pub(super) const NODES: u16 = 500;
-/// So many beat to each other as often as they can.
+/// A cluster of so many is an ordinary one, whose speakers have little to say to each other.
 const FEW: u16 = 10;
 
 impl Size {
@@ -51,7 +51,7 @@ pub(super) const PREFIX: &str = "phantom-";
 pub(super) struct Usage {
     pub(super) cpu_seconds: f64,
     /// The part of the thread that keeps the director's table, if there is one.
-    pub(super) director_seconds: f64,
+    pub(super) director_seconds: Option<f64>,
     datagrams: f64,
     pub(super) resident_mib: f64,
     /// The part of that which is the program itself and its libraries.
@@ -281,7 +281,7 @@ fn parse(text: &str) -> Option<Usage> {
     };
     Some(Usage {
         cpu_seconds: seconds(text.lines().next()?)?,
-        director_seconds: director.map_or(Some(0.0), seconds)?,
+        director_seconds: director.and_then(seconds),
         datagrams: value("Udp6InDatagrams")? + value("Udp6OutDatagrams")?,
         resident_mib: value("VmRSS:")? / 1024.0,
         program_mib: value("RssFile:")? / 1024.0,
@@ -299,7 +299,7 @@ mod tests {
                     Thread director S 1 2 2 0 -1 4194560 100 0 0 0 40 10 0 0\nRssFile:\t  10240 kB\nUdp6InDatagrams   \t30\nUdp6OutDatagrams\t12\n";
         let usage = parse(text).unwrap();
         assert_eq!((usage.cpu_seconds, usage.datagrams), (3.0, 42.0));
-        assert_eq!(usage.director_seconds, 0.5);
+        assert_eq!(usage.director_seconds, Some(0.5));
         assert_eq!((usage.resident_mib, usage.program_mib), (20.0, 10.0));
         assert!(parse("").is_none());
     }
