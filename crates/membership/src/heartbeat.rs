@@ -293,7 +293,8 @@ impl DecodeError {
 /// do not fit [`MAX_PAGES`] pages are left out ([`MAX_CLAIMS`] always fit). See [`Draft`] for a node that
 /// needs only a part of it.
 pub fn encode(heartbeat: &Heartbeat, keys: &Keys) -> Vec<Vec<u8>> {
-    Draft::whole(heartbeat.clone()).encode(keys)
+    let datagrams = Draft::whole(heartbeat.clone()).all(keys);
+    datagrams.iter().map(|one| one.to_vec()).collect()
 }
 
 /// Verifies and reads one datagram.

@@ -132,11 +132,6 @@ impl Draft {
         numbers.map(|number| self.datagram(number, keys)).collect()
     }
 
-    pub(super) fn encode(&self, keys: &Keys) -> Vec<Vec<u8>> {
-        let numbers = 0..self.written.len();
-        numbers.map(|number| self.write(number, keys)).collect()
-    }
-
     fn datagram(&mut self, number: usize, keys: &Keys) -> Arc<[u8]> {
         if let Some(Some(written)) = self.written.get(number) {
             return written.clone();

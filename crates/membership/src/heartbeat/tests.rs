@@ -7,11 +7,11 @@ use sha2::Sha256;
 
 use super::*;
 
-fn keys() -> Keys {
+pub(super) fn keys() -> Keys {
     Keys::new(b"correct horse", None)
 }
 
-fn beat(claims: Vec<Claim>) -> Heartbeat {
+pub(super) fn beat(claims: Vec<Claim>) -> Heartbeat {
     Heartbeat {
         sender: "node1".into(),
         boot_id: 0x0102_0304_0506_0708,

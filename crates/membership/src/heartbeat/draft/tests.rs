@@ -1,9 +1,6 @@
 use super::*;
-use crate::heartbeat::{Flags, MODE_ANNOUNCE, decode};
-
-fn keys() -> Keys {
-    Keys::new(b"correct horse", None)
-}
+use crate::heartbeat::decode;
+use crate::heartbeat::tests::{beat as any, keys};
 
 fn vip(n: u16) -> IpAddr {
     IpAddr::from([0x2001, 0xdb8, 2, 0, 0, 0, 0, n])
@@ -16,23 +13,9 @@ fn beat(vips: impl IntoIterator<Item = u16>) -> Heartbeat {
         epoch: 2,
     });
     Heartbeat {
-        sender: "node1".into(),
-        boot_id: 1,
-        counter: 1,
-        flags: Flags::default(),
-        uplink_mac: [2, 0, 0, 0, 0, 1],
-        director_mac: [2, 0, 0, 0, 0, 2],
-        mode: MODE_ANNOUNCE,
-        table_digest: 0,
-        page: 0,
-        pages: 1,
-        interface: "eth0".into(),
-        late: Vec::new(),
         networks: [].into(),
-        held_boot: None,
-        further: [].into(),
         scope: Some(Scope::default()),
-        claims: claims.collect(),
+        ..any(claims.collect())
     }
 }
 
