@@ -119,7 +119,7 @@ pub(super) fn measure(lab: &mut Lab, vips: usize) -> Result<Section> {
         id: format!("programming-{}", lab.state().options.substrate),
         title,
         command: "cargo xtask bench programming".to_owned(),
-        text: text(&empty, &changes, &cost, lab.substrate().name()),
+        text: text(&empty, &changes, &cost),
     })
 }
 
@@ -133,7 +133,7 @@ struct Cost {
     kernel_kib_per_vip: f64,
 }
 
-fn text(empty: &[Turn], changes: &[Turn], cost: &Cost, kind: &str) -> String {
+fn text(empty: &[Turn], changes: &[Turn], cost: &Cost) -> String {
     let made: usize = empty.iter().map(|turn| turn.changes).sum();
     let seconds = empty.iter().map(|turn| turn.ms).sum::<f64>() / 1e3;
     let mut times: Vec<f64> = changes.iter().map(|turn| turn.ms).collect();
@@ -172,12 +172,11 @@ fn text(empty: &[Turn], changes: &[Turn], cost: &Cost, kind: &str) -> String {
          messages in {} turns. Times are those of the director's turns, from what is wanted to what the \
          kernel has confirmed. While nothing happens, the thread that compares the table, the links and the settings with \
          the kernel's each second takes {:.2} % of a core. Heartbeats of all {OTHERS} others arrive and are answered meanwhile, \
-         with all of which it is {:.2} %: most of that is {}'s price of a system call. \
+         with all of which it is {:.2} %. \
          The kernel gave {:.0} KiB back for each VIP when all was removed.\n\n{}",
         empty.len(),
         cost.director_cpu,
         cost.cpu,
-        kind,
         cost.kernel_kib_per_vip,
         verdict::lines(&judged)
     )
