@@ -14,7 +14,7 @@ mod link;
 
 use std::time::Duration;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
+use netlink_packet_core::{DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_GENERIC;
 
@@ -97,11 +97,8 @@ impl Client {
     /// # Errors
     /// As [`Client::dump`].
     pub fn dump_services(&mut self) -> Result<Vec<(Service, Stats)>, Error> {
-        let mut services = self
-            .dump_messages(&IpvsMessage::dump_services())?
-            .iter()
-            .map(|message| Ok(message.service()?))
-            .collect::<Result<Vec<_>, Error>>()?;
+        let mut services =
+            self.dump_of(&IpvsMessage::dump_services(), |message| message.service())?;
         services.sort_by_key(|(service, _)| service.key);
         Ok(services)
     }
@@ -121,11 +118,9 @@ impl Client {
     /// # Errors
     /// As [`Client::dump`].
     pub fn dump_destinations(&mut self, key: ServiceKey) -> Result<Vec<DestinationState>, Error> {
-        let mut destinations = self
-            .dump_messages(&IpvsMessage::dump_destinations(key))?
-            .iter()
-            .map(|message| Ok(message.destination(key.family())?))
-            .collect::<Result<Vec<_>, Error>>()?;
+        let mut destinations = self.dump_of(&IpvsMessage::dump_destinations(key), |message| {
+            message.destination(key.family())
+        })?;
         // The kernel lists the newest first.
         destinations.reverse();
         Ok(destinations)
@@ -190,7 +185,12 @@ impl Client {
         Ok(reply.messages)
     }
 
-    fn dump_messages(&mut self, message: &IpvsMessage) -> Result<Vec<IpvsMessage>, Error> {
+    /// All that a dump lists; each message is read as it comes, and none is kept.
+    fn dump_of<T>(
+        &mut self,
+        message: &IpvsMessage,
+        read: impl Fn(&IpvsMessage) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, Error> {
         for _ in 0..DUMP_ATTEMPTS {
             let sequence = self.link.next_sequence();
             let bytes = codec::encode(
@@ -201,7 +201,7 @@ impl Client {
             );
             let reply = self
                 .link
-                .exchange(&bytes, sequence, |payload| payload.ipvs())?;
+                .exchange(&bytes, sequence, |payload| read(&payload.ipvs()?))?;
             if !reply.interrupted {
                 return Ok(reply.messages);
             }
