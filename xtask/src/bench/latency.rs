@@ -18,7 +18,7 @@ use super::report::Section;
 
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Milliseconds after the request to create the Service.
+/// Milliseconds after the Service was sent.
 struct Run {
     address: f64,
     /// On the last of the nodes; none in mode Announce.
@@ -175,7 +175,7 @@ fn text(runs: &[Run]) -> String {
         median(|run| run.all_reply),
     ]);
     format!(
-        "Milliseconds after the request to create the Service went out to the API server, for one with a ready pod on \
+        "Milliseconds after the Service was sent to the API server, for one with a ready pod on \
          every node. **Lightship's own part (announced, and every director programmed): median \
          {own} ms; first reply: median {first} ms.** The rest is kube-proxy, which writes its rules \
          once a second at most; `all nodes reply` is when the last node's kube-proxy had them.\n\n{}",

@@ -1,6 +1,6 @@
 //! Plain requests to the API server: `kubectl` takes long to start, and prints events late.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use lightship_e2e::probe::now_ns;
 use lightship_lab::substrate::LAB_NETNS;
-use lightship_lab::{Lab, addressing, sh};
+use lightship_lab::{Lab, addressing};
 use serde_json::Value;
 
 /// Path of the Services.
 const SERVICES: &str = "/api/v1/namespaces/default/services";
+
+/// How long `curl` is given to connect.
+const CONNECT: Duration = Duration::from_secs(1);
 
 /// How long an event may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -37,22 +40,28 @@ fn curl(lab: &Lab, path: &str) -> Command {
     command
 }
 
-/// Creates a Service and gives the moment at which the request went out, or a
-/// little before (ns since 1970).
+/// Creates a Service and gives the moment at which it was sent (ns since 1970), over a connection that is
+/// there already, as clients have one: the request is begun before, and gets its body then.
 pub(super) fn create(lab: &Lab, service: &Value) -> Result<u64> {
-    let mut command = curl(lab, SERVICES);
-    command
+    let mut child = curl(lab, SERVICES)
+        .args(["--request", "POST", "--upload-file", "-"])
         .args(["--header", "Content-Type: application/json"])
-        .args(["--data-binary", "@-", "--output", "/dev/null"])
-        .args(["--write-out", "%{http_code} %{time_pretransfer}"]);
-    let started = now_ns();
-    let said = sh::run_with_input(command, Some(&service.to_string()))?;
-    let (code, ready) = said.split_once(' ').context("curl said nothing")?;
+        .args(["--output", "/dev/null", "--write-out", "%{http_code}"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run curl")?;
+    let mut body = child.stdin.take().context("curl has no input")?;
+    thread::sleep(CONNECT);
+    let sent = now_ns();
+    body.write_all(service.to_string().as_bytes())?;
+    drop(body);
+    let output = child.wait_with_output()?;
+    let code = String::from_utf8_lossy(&output.stdout);
     if code != "201" {
         bail!("the API server refused the Service: HTTP status {code}");
     }
-    let ready = Duration::try_from_secs_f64(ready.trim().parse()?)?;
-    Ok(started + u64::try_from(ready.as_nanos())?)
+    Ok(sent)
 }
 
 /// A Service as a watcher sees it.
@@ -84,7 +93,7 @@ impl Watch {
             }
         });
         // There is nothing to hear while there is nothing to see.
-        thread::sleep(Duration::from_secs(1));
+        thread::sleep(CONNECT);
         Ok(Self { child, events })
     }
 
