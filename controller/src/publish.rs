@@ -26,7 +26,7 @@ use crate::model::{Notice, Subject};
 const QUEUE: usize = 20_000;
 /// Requests under way at most.
 const CONCURRENT: usize = 8;
-/// How long an event waits at most while there is more to be written than fits.
+/// How long an event waits at most while anything is being written.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// The API server refuses longer notes.
 const LONGEST_NOTE: usize = 1024;
@@ -82,7 +82,7 @@ impl Publisher {
     }
 }
 
-/// Waits while there is more to be written than fits, but not for ever.
+/// Waits while anything is being written, but not for ever.
 async fn turn(calm: &mut watch::Receiver<bool>) {
     // However the wait ends, the event goes.
     let _ = timeout(LONGEST_WAIT, calm.wait_for(|busy| !busy)).await;

@@ -14,7 +14,7 @@ use crate::heartbeat_key;
 use crate::leader::{Authority, Leadership};
 use crate::lease::Timing;
 use crate::metrics::{Metrics, Snapshot};
-use crate::model::{Action, Clock, Input};
+use crate::model::{Action, Clock, Input, Notice};
 use crate::node_failure;
 use crate::publish::Publisher;
 use crate::sink::ApiServer;
@@ -180,8 +180,17 @@ async fn lead(
             tracing::info!(addresses, writes, "ready");
             board.write(&core, &writer);
         }
+        let mut notices = Vec::new();
         for action in actions {
-            act(action, &mut writer, &publisher);
+            match action {
+                Action::Write(write) => writer.submit(write),
+                Action::Notify(notice) => notices.push(notice),
+            }
+        }
+        // Before the first of them is seen: what people wait for comes before word of it.
+        publisher.wait(writer.busy());
+        for notice in notices {
+            tell(notice, &publisher);
         }
     }
     let drained = tokio::time::timeout(GRACE, async {
@@ -195,19 +204,14 @@ async fn lead(
     End::Stop
 }
 
-fn act(action: Action, writer: &mut Writer<ApiServer>, publisher: &Publisher) {
-    match action {
-        Action::Write(write) => writer.submit(write),
-        Action::Notify(notice) => {
-            let (subject, reason, note) = (&notice.subject, notice.reason, &notice.note);
-            if notice.warning {
-                tracing::warn!(%subject, reason, note);
-            } else {
-                tracing::info!(%subject, reason, note);
-            }
-            publisher.notify(notice);
-        }
+fn tell(notice: Notice, publisher: &Publisher) {
+    let (subject, reason, note) = (&notice.subject, notice.reason, &notice.note);
+    if notice.warning {
+        tracing::warn!(%subject, reason, note);
+    } else {
+        tracing::info!(%subject, reason, note);
     }
+    publisher.notify(notice);
 }
 
 /// Waits for a moment given since `origin`, or for ever.

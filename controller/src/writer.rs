@@ -98,6 +98,9 @@ const FREE: u32 = 5;
 /// Shortest time between two writes of one pool's status. It counts addresses, and a
 /// thousand Services must not cost a thousand reports.
 const POOL_PACE: Duration = Duration::from_millis(500);
+/// How long a pool's status waits at least, so that an API server with little time creates the VirtualIP and
+/// tells the Service of its address first.
+const POOL_WAIT: Duration = Duration::from_millis(100);
 
 /// A write that succeeded not long ago.
 #[derive(Debug)]
@@ -217,9 +220,9 @@ impl<S: Sink> Writer<S> {
         slots.all(|slot| matches!(slot, Slot::Conflicted { .. }))
     }
 
-    /// Whether more is to be written than may be under way at once.
+    /// Whether anything is being written, what waits for another attempt aside.
     pub fn busy(&self) -> bool {
-        self.running > CONCURRENT
+        self.running > 0
     }
 
     /// Wants an object in this state from now on.
@@ -274,13 +277,13 @@ impl<S: Sink> Writer<S> {
             number: 0,
             conflicts,
         };
-        if let Some(early) = self.early(&key) {
-            self.hold(key, write, attempt, early, false);
-        } else if excess == 0 {
-            self.start(key, write, attempt);
-        } else {
+        if excess > 0 {
             tracing::warn!(%key, repeats, conflicts, "somebody else keeps changing this object; writing it more slowly");
             self.pause(key, write, attempt, excess);
+        } else if let Some(early) = self.early(&key) {
+            self.hold(key, write, attempt, early, false);
+        } else {
+            self.start(key, write, attempt);
         }
     }
 
@@ -298,12 +301,12 @@ impl<S: Sink> Writer<S> {
 
     /// How long a write is to wait for the pace of its kind.
     fn early(&self, key: &Key) -> Option<Duration> {
-        let recent = self
-            .recent
-            .get(key)
-            .filter(|_| matches!(key, Key::Pool(_)))?;
-        let left = POOL_PACE.checked_sub(recent.at.elapsed())?;
-        (!left.is_zero()).then_some(left)
+        if !matches!(key, Key::Pool(_)) {
+            return None;
+        }
+        let recent = self.recent.get(key);
+        let left = recent.map(|recent| POOL_PACE.saturating_sub(recent.at.elapsed()));
+        Some(left.unwrap_or_default().max(POOL_WAIT))
     }
 
     /// Remembers a success.
