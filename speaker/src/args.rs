@@ -118,7 +118,7 @@ pub struct Args {
     #[arg(long, env = "LIGHTSHIP_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
-    /// What is logged: a level or a filter such as `info,lightship_speaker=debug`.
+    /// What is logged: a level, or a filter such as `info,lightship_core=debug` (what it decides and why).
     /// The client's own lines are left out by default: it logs every attempt of an outage,
     /// which the speaker reports once.
     #[arg(
@@ -182,7 +182,7 @@ mod tests {
             lightship_membership::Config::new(args.heartbeat_interval, args.heartbeat_misses);
         assert_eq!(given, lightship_membership::Config::default());
         assert_eq!(given.timeout(), Duration::from_millis(280));
-        assert_eq!(args.removal_grace, crate::grace::DEFAULT);
+        assert_eq!(args.removal_grace, lightship_core::grace::DEFAULT);
     }
 
     #[test]

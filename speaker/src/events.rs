@@ -23,9 +23,9 @@ use lightship_kit::while_busy;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use crate::core::Ownership;
-use crate::world::{NodeName, World};
 use ledger::{Conflict, Ledger};
+use lightship_core::core::Ownership;
+use lightship_core::world::{NodeName, World};
 pub use mended::run as mended;
 
 /// How long one event may take, all attempts included; it is given up then.

@@ -13,8 +13,8 @@ use lightship_frames::ndp::solicited_node;
 use lightship_netio::MulticastGroups;
 use tokio::sync::watch;
 
-use crate::further::{Own, Via};
 use crate::uplink::Current;
+use lightship_core::further::{Own, Via};
 
 /// How long after a failure it is tried again, doubled up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));

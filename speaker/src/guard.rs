@@ -33,9 +33,9 @@ use tokio::sync::watch;
 
 use crate::director::VETH_HOST;
 use crate::drift::Drift;
-use crate::further::Own;
 use crate::uplink::Current;
-use crate::world::World;
+use lightship_core::further::Own;
+use lightship_core::world::World;
 use linger::Linger;
 
 /// The number of the routing table, and the preference of the rules: after the local table

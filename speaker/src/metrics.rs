@@ -14,8 +14,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::watch;
 
-use crate::core::Snapshot;
 use crate::drift::Mended;
+use lightship_core::core::Snapshot;
 
 /// A core that has said nothing for so long is stuck: it counts itself at least once a second.
 const STUCK: Duration = Duration::from_secs(20);

@@ -19,16 +19,16 @@ use lightship_netio::{Filter, PacketSocket, Watched};
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{mpsc, watch};
 
-use crate::cache::Saved;
-use crate::core::{
+use crate::datagrams::Datagrams;
+use crate::memory::Memory;
+use crate::uplink::Current;
+use lightship_core::cache::Saved;
+use lightship_core::core::{
     Core, DirectorIntent, DirectorReport, HANDOVER, Listen, Output, Ownership, Snapshot,
 };
-use crate::datagrams::Datagrams;
-use crate::further::{Own, Via};
-use crate::memory::Memory;
-use crate::path::{Peers, Verdict};
-use crate::uplink::Current;
-use crate::world::World;
+use lightship_core::further::{Own, Via};
+use lightship_core::path::{Peers, Verdict};
+use lightship_core::world::World;
 
 /// At most this many frames or datagrams are taken before the core decides, so that a flood
 /// on the LAN delays a heartbeat by no more than the time to look at these.

@@ -1,4 +1,4 @@
-//! The sockets of the path test ([`crate::path`]).
+//! The sockets of the path test ([`lightship_core::path`]).
 //!
 //! A tap on the uplink hears the frames before routing, netfilter and the host's own sockets; what
 //! those make of them does not matter. The UDP port is that of the heartbeats, which networks
@@ -15,9 +15,9 @@ use lightship_netio::{Filter, PacketSocket};
 use tokio::sync::watch;
 
 use crate::director;
-use crate::path::{Family, Host, Peers, Shot, Tester, Verdict};
 use crate::uplink::Current;
-use crate::world::{NodeName, World};
+use lightship_core::path::{Family, Host, Peers, Shot, Tester, Verdict};
+use lightship_core::world::{NodeName, World};
 
 /// Where the test sends and hears.
 pub struct Place {

@@ -28,16 +28,17 @@ use lightship_netio::Monitor;
 use tokio::sync::{mpsc, watch};
 
 use crate::args::{Args, Cordon, Mode};
-use crate::cache::{self, LoadError, Saved};
-use crate::core::{Core, DirectorReport, Ownership, Setup};
 use crate::drift::Drift;
-use crate::eligibility::Policy;
-use crate::further::Own;
 use crate::metrics::Metrics;
 use crate::report::{Facts, Trouble};
 use crate::uplink::{self, Choice, Current, Uplink};
-use crate::world::{NodeName, World};
-use crate::{director, events, guard, lock, node, path, prober, replaced, report, status};
+use crate::{director, events, guard, lock, node, prober, replaced, report, status};
+use lightship_core::cache::{self, LoadError, Saved};
+use lightship_core::core::{Core, DirectorReport, Ownership, Setup};
+use lightship_core::eligibility::Policy;
+use lightship_core::further::Own;
+use lightship_core::path;
+use lightship_core::world::{NodeName, World};
 
 /// How long the process waits, when all else has ended, for the word that it stops.
 const LAST_WORD: Duration = Duration::from_millis(500);
@@ -442,7 +443,7 @@ type Director = (director::Found, lightship_netio::NetnsThread<()>);
 async fn start_director(
     mode: Mode,
     plan: director::Plan,
-    intent: watch::Receiver<Arc<crate::core::DirectorIntent>>,
+    intent: watch::Receiver<Arc<lightship_core::core::DirectorIntent>>,
     reports: mpsc::UnboundedSender<DirectorReport>,
     health: watch::Sender<director::Health>,
 ) -> anyhow::Result<(Option<Director>, String)> {

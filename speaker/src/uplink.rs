@@ -1,5 +1,5 @@
 //! The uplinks: the main one is the interface on the LAN of the nodes, those beside it are on further
-//! LANs of clients ([`crate::further`]).
+//! LANs of clients ([`lightship_core::further`]).
 //!
 //! [`watch`] follows them by the kernel's notices while the speaker runs: it may go, come back as
 //! another interface, and change its name, MAC or MTU; the node's address may change, or move to a
@@ -18,9 +18,9 @@ use lightship_membership::heartbeat::MAX_NETWORKS;
 use lightship_netio::{Address, Family, Link, Monitor, Notice, RouteKind, Rtnl, TABLE_MAIN};
 use tokio::sync::watch;
 
-use crate::core::UplinkState;
-use crate::further::Own;
-use crate::world::{Node, NodeName, World};
+use lightship_core::core::UplinkState;
+use lightship_core::further::Own;
+use lightship_core::world::{Node, NodeName, World};
 
 pub use further::Search;
 

@@ -9,11 +9,11 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use lightship_core::core::UplinkState;
+use lightship_core::further::Own;
+use lightship_core::world::{Node, NodeName, World};
 use lightship_netio::{Netns, NetnsThread, spawn_thread_in};
-use lightship_speaker::core::UplinkState;
-use lightship_speaker::further::Own;
 use lightship_speaker::uplink::{self, Choice, Current, Search, Told};
-use lightship_speaker::world::{Node, NodeName, World};
 use tokio::sync::watch;
 
 /// Far more than it should take (some milliseconds), since tests run beside others; far less than

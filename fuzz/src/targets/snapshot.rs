@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use lightship_speaker::cache::{Saved, SavedPeer, decode, encode, seal};
-use lightship_speaker::world::{Node, Port, Protocol, Service, ServiceRef, Slice, Vip};
+use lightship_core::cache::{Saved, SavedPeer, decode, encode, seal};
+use lightship_core::world::{Node, Port, Protocol, Service, ServiceRef, Slice, Vip};
 
 use super::{Target, kind};
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use lightship_ipvs::{Destination, Service, ServiceKey, ServiceSpec, ServiceState};
 
 use super::table;
-use crate::intent::{PortKey, Virtual};
+use lightship_core::intent::{PortKey, Virtual};
 
 /// A table, by key.
 #[derive(Debug, Default)]
@@ -167,8 +167,8 @@ mod tests {
     use lightship_ipvs::plan;
 
     use super::*;
-    use crate::intent::{Scheduling, Weights};
-    use crate::world::{Port, Protocol};
+    use lightship_core::intent::{Scheduling, Weights};
+    use lightship_core::world::{Port, Protocol};
 
     fn weights(list: &[(u8, u32)]) -> Weights {
         let all = list

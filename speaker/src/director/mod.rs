@@ -39,10 +39,10 @@ use lightship_frames::Mac;
 use lightship_netio::{Netns, NetnsThread, Rtnl, spawn_thread_in};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::core::{DirectorIntent, DirectorReport};
 use crate::drift::Drift;
-use crate::intent::PortKey;
 use crate::uplink::{Current, Uplink};
+use lightship_core::core::{DirectorIntent, DirectorReport};
+use lightship_core::intent::PortKey;
 
 pub use error::Error;
 pub(crate) use further::{is_name as is_further, macs as further_macs};

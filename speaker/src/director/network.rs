@@ -10,7 +10,7 @@ use lightship_netio::{
 };
 
 use super::links::Links;
-use crate::core::DirectorIntent;
+use lightship_core::core::DirectorIntent;
 
 /// Routes and neighbours within the director's namespace.
 pub(super) struct Network {

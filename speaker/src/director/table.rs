@@ -7,8 +7,8 @@ use lightship_ipvs::{
     ServiceState,
 };
 
-use crate::intent::{PortKey, Virtual};
-use crate::world::{Port, Protocol};
+use lightship_core::intent::{PortKey, Virtual};
+use lightship_core::world::{Port, Protocol};
 
 /// One service to program, with its destinations in canonical order.
 ///
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use crate::intent::Scheduling;
+    use lightship_core::intent::Scheduling;
 
     #[test]
     fn a_service_is_mh_with_fallback_and_its_destinations_are_sorted() {

@@ -4,7 +4,7 @@
 //! request that the kernel did not answer in time, say, is tried again half a second later, and what
 //! the kernel holds serves meanwhile. Two in a row are.
 
-use crate::core::DirectorReport;
+use lightship_core::core::DirectorReport;
 
 /// Failed turns in a row that are told.
 const TOLD: u32 = 2;

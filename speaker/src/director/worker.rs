@@ -16,8 +16,8 @@ use super::network::{Locals, Network};
 use super::rota::Rota;
 use super::telling::Telling;
 use super::{Error, Found, Health, settings, table};
-use crate::core::{DirectorIntent, DirectorReport};
 use crate::uplink::Current;
+use lightship_core::core::{DirectorIntent, DirectorReport};
 
 /// How often it is seen whether somebody else changed something of which the kernel gives no
 /// notice: IPVS, sysctls, neighbours.

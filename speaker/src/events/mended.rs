@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::{Said, send};
 use crate::drift::Mended;
-use crate::world::NodeName;
+use lightship_core::world::NodeName;
 
 /// There is one event in so long a time: what changes something by hand may do so in a loop.
 const PAUSE: Duration = Duration::from_secs(60);

@@ -3,8 +3,8 @@
 use futures::future::{pending, select_all};
 use lightship_netio::{Filter, PacketSocket, Result};
 
-use crate::core::Listen;
-use crate::further::{Own, Via};
+use lightship_core::core::Listen;
+use lightship_core::further::{Own, Via};
 
 /// A socket with its own buffer, so that all can be waited for at once.
 struct Socket {

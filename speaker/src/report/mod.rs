@@ -22,11 +22,11 @@ use lightship_netio::{Monitor, Notice};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::core::Ownership;
 use crate::director::Health;
-use crate::further::Own;
-use crate::path::Verdict;
-use crate::world::{NodeName, World};
+use lightship_core::core::Ownership;
+use lightship_core::further::Own;
+use lightship_core::path::Verdict;
+use lightship_core::world::{NodeName, World};
 
 pub use status::{Facts, Trouble};
 

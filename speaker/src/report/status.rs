@@ -9,9 +9,9 @@ use lightship_frames::Mac;
 
 use super::uplink::Reading;
 use crate::director::Health;
-use crate::path::Verdict;
 use crate::uplink::Uplink;
-use crate::world::NodeName;
+use lightship_core::path::Verdict;
+use lightship_core::world::NodeName;
 
 /// Condition type: whether the director holds every VIP as wanted.
 const CONDITION_DIRECTOR: &str = "DirectorComplete";

@@ -21,9 +21,9 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use self::apply::Carried;
-use crate::core::{Ownership, VipReport};
 use crate::uplink::Current;
-use crate::world::{NodeName, World};
+use lightship_core::core::{Ownership, VipReport};
+use lightship_core::world::{NodeName, World};
 
 /// At most this many writes are on their way at once.
 const PARALLEL: usize = 8;

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::Identity;
 use super::apply::Carried;
-use crate::core::{Move, OffLink, Ownership, Unowned, VipReport};
-use crate::world::{NodeName, ServiceRef};
+use lightship_core::core::{Move, OffLink, Ownership, Unowned, VipReport};
+use lightship_core::world::{NodeName, ServiceRef};
 
 /// Condition: whether the address is on the node that an annotation asks for.
 const CONDITION_PLACED: &str = "Placed";

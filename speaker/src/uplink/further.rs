@@ -10,8 +10,8 @@ use lightship_netio::{Link, Result, Rtnl};
 
 use super::{Direct, direct, networks};
 use crate::director::{self, VETH_HOST};
-use crate::further::{Further, Own};
-use crate::world::{Announcement, World};
+use lightship_core::further::{Further, Own};
+use lightship_core::world::{Announcement, World};
 
 /// The kinds of links that can be uplinks (`IFLA_INFO_KIND`; a physical NIC has none), those first
 /// that are most often: a node has bridges of its own for Pods and containers, and room in heartbeats is
@@ -139,7 +139,7 @@ fn candidates(links: &[Link], main: u32) -> Vec<(usize, &Link)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::Vip;
+    use lightship_core::world::Vip;
 
     fn link(index: u32, name: &str, kind: Option<&str>) -> Link {
         Link {

@@ -1,4 +1,4 @@
-//! Kubernetes objects to the values of [`crate::world`]. Pure.
+//! Kubernetes objects to the values of [`lightship_core::world`]. Pure.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,7 +10,9 @@ use lightship_crds::{
     VirtualIP, WithoutEndpoints,
 };
 
-use crate::world::{Announcement, Node, NodeName, Port, Protocol, Service, ServiceRef, Slice, Vip};
+use lightship_core::world::{
+    Announcement, Node, NodeName, Port, Protocol, Service, ServiceRef, Slice, Vip,
+};
 
 /// The label that keeps a node out of external load balancing, whatever its value
 /// (`k8s.io/api/core/v1` well-known labels).

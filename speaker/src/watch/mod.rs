@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::metrics::Kind;
-use crate::world::{NodeName, Part, Service, ServiceRef, Slice, World};
+use lightship_core::world::{NodeName, Part, Service, ServiceRef, Slice, World};
 
 pub use keys::{initial, keys};
 

@@ -236,7 +236,7 @@ fn a_long_text_is_cut_between_characters() {
 
 #[test]
 fn a_director_that_the_network_does_not_let_work_is_none_and_the_reason_is_said() {
-    use crate::path::Fault;
+    use lightship_core::path::Fault;
 
     let (facts, health) = (facts(), Health::default());
     let up = reading(true);

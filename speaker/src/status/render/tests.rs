@@ -5,7 +5,7 @@ use lightship_crds::VirtualIPStatus;
 use std::sync::Arc;
 
 use super::*;
-use crate::core::Placement;
+use lightship_core::core::Placement;
 
 fn identity() -> Identity {
     Identity {

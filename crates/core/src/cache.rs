@@ -40,7 +40,7 @@ pub struct Saved {
     /// The boot id of the last start: the next one is greater even if the clock went back.
     #[serde(default)]
     pub boot_id: u64,
-    /// The own kube-proxy was not known to have its rules yet ([`crate::proxy`]).
+    /// The own kube-proxy was not known to have its rules yet (the speaker's `proxy`).
     #[serde(default)]
     pub idle: bool,
 }

@@ -1,6 +1,6 @@
 //! What Kubernetes says, reduced to what a speaker needs and written in plain values.
 //!
-//! The watchers in [`crate::watch`] keep one [`World`]; the core reads it. It can be
+//! The speaker's watchers keep one [`World`]; the core reads it. It can be
 //! serialised, because the last known world is kept on the node so that a speaker
 //! that restarts while the API server is away works on as before
 //! (see [`crate::cache`]).

@@ -1,7 +1,7 @@
 //! The heart of the speaker: everything it decides, without a socket or a clock.
 //!
 //! A [`Core`] owns what this node believes: which peers live, who owns each VIP, what the
-//! director should hold and what has to be said on the LAN. The shell ([`crate::run`])
+//! director should hold and what has to be said on the LAN. The shell (the speaker's `node`)
 //! feeds it datagrams, frames, worlds and reports together with the time since the
 //! speaker's start, asks [`Core::next_deadline`] when to come back, and carries out the
 //! [`Output`]s.

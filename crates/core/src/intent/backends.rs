@@ -8,7 +8,7 @@
 //! | policy `Local` and no endpoint | the same |
 //! | policy `Local` and only endpoints that terminate | weight 0 while another node has a ready one |
 //! | drained, out of service, cordoned with `--cordon=move`, and its time is over ([`NodeHealth::retired`]) | weight 0 while another node serves |
-//! | a kube-proxy that is not known to have its rules yet ([`crate::proxy`]) | weight 0 while another node serves |
+//! | a kube-proxy that is not known to have its rules yet (the speaker's `proxy`) | weight 0 while another node serves |
 //! | a port that drops what directors forward, as its path test found ([`crate::path`]) | the same |
 //! | dead | it is listed for people, and leaves the table by way of [`crate::grace`] |
 //!
