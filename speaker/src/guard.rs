@@ -65,6 +65,9 @@ pub async fn run(
     let mut failing = false;
     let mut last: Option<(Vec<String>, BTreeSet<IpAddr>)> = None;
     let mut linger = Linger::adopt(found().await.unwrap_or_default(), Instant::now());
+    let mut refused = Refused::default();
+    // When all of it is read again, and when that was done.
+    let (mut again, mut read) = (Instant::now(), Instant::now());
     loop {
         let looked = Instant::now();
         let name = uplink.borrow_and_update().link.name.clone();
@@ -75,20 +78,28 @@ pub async fn run(
             interfaces.push(VETH_HOST.to_owned());
         }
         if let Some(world) = &*world.borrow_and_update() {
-            let refuse = world
-                .vips
-                .iter()
-                .filter(|(ip, vip)| world.refuses(**ip, vip));
-            let refuse = refuse.map(|(ip, _)| *ip).collect();
-            linger.update(world.vips.keys().copied().collect(), &refuse, looked);
+            let refuse = refused.of(world);
+            linger.update(world.vips.keys().copied().collect(), refuse, looked);
         }
         let guarded = linger.guarded(looked);
-        match apply(&interfaces, &guarded).await {
+        // A new VIP is waited for: what there is already is not read for it.
+        let known = last
+            .as_ref()
+            .filter(|(on, _)| looked < again && *on == interfaces);
+        let result = match known {
+            Some((_, before)) => change(before, &guarded).await,
+            None => {
+                (again, read) = (looked + CHECK, looked);
+                apply(&interfaces, &guarded).await
+            }
+        };
+        match result {
             Ok(changes) => {
                 failing = false;
                 // A rule goes with `ls-host`, which is mended elsewhere.
-                let same = last.replace((interfaces.clone(), guarded.clone()))
-                    == Some((interfaces, guarded));
+                let now = (interfaces, guarded);
+                let same = last.as_ref() == Some(&now);
+                last = Some(now);
                 if changes > 0 && same {
                     drift.guard(&format!("the loop guard ({changes} routes and rules)"));
                     tracing::warn!(
@@ -98,16 +109,15 @@ pub async fn run(
                 }
             }
             Err(error) => {
+                last = None;
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%error, "the loop guard is not complete; trying on");
                 }
             }
         }
-        let mut again = looked + CHECK;
-        if let Some(deadline) = linger.deadline(looked) {
-            again = again.min(deadline);
-        }
+        let deadline = linger.deadline(looked);
         loop {
+            let until = deadline.map_or(again, |deadline| deadline.min(again));
             tokio::select! {
                 changed = world.changed() => match changed {
                     Ok(()) => break,
@@ -118,12 +128,46 @@ pub async fn run(
                 notice = monitor.next() => {
                     if matches!(notice?, Notice::Route { .. } | Notice::Rule { .. } | Notice::Lost) {
                         while monitor.next().now_or_never().is_some() {}
-                        again = again.min(looked + PACE);
+                        again = again.min(read + PACE);
                     }
                 }
-                () = tokio::time::sleep_until(again.into()) => break,
+                () = tokio::time::sleep_until(until.into()) => break,
             }
         }
+    }
+}
+
+/// The VIPs that kube-proxy refuses, kept from one world to the next: most changes are about few of many.
+#[derive(Default)]
+struct Refused {
+    vips: BTreeSet<IpAddr>,
+    of: Arc<World>,
+}
+
+impl Refused {
+    fn of(&mut self, world: &Arc<World>) -> &BTreeSet<IpAddr> {
+        let touched = world.touched(&self.of);
+        let mut look = |address: IpAddr| {
+            let vip = world.vips.get(&address);
+            if vip.is_some_and(|vip| world.refuses(address, vip)) {
+                self.vips.insert(address);
+            } else {
+                self.vips.remove(&address);
+            }
+        };
+        match touched {
+            Some(touched) => touched.into_iter().for_each(&mut look),
+            None => {
+                let gone = self
+                    .of
+                    .vips
+                    .keys()
+                    .filter(|vip| !world.vips.contains_key(*vip));
+                gone.chain(world.vips.keys()).copied().for_each(&mut look);
+            }
+        }
+        self.of = world.clone();
+        &self.vips
     }
 }
 
@@ -170,6 +214,31 @@ pub async fn remove(rtnl: &Rtnl) -> Result<Vec<String>> {
         }
     }
     Ok(removed)
+}
+
+/// Guards what is to be guarded now and was not before, and the other way round. Returns how many routes it
+/// made or removed.
+async fn change(before: &BTreeSet<IpAddr>, now: &BTreeSet<IpAddr>) -> Result<usize> {
+    let mut changes = 0;
+    if before == now {
+        return Ok(changes);
+    }
+    let rtnl = Rtnl::open()?;
+    for vip in now.difference(before) {
+        match rtnl.add_route(&Route::blackhole(*vip, TABLE)).await {
+            // A kernel without IPv6 has no IPv6 loops.
+            Err(error) if vip.is_ipv6() && error.is_not_supported() => {}
+            result => changes += usize::from(result?),
+        }
+    }
+    for vip in before.difference(now) {
+        let removed = rtnl.delete_route(&Route::blackhole(*vip, TABLE)).await;
+        match removed {
+            Err(error) if vip.is_ipv6() && error.is_not_supported() => {}
+            result => changes += usize::from(result?),
+        }
+    }
+    Ok(changes)
 }
 
 async fn apply(interfaces: &[String], vips: &BTreeSet<IpAddr>) -> Result<usize> {

@@ -466,14 +466,24 @@ async fn start_director(
     }
 }
 
+/// How long a change of the state waits for others before it is written.
+const KEEP_WAIT: Duration = Duration::from_millis(200);
+
 /// The shortest and the longest pause between two writes of the state file.
 const KEEP_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
 /// Writes the state file whenever the state changes, the last time when the core has ended.
 async fn keep(path: std::path::PathBuf, mut saved: watch::Receiver<Saved>) {
     let mut failing = false;
+    let (mut open, mut news) = (true, false);
     loop {
-        let open = saved.changed().await.is_ok();
+        if open && !news {
+            open = saved.changed().await.is_ok();
+        }
+        // A change seldom comes alone, and nobody should have to wait while it is written.
+        if open {
+            (open, _) = rest(&mut saved, KEEP_WAIT).await;
+        }
         let state = saved.borrow_and_update().clone();
         let file = path.clone();
         let began = Instant::now();
@@ -492,6 +502,17 @@ async fn keep(path: std::path::PathBuf, mut saved: watch::Receiver<Saved>) {
         }
         // Many changes in a row are one write, and writing takes at most a twentieth of the time.
         let pause = (began.elapsed() * 20).clamp(KEEP_PAUSE.0, KEEP_PAUSE.1);
-        tokio::time::sleep(pause).await;
+        (open, news) = rest(&mut saved, pause).await;
     }
+}
+
+/// Waits so long, or until there will be no more changes. Whether there may be more, and whether there were any.
+async fn rest(saved: &mut watch::Receiver<Saved>, time: Duration) -> (bool, bool) {
+    let mut changed = false;
+    let end = tokio::time::timeout(time, async {
+        while saved.changed().await.is_ok() {
+            changed = true;
+        }
+    });
+    (end.await.is_err(), changed)
 }

@@ -187,6 +187,12 @@ fn judge(facts: Facts<'_>, address: IpAddr, vip: &Vip, seats: &mut memo::Seats) 
 }
 
 impl Intent {
+    /// Takes VIPs out.
+    fn forget(&mut self, vips: &BTreeSet<IpAddr>) {
+        self.vips.retain(|vip, _| !vips.contains(vip));
+        self.virtuals.retain(|key, _| !vips.contains(&key.vip));
+    }
+
     /// Adds a VIP.
     fn add(&mut self, world: &World, address: IpAddr, vip: &Vip, judged: &Judged) {
         self.vips.insert(address, judged.vip.clone());

@@ -388,6 +388,37 @@ impl World {
         self.announcements.values().filter(covers).collect()
     }
 
+    /// The Services that are not the same as in the world `before`, or their endpoints.
+    pub fn services_touched<'a>(&'a self, before: &'a World) -> BTreeSet<&'a ServiceRef> {
+        let services = self.services.differing(&before.services).into_iter();
+        let slices = self.slices.differing(&before.slices);
+        services.chain(slices).collect()
+    }
+
+    /// The VIPs that may be another matter than in the world `before`: they, their Services or endpoints are not
+    /// the same. None: all may be, as a node, a pool or an announcement is not.
+    pub fn touched(&self, before: &World) -> Option<BTreeSet<IpAddr>> {
+        if self.nodes != before.nodes
+            || self.pools != before.pools
+            || self.announcements != before.announcements
+        {
+            return None;
+        }
+        let services = self.services_touched(before);
+        let mut touched: BTreeSet<IpAddr> = self
+            .vips
+            .differing(&before.vips)
+            .into_iter()
+            .copied()
+            .collect();
+        if !services.is_empty() {
+            let uses = |vip: &Vip| vip.services.iter().any(|s| services.contains(s));
+            let using = self.vips.iter().filter(|(_, vip)| uses(vip));
+            touched.extend(using.map(|(address, _)| *address));
+        }
+        Some(touched)
+    }
+
     /// Whether no Service of this VIP has an endpoint of its family and clients should hear so, from
     /// kube-proxy where there is no director.
     pub fn refuses(&self, address: IpAddr, vip: &Vip) -> bool {

@@ -401,7 +401,15 @@ impl Core {
 
     /// Takes a new world from the API server.
     pub fn on_world(&mut self, world: Arc<World>, now: Duration) {
-        self.world = world;
+        let before = std::mem::replace(&mut self.world, world);
+        // Most changes in a large cluster are about Services without a VIP.
+        if self
+            .world
+            .touched(&before)
+            .is_some_and(|vips| vips.is_empty())
+        {
+            return;
+        }
         self.set_peers(now);
         self.stale = true;
     }

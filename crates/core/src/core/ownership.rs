@@ -41,7 +41,8 @@ impl Core {
         let before = self.announced_at();
         self.retiring.update(&self.world, self.setup.policy, now);
         let health = self.health();
-        self.intent = self.memo.compute(&self.world, health, self.setup.policy);
+        self.memo
+            .update(&mut self.intent, &self.world, health, self.setup.policy);
         for (vip, at) in before {
             self.if_turned(vip, &at);
         }

@@ -5,7 +5,8 @@
 //! of one [`Class`], which is judged once and shared. Services under policy `Local` have endpoints of
 //! their own and so a class of their own, but that stays as it is until their endpoints or a node
 //! change. What comes out equal to what was before is the same allocation as before, so that
-//! whoever compares it later has no work either.
+//! whoever compares it later has no work either. While nothing changes that all depend on, only those VIPs
+//! are looked at that a change may matter to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -62,15 +63,16 @@ struct Before {
 }
 
 impl Memo {
-    /// Computes the intent.
+    /// Makes the intent of before that of now. It is what this made the last time, at first an empty one.
     ///
     /// `health` has an entry for each node that has been heard, the own node included.
-    pub fn compute(
+    pub fn update(
         &mut self,
+        intent: &mut Intent,
         world: &Arc<World>,
         health: BTreeMap<NodeName, NodeHealth>,
         policy: Policy,
-    ) -> Intent {
+    ) {
         // Nothing that all VIPs depend on has changed: then they can have changed one by one only.
         let calm = self.before.as_ref().filter(|before| {
             before.policy == policy
@@ -95,10 +97,26 @@ impl Memo {
             h.networks.iter().chain(further).copied()
         });
         let networks: BTreeSet<IpNet> = networks.collect();
-        let mut intent = Intent::default();
+        // Classes that no VIP is of any more are forgotten when all are looked at.
+        let tidy = self.classes.len() <= 2 * world.vips.len();
+        let touched = calm.filter(|_| tidy).and_then(|b| world.touched(&b.world));
         let mut classes = BTreeMap::<Class, Arc<Judged>>::new();
-        let mut seats = Seats::new(std::mem::take(&mut self.seats), &health);
-        for (&address, vip) in &world.vips {
+        let mut seats = std::mem::take(&mut self.seats);
+        let vips: Vec<(IpAddr, &Vip)> = match &touched {
+            Some(touched) => {
+                intent.forget(touched);
+                let there = touched.iter();
+                let there = there.filter_map(|address| Some((*address, world.vips.get(address)?)));
+                there.collect()
+            }
+            None => {
+                *intent = Intent::default();
+                seats = Seats::new(seats, &health);
+                let all = world.vips.iter();
+                all.map(|(address, vip)| (*address, vip)).collect()
+            }
+        };
+        for (address, vip) in vips {
             let class = class(world, &networks, address, vip);
             let judged = classes.entry(class).or_insert_with_key(|class| {
                 let old = self.classes.get(class);
@@ -114,14 +132,21 @@ impl Memo {
             });
             intent.add(world, address, vip, judged);
         }
-        self.classes = classes;
+        if let Some(before) = calm.filter(|_| touched.is_some()) {
+            // No VIP is of such a class now, but one may be again.
+            let stale = world.services_touched(&before.world);
+            let fresh = |class: &Class| !class.local().any(|service| stale.contains(service));
+            self.classes.retain(|class, _| fresh(class));
+            self.classes.extend(classes);
+        } else {
+            self.classes = classes;
+        }
         self.seats = seats;
         self.before = Some(Before {
             world: world.clone(),
             health,
             policy,
         });
-        intent
     }
 }
 

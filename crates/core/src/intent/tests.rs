@@ -35,7 +35,10 @@ fn healthy() -> NodeHealth {
 }
 
 fn compute(world: &World, health: &BTreeMap<NodeName, NodeHealth>) -> Intent {
-    Memo::default().compute(&Arc::new(world.clone()), health.clone(), Policy::default())
+    let mut intent = Intent::default();
+    let world = Arc::new(world.clone());
+    Memo::default().update(&mut intent, &world, health.clone(), Policy::default());
+    intent
 }
 
 fn web() -> ServiceRef {

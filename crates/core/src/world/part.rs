@@ -4,6 +4,7 @@
 //! it costs six reference counts, and a change one for each object of the kind that it is in.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, btree_map};
 use std::fmt;
 use std::iter::Map;
@@ -61,6 +62,32 @@ impl<K: Ord, V> Part<K, V> {
         K: Borrow<Q>,
     {
         self.0.contains_key(key)
+    }
+
+    /// The keys of which the two have not the same, or only one has anything.
+    pub fn differing<'a>(&'a self, other: &'a Self) -> Vec<&'a K>
+    where
+        V: PartialEq,
+    {
+        let mut keys = Vec::new();
+        if self.is(other) {
+            return keys;
+        }
+        let (mut ours, mut theirs) = (self.0.iter().peekable(), other.0.iter().peekable());
+        loop {
+            let order = match (ours.peek(), theirs.peek()) {
+                (None, None) => return keys,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((key, _)), Some((other, _))) => key.cmp(other),
+            };
+            let here = (order != Ordering::Greater).then(|| ours.next()).flatten();
+            let there = (order != Ordering::Less).then(|| theirs.next()).flatten();
+            let same = |(_, a): (_, &Arc<V>), (_, b): (_, &Arc<V>)| Arc::ptr_eq(a, b) || a == b;
+            if !here.zip(there).is_some_and(|(a, b)| same(a, b)) {
+                keys.extend(here.or(there).map(|(key, _)| key));
+            }
+        }
     }
 
     /// Those of which `keep` is true. The values are shared, not copied.
@@ -251,5 +278,20 @@ mod tests {
         assert!(std::ptr::eq(&raw const part[&2], &raw const copy[&2]));
         let even = part.filtered(|key, _| key % 2 == 0);
         assert!(even.len() == 1 && std::ptr::eq(&raw const even[&2], &raw const part[&2]));
+    }
+
+    #[test]
+    fn what_differs_is_found_by_key_whoever_has_it() {
+        let one: Part<u8, &str> = [(1, "a"), (2, "b"), (3, "c"), (5, "e")].into();
+        let mut other = one.clone();
+        assert!(one.differing(&other).is_empty());
+        // Equal, though not the same.
+        other.insert(1, "a");
+        other.insert(2, "B");
+        other.insert(4, "d");
+        other.remove(&5);
+        assert_eq!(one.differing(&other), [&2, &4, &5]);
+        assert_eq!(other.differing(&one), [&2, &4, &5]);
+        assert_eq!(one.differing(&Part::default()), [&1, &2, &3, &5]);
     }
 }

@@ -67,12 +67,17 @@ fn health() -> BTreeMap<NodeName, NodeHealth> {
 }
 
 /// Computes with the memo, and checks that it is what one without a memory says.
-fn compute(memo: &mut Memo, world: &World, health: &BTreeMap<NodeName, NodeHealth>) -> Intent {
+fn compute(
+    (memo, intent): &mut (Memo, Intent),
+    world: &World,
+    health: &BTreeMap<NodeName, NodeHealth>,
+) -> Intent {
     let world = Arc::new(world.clone());
-    let intent = memo.compute(&world, health.clone(), Policy::default());
-    let fresh = Memo::default().compute(&world, health.clone(), Policy::default());
-    assert_eq!(intent, fresh);
-    intent
+    memo.update(intent, &world, health.clone(), Policy::default());
+    let mut fresh = Intent::default();
+    Memo::default().update(&mut fresh, &world, health.clone(), Policy::default());
+    assert_eq!(*intent, fresh);
+    intent.clone()
 }
 
 /// The VIPs of which the intent is not the allocation that it was.
@@ -91,7 +96,7 @@ fn touched(before: &Intent, after: &Intent) -> Vec<u8> {
 
 #[test]
 fn vips_of_one_class_share_what_they_have() {
-    let intent = compute(&mut Memo::default(), &world(), &health());
+    let intent = compute(&mut Default::default(), &world(), &health());
     let vip = |n: u8| &intent.vips[&at(200 + n)];
     assert!(Arc::ptr_eq(vip(2), vip(4)));
     assert!(!Arc::ptr_eq(vip(1), vip(3)));
@@ -101,7 +106,7 @@ fn vips_of_one_class_share_what_they_have() {
 
 #[test]
 fn a_change_touches_only_what_it_is_about() {
-    let (mut memo, mut world, mut health) = (Memo::default(), world(), health());
+    let (mut memo, mut world, mut health) = (Default::default(), world(), health());
     let first = compute(&mut memo, &world, &health);
     assert_eq!(touched(&first, &compute(&mut memo, &world, &health)), NONE);
 
@@ -128,7 +133,7 @@ fn a_change_touches_only_what_it_is_about() {
 
 #[test]
 fn where_a_node_has_no_director_endpoints_decide_on_who_may_answer() {
-    let (mut memo, world, mut health) = (Memo::default(), world(), health());
+    let (mut memo, world, mut health) = (Default::default(), world(), health());
     compute(&mut memo, &world, &health);
     health.get_mut(&node(4)).unwrap().direct_routing = false;
     let intent = compute(&mut memo, &world, &health);
@@ -138,7 +143,7 @@ fn where_a_node_has_no_director_endpoints_decide_on_who_may_answer() {
 
 #[test]
 fn a_vip_on_a_lan_of_its_own_is_judged_by_itself() {
-    let (mut memo, mut world, mut health) = (Memo::default(), world(), health());
+    let (mut memo, mut world, mut health) = (Default::default(), world(), health());
     let other: IpAddr = [198, 51, 100, 1].into();
     let vip = world.vips[&at(202)].clone();
     world.vips.insert(other, vip);
@@ -156,4 +161,57 @@ fn a_vip_on_a_lan_of_its_own_is_judged_by_itself() {
         (on_link(at(202), 1), on_link(at(202), 2)),
         (Some(true), Some(false))
     );
+}
+
+/// One change of many kinds, as a number says.
+fn disturb(world: &mut World, health: &mut BTreeMap<NodeName, NodeHealth>, number: u32) {
+    let n = (number / 16 % 8 + 1) as u8;
+    let of_node = node((number / 128 % 4 + 1) as u8);
+    match number % 16 {
+        0 => drop(world.vips.remove(&at(200 + n))),
+        1..4 => {
+            let services = [service(n), service(n % 8 + 1)];
+            let vip = Vip {
+                services: services[..(number / 512 % 3) as usize].to_vec(),
+                ..Vip::default()
+            };
+            world.vips.insert(at(200 + n), vip);
+        }
+        4 => drop(world.services.remove(&service(n))),
+        5..8 => {
+            let ports = (0..number / 512 % 3).map(|port| Port {
+                protocol: Protocol::Tcp,
+                number: 80 + port as u16,
+            });
+            let of = Service {
+                ports: ports.collect(),
+                local: number & 0x1000 != 0,
+                ..Service::default()
+            };
+            world.services.insert(service(n), of);
+        }
+        8 => drop(world.slices.remove(&service(n))),
+        9..12 => {
+            let nodes: Vec<u8> = (1..=4).filter(|n| number >> (12 + n) & 1 == 1).collect();
+            ready(world, n, &nodes);
+        }
+        12 => health.get_mut(&of_node).unwrap().alive ^= true,
+        13 => health.get_mut(&of_node).unwrap().direct_routing ^= true,
+        14 => world.nodes.get_mut(&of_node).unwrap().excluded ^= true,
+        _ => {}
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn after_any_changes_it_is_what_one_without_a_memory_says(
+        changes in proptest::collection::vec(proptest::prelude::any::<u32>(), 1..40)
+    ) {
+        let (mut memo, mut world, mut health) = (Default::default(), world(), health());
+        compute(&mut memo, &world, &health);
+        for change in changes {
+            disturb(&mut world, &mut health, change);
+            compute(&mut memo, &world, &health);
+        }
+    }
 }
