@@ -65,7 +65,8 @@ pub async fn run(
     let mut failing = false;
     let mut last: Option<(Vec<String>, BTreeSet<IpAddr>)> = None;
     let mut linger = Linger::adopt(found().await.unwrap_or_default(), Instant::now());
-    let mut refused = Refused::default();
+    // The world that it follows; most changes are about few of many VIPs.
+    let mut followed: Arc<World> = Arc::default();
     // When all of it is read again, and when that was done.
     let (mut again, mut read) = (Instant::now(), Instant::now());
     loop {
@@ -78,8 +79,8 @@ pub async fn run(
             interfaces.push(VETH_HOST.to_owned());
         }
         if let Some(world) = &*world.borrow_and_update() {
-            let refuse = refused.of(world);
-            linger.update(world.vips.keys().copied().collect(), refuse, looked);
+            follow(&mut linger, &followed, world, looked);
+            followed = world.clone();
         }
         let guarded = linger.guarded(looked);
         // A new VIP is waited for: what there is already is not read for it.
@@ -137,37 +138,17 @@ pub async fn run(
     }
 }
 
-/// The VIPs that kube-proxy refuses, kept from one world to the next: most changes are about few of many.
-#[derive(Default)]
-struct Refused {
-    vips: BTreeSet<IpAddr>,
-    of: Arc<World>,
-}
-
-impl Refused {
-    fn of(&mut self, world: &Arc<World>) -> &BTreeSet<IpAddr> {
-        let touched = world.touched(&self.of);
-        let mut look = |address: IpAddr| {
-            let vip = world.vips.get(&address);
-            if vip.is_some_and(|vip| world.refuses(address, vip)) {
-                self.vips.insert(address);
-            } else {
-                self.vips.remove(&address);
-            }
-        };
-        match touched {
-            Some(touched) => touched.into_iter().for_each(&mut look),
-            None => {
-                let gone = self
-                    .of
-                    .vips
-                    .keys()
-                    .filter(|vip| !world.vips.contains_key(*vip));
-                gone.chain(world.vips.keys()).copied().for_each(&mut look);
-            }
+/// Takes what is another matter in the world `now` than it was before.
+fn follow(linger: &mut Linger, before: &World, now: &World, at: Instant) {
+    let touched = now.touched(before).unwrap_or_else(|| {
+        let all = before.vips.keys().chain(now.vips.keys());
+        all.copied().collect()
+    });
+    for vip in touched {
+        match now.vips.get(&vip) {
+            Some(of) => linger.is(vip, now.refuses(vip, of), at),
+            None => linger.is_none(vip, at),
         }
-        self.of = world.clone();
-        &self.vips
     }
 }
 

@@ -20,59 +20,47 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// What was guarded and when it ceased to be a VIP.
 #[derive(Debug, Default)]
 pub(super) struct Linger {
-    vips: BTreeSet<IpAddr>,
+    /// The VIPs, and since when kube-proxy refuses those that it does.
+    vips: BTreeMap<IpAddr, Option<Instant>>,
     gone: BTreeMap<IpAddr, Instant>,
-    /// VIPs that kube-proxy refuses, and since when.
-    refused: BTreeMap<IpAddr, Instant>,
 }
 
 impl Linger {
     /// Takes over what a former speaker guarded: as if it had ceased to be a VIP just now.
     pub(super) fn adopt(found: BTreeSet<IpAddr>, now: Instant) -> Self {
-        let mut linger = Self {
-            vips: found,
+        Self {
+            gone: found.into_iter().map(|vip| (vip, now)).collect(),
             ..Self::default()
-        };
-        linger.update(BTreeSet::new(), &BTreeSet::new(), now);
-        linger
+        }
     }
 
-    /// These are the VIPs from now on; others linger. Some of them have no endpoints, and kube-proxy
-    /// is to refuse them.
-    pub(super) fn update(
-        &mut self,
-        vips: BTreeSet<IpAddr>,
-        refused: &BTreeSet<IpAddr>,
-        now: Instant,
-    ) {
-        self.refused.retain(|vip, _| refused.contains(vip));
-        for vip in refused {
-            self.refused.entry(*vip).or_insert(now);
+    /// This is a VIP. If it is `refused`, it has no endpoints and kube-proxy is to say so.
+    pub(super) fn is(&mut self, vip: IpAddr, refused: bool, now: Instant) {
+        self.gone.remove(&vip);
+        let since = self.vips.entry(vip).or_default();
+        *since = refused.then(|| since.unwrap_or(now));
+    }
+
+    /// This is no VIP, or not any more.
+    pub(super) fn is_none(&mut self, vip: IpAddr, now: Instant) {
+        if self.vips.remove(&vip).is_some() {
+            self.gone.insert(vip, now);
         }
-        for vip in self.vips.difference(&vips) {
-            self.gone.insert(*vip, now);
-        }
-        for vip in &vips {
-            self.gone.remove(vip);
-        }
-        self.vips = vips;
     }
 
     /// All addresses to be guarded.
     pub(super) fn guarded(&mut self, now: Instant) -> BTreeSet<IpAddr> {
         self.gone.retain(|_, since| now < *since + LINGER);
-        let refused = |vip: &&IpAddr| {
-            let since = self.refused.get(*vip);
-            since.is_some_and(|since| now >= *since + SETTLE)
-        };
-        let vips = self.vips.iter().filter(|vip| !refused(vip));
-        vips.chain(self.gone.keys()).copied().collect()
+        let vips = self.vips.iter();
+        let vips = vips.filter(|(_, refused)| refused.is_none_or(|since| now < since + SETTLE));
+        let vips = vips.map(|(vip, _)| *vip);
+        vips.chain(self.gone.keys().copied()).collect()
     }
 
     /// When the next of those that are guarded at `now` ceases to be.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let gone = self.gone.values().map(|since| *since + LINGER);
-        let refused = self.refused.values().map(|since| *since + SETTLE);
+        let refused = self.vips.values().flatten().map(|since| *since + SETTLE);
         gone.chain(refused).filter(|at| *at > now).min()
     }
 }
@@ -86,6 +74,20 @@ mod tests {
             .iter()
             .map(|n| IpAddr::from([192, 0, 2, *n]))
             .collect()
+    }
+
+    impl Linger {
+        /// These are the VIPs from now on, some of them refused.
+        fn update(&mut self, vips: BTreeSet<IpAddr>, refused: &BTreeSet<IpAddr>, now: Instant) {
+            for n in 0..=9 {
+                let vip = IpAddr::from([192, 0, 2, n]);
+                if vips.contains(&vip) {
+                    self.is(vip, refused.contains(&vip), now);
+                } else {
+                    self.is_none(vip, now);
+                }
+            }
+        }
     }
 
     #[test]

@@ -76,7 +76,10 @@ pub async fn run(
         }
         if state.listed.len() == KINDS && std::mem::take(&mut state.news) {
             let next = shown.of(&state.world);
-            if published.as_deref() != Some(&next) {
+            // A Service without a VIP is nobody's business yet: a new one's address should not have to wait
+            // while all speakers look at it.
+            let touched = published.as_ref().and_then(|before| next.touched(before));
+            if touched.is_none_or(|vips| !vips.is_empty()) {
                 let next = Arc::new(next);
                 published = Some(next.clone());
                 world.send_replace(Some(next));

@@ -401,15 +401,7 @@ impl Core {
 
     /// Takes a new world from the API server.
     pub fn on_world(&mut self, world: Arc<World>, now: Duration) {
-        let before = std::mem::replace(&mut self.world, world);
-        // Most changes in a large cluster are about Services without a VIP.
-        if self
-            .world
-            .touched(&before)
-            .is_some_and(|vips| vips.is_empty())
-        {
-            return;
-        }
+        self.world = world;
         self.set_peers(now);
         self.stale = true;
     }

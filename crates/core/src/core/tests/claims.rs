@@ -181,10 +181,10 @@ fn a_resumed_claim_is_announced_at_once_where_a_lower_one_stood_meanwhile() {
 fn one_late_heartbeat_of_each_peer_is_no_minority_but_silence_is_before_anyone_is_given_up() {
     let mut lan = Lan::with(1);
     lan.run(1_000 * MS);
-    // Something has changed, so that the core looks at everything.
+    // The world comes anew, so that the core looks at everything.
     let majority = |lan: &mut Lan| {
         let (now, core) = (lan.now, lan.cores.get_mut(&1).unwrap());
-        core.stale = true;
+        core.on_world(world(1), now);
         core.tick(now);
         core.majority
     };
