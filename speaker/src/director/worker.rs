@@ -33,7 +33,7 @@ const PACE: Duration = Duration::from_millis(250);
 
 /// So many services and destinations are compared with the kernel's at each check: an idle
 /// speaker should not spend a noticeable part of a core on a large table.
-const SAMPLE: usize = 1_000;
+const SAMPLE: usize = 500;
 
 /// New services are worked out and sent in groups of so many, so that a large table
 /// is never in memory as a whole.

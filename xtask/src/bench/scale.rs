@@ -85,8 +85,8 @@ pub(super) fn measure(lab: &mut Lab, size: &Size) -> Result<Section> {
     let peers = steps.step("heartbeats of their owners", || {
         let peers = Peers::start(lab, real, phantoms, &vips)?;
         wait_heard(lab, real, share)?;
-        // What follows from the moves has settled by then.
-        std::thread::sleep(Duration::from_secs(10));
+        // What follows from the moves has settled by then: reports, and what clients are told again.
+        std::thread::sleep(Duration::from_secs(30));
         Ok(peers)
     })?;
     let used = steps.step(&format!("{} s", size.seconds), || {
@@ -98,8 +98,8 @@ pub(super) fn measure(lab: &mut Lab, size: &Size) -> Result<Section> {
         lab.fail(real, How::KillSpeaker)?;
         std::thread::sleep(Duration::from_secs(20));
         wait_heard(lab, real, share)?;
-        // Reports of what it found at the start are over by then.
-        std::thread::sleep(Duration::from_secs(10));
+        // Reports of what it found at the start are over by then, and what they took is given back.
+        std::thread::sleep(Duration::from_secs(25));
         usage(lab, real)
     })?;
     drop(peers);
