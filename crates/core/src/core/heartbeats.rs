@@ -21,6 +21,10 @@ use crate::world::NodeName;
 /// one cover that time.
 const DEFENCE: Duration = Duration::from_secs(1);
 
+/// The same for the end of a claim, in heartbeats: it is told three times and counts once, also soon after the claim
+/// itself did, for what the other one announced last came after what was said against that.
+const LAST_WORDS: u32 = 5;
+
 impl Core {
     /// Takes a datagram from the heartbeat port.
     pub fn on_datagram(&mut self, from: IpAddr, datagram: &[u8], now: Duration) {
@@ -339,7 +343,11 @@ impl Core {
                 .defended
                 .get(&claim.vip)
                 .map(|at| now.saturating_sub(*at));
-            if ours && since.is_none_or(|since| since >= DEFENCE) {
+            let pause = match claim.epoch {
+                ENDED => DEFENCE.min(self.setup.interval * LAST_WORDS),
+                _ => DEFENCE,
+            };
+            if ours && since.is_none_or(|since| since >= pause) {
                 tracing::info!(vip = %claim.vip, by = %beat.sender, "claimed by another node too; announced anew");
                 self.defended.insert(claim.vip, now);
                 self.schedule.burst(claim.vip, Urgency::Lost, now);

@@ -228,6 +228,32 @@ fn a_speaker_that_wakes_says_anew_what_another_announced_and_took_to_its_grave()
 }
 
 #[test]
+fn the_end_of_a_rivals_claim_is_answered_once_also_soon_after_the_claim_was() {
+    let mut lan = Lan::with(1);
+    lan.run(10_000 * MS);
+    let owner = lan.owner(vip(1));
+    let rival = owner % 3 + 1;
+    let start = lan.now;
+    let mut at = |after: u32, ended: bool| {
+        let yielded = beat(lan.cores.get_mut(&rival).unwrap(), &[(vip(1), 0)]);
+        let core = lan.cores.get_mut(&owner).unwrap();
+        let now = start + after * MS;
+        if ended {
+            core.on_heartbeat(address(rival), &yielded, now);
+        }
+        core.tick(now);
+        let outputs = core.outputs();
+        let frames = outputs.iter().filter(|o| matches!(o, Output::Frame(..)));
+        frames.count() > 0
+    };
+    assert!(at(0, true), "what a claim is answered by begins");
+    assert!(at(550, false), "and goes on");
+    assert!(at(600, true), "it ends: begun anew");
+    assert!(!at(670, true), "told again");
+    assert!(at(700, false), "goes on again");
+}
+
+#[test]
 fn who_yields_a_vip_says_so_for_three_heartbeats_and_the_owner_wins_the_last_clients_back() {
     let mut lan = Lan::with(1);
     lan.run(10_000 * MS);
