@@ -67,8 +67,8 @@ pub async fn run(
     let mut linger = Linger::adopt(found().await.unwrap_or_default(), Instant::now());
     // The world that it follows; most changes are about few of many VIPs.
     let mut followed: Arc<World> = Arc::default();
-    // When all of it is read again, and when that was done.
-    let (mut again, mut read) = (Instant::now(), Instant::now());
+    // When all of it is read again.
+    let mut again = Instant::now();
     loop {
         let looked = Instant::now();
         let name = uplink.borrow_and_update().link.name.clone();
@@ -90,7 +90,7 @@ pub async fn run(
         let result = match known {
             Some((_, before)) => change(before, &guarded).await,
             None => {
-                (again, read) = (looked + CHECK, looked);
+                again = looked + CHECK;
                 apply(&interfaces, &guarded).await
             }
         };
@@ -129,7 +129,9 @@ pub async fn run(
                 notice = monitor.next() => {
                     if matches!(notice?, Notice::Route { .. } | Notice::Rule { .. } | Notice::Lost) {
                         while monitor.next().now_or_never().is_some() {}
-                        again = again.min(read + PACE);
+                        // Most likely it was what has just been done here, which does not have to be read
+                        // while others wait for the processor.
+                        again = again.min(looked + PACE);
                     }
                 }
                 () = tokio::time::sleep_until(until.into()) => break,
