@@ -14,6 +14,8 @@ pub(super) struct Standing {
     pub(super) winner: Option<(u64, NodeName)>,
     /// The highest claim ever heard, of whomever.
     pub(super) top: Option<(u64, NodeName)>,
+    /// The best claim of a node that lives and should not own it.
+    rival: Option<(u64, NodeName)>,
 }
 
 impl Election {
@@ -127,13 +129,21 @@ impl Election {
         let claims = claims.iter().map(|(_, epoch, node)| (*epoch, *node));
         let highest = self.highest.get(vip).map(|(epoch, node)| (*epoch, node));
         let owned = |(epoch, node): (u64, &NodeName)| (epoch, node.clone());
+        let (mut winner, mut rival) = (None, None);
+        for claim in claims.clone() {
+            let best = match claim.1 {
+                node if fit(node) => &mut winner,
+                node if self.live(node) => &mut rival,
+                _ => continue,
+            };
+            if best.is_none_or(|best| stronger(vip, &best, &claim).is_lt()) {
+                *best = Some(claim);
+            }
+        }
         Standing {
             vip: *vip,
-            winner: claims
-                .clone()
-                .filter(|(_, node)| fit(node))
-                .max_by(|a, b| stronger(vip, a, b))
-                .map(owned),
+            winner: winner.map(owned),
+            rival: rival.map(owned),
             top: claims
                 .chain(highest)
                 .max_by_key(|(epoch, _)| *epoch)
@@ -152,10 +162,10 @@ impl Election {
                 self.raise_if_topped(standing, epoch, now, actions)
             }
             Some((theirs, node)) => {
-                // A fit loser is beaten and goes. An unfit one waits until its successor's
-                // claim tops its own for everybody else too.
+                // A fit loser is beaten and goes. An unfit one waits until its successor's claim tops its own
+                // for everybody else too: of two equal ones the weaker node would yield to this one meanwhile.
                 let fit = self.fit(&vip, &self.me);
-                if fit || *theirs >= epoch {
+                if fit || stronger(&vip, &(*theirs, node), &(epoch, &self.me)).is_gt() {
                     let reason = if fit {
                         MoveReason::HigherEpoch
                     } else {
@@ -175,9 +185,9 @@ impl Election {
         }
     }
 
-    /// We are the owner, but a node that is not fit has made a higher claim: it, and everybody who still believes it,
-    /// must hear a higher one from us. If each of two nodes takes the other for unfit this
-    /// could go on for ever, so it is paced.
+    /// We are the owner, but a node that is not fit has made a higher claim, or an equal one that ranks before ours: it,
+    /// and everybody who still believes it, must hear a higher one from us. If each of two nodes takes
+    /// the other for unfit this could go on for ever, so it is paced.
     fn raise_if_topped(
         &mut self,
         standing: &Standing,
@@ -185,16 +195,20 @@ impl Election {
         now: Duration,
         actions: &mut Vec<Action>,
     ) {
-        let Some((top, node)) = &standing.top else {
+        let top = standing.top.iter().filter(|(top, _)| *top > epoch);
+        let rival = standing.rival.iter().filter(|(theirs, node)| {
+            stronger(&standing.vip, &(*theirs, node), &(epoch, &self.me)).is_gt()
+        });
+        let Some((above, node)) = top.chain(rival).next() else {
             return;
         };
         // In a minority our claim is below theirs on purpose, and for a while after that too.
         let shy = self.majority_since.is_none() || self.raise_after().is_some_and(|at| now < at);
         let paced = self.raise_again.contains_key(&standing.vip) || self.listens(now) || shy;
-        if *top > epoch && !paced {
+        if !paced {
             self.raise_again.insert(standing.vip, now + self.patience);
             let reason = self.defect_of(&standing.vip, node);
-            let epoch = self.over(*top);
+            let epoch = self.over(*above);
             self.take(standing.vip, epoch, Some(node.clone()), reason, actions);
         }
     }
