@@ -207,19 +207,18 @@ async fn change(before: &BTreeSet<IpAddr>, now: &BTreeSet<IpAddr>) -> Result<usi
         return Ok(changes);
     }
     let rtnl = Rtnl::open()?;
+    let counted = |vip: &IpAddr, done: Result<bool>| match done {
+        // A kernel without IPv6 has no IPv6 loops.
+        Err(error) if vip.is_ipv6() && error.is_not_supported() => Ok(0),
+        done => done.map(usize::from),
+    };
     for vip in now.difference(before) {
-        match rtnl.add_route(&Route::blackhole(*vip, TABLE)).await {
-            // A kernel without IPv6 has no IPv6 loops.
-            Err(error) if vip.is_ipv6() && error.is_not_supported() => {}
-            result => changes += usize::from(result?),
-        }
+        let added = rtnl.add_route(&Route::blackhole(*vip, TABLE)).await;
+        changes += counted(vip, added)?;
     }
     for vip in before.difference(now) {
         let removed = rtnl.delete_route(&Route::blackhole(*vip, TABLE)).await;
-        match removed {
-            Err(error) if vip.is_ipv6() && error.is_not_supported() => {}
-            result => changes += usize::from(result?),
-        }
+        changes += counted(vip, removed)?;
     }
     Ok(changes)
 }
