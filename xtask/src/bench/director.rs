@@ -52,7 +52,7 @@ fn load(lab: &Lab, target: SocketAddr, words: &[&str]) -> Result<Load> {
     let target = target.to_string();
     let load: Load = probe(lab, &[&["load", "--target", &target], words].concat())?;
     if load.failures.values().sum::<u64>() > 0 {
-        eprintln!("    failures: {:?}", load.failures);
+        eprintln!("    failures: {:?}, answers: {}", load.failures, load.done);
     }
     Ok(load)
 }
