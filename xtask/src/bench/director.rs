@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use lightship_e2e::scene;
 use lightship_e2e::vip::{self, Vip};
 use lightship_lab::workload::TrafficPolicy;
 use lightship_lab::{Lab, sh, workload};
@@ -58,7 +59,9 @@ fn load(lab: &Lab, target: SocketAddr, words: &[&str]) -> Result<Load> {
 }
 
 /// Makes a Service of IPv4 with a pod on each of these nodes, and waits until its address has
-/// exactly them as backends (with `Announce`: until it is announced).
+/// exactly them as backends (with `Announce`: until it is announced). Each gets an address of its own:
+/// downloads that were broken off leave connection tracking entries on the nodes, by which a new connection
+/// from the same port to the same address goes to a Pod that is no more.
 fn service(
     lab: &Lab,
     name: &str,
@@ -67,11 +70,12 @@ fn service(
     external: &[&str],
 ) -> Result<Vip> {
     lab.echo_pods(name, nodes)?;
+    let fresh = format!("192.0.2.{}", scene::fresh_number());
     let mut object = workload::Service {
         name,
         policy,
         dual_stack: false,
-        annotations: &[],
+        annotations: &[("lightship.dev/addresses", &fresh)],
     }
     .object();
     object["spec"]["externalIPs"] = json!(external);
