@@ -42,6 +42,10 @@ const ECHO: Duration = Duration::from_secs(3);
 /// written: it changes several times within moments whenever the table does.
 const STEADY: Duration = Duration::from_millis(500);
 
+/// How long the first status of a VIP waits for its announcement, which mostly follows within moments
+/// (the address is probed for, the director is programmed): one write and not two.
+const FIRST: Duration = Duration::from_millis(200);
+
 /// What is the same in every status this node writes.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -116,6 +120,10 @@ pub async fn run(
                 continue;
             };
             let last = written.get(vip);
+            if let (None, Some(wait)) = (last, first_wait(report, identity.origin.elapsed())) {
+                later = Some(later.map_or(wait, |l: Duration| l.min(wait)));
+                continue;
+            }
             let foreign = object.recorded_owner.as_ref() != Some(&identity.node)
                 && object.recorded_epoch <= report.epoch;
             let basis = Basis {
@@ -224,6 +232,15 @@ pub async fn run(
             Ok(_) = uplink.wait_for(|now| now.link != link) => {}
         }
     }
+}
+
+/// How much longer the first status of a VIP has to wait, at `now` since the speaker's start.
+fn first_wait(report: &VipReport, now: Duration) -> Option<Duration> {
+    let known = report.announced || report.conflict.is_some() || report.trouble.is_some();
+    let taken = report.moved.as_ref().filter(|_| !known)?.at;
+    (taken + FIRST)
+        .checked_sub(now)
+        .filter(|wait| !wait.is_zero())
 }
 
 /// A status without what changes for all VIPs at every change of any.

@@ -49,6 +49,44 @@ fn ready(status: &Value) -> (&str, &str) {
 }
 
 #[test]
+fn a_first_status_waits_for_the_announcement_but_not_for_long() {
+    use super::super::{FIRST, first_wait};
+    let taken = Duration::from_secs(7);
+    let moved = report().moved.map(|moved| Move { at: taken, ..moved });
+    let report = VipReport {
+        announced: false,
+        moved,
+        ..report()
+    };
+    let conflict = Some(lightship_frames::Mac([2, 0, 0, 0, 0, 7]));
+    let known = [
+        VipReport {
+            announced: true,
+            ..report.clone()
+        },
+        VipReport {
+            conflict,
+            ..report.clone()
+        },
+        VipReport {
+            trouble: Some("no carrier".into()),
+            ..report.clone()
+        },
+        // From before this process.
+        VipReport {
+            moved: None,
+            ..report.clone()
+        },
+    ];
+    for known in known {
+        assert_eq!(first_wait(&known, taken), None);
+    }
+    assert_eq!(first_wait(&report, taken), Some(FIRST));
+    assert_eq!(first_wait(&report, taken + FIRST / 4), Some(FIRST * 3 / 4));
+    assert_eq!(first_wait(&report, taken + FIRST), None);
+}
+
+#[test]
 fn a_vip_on_a_further_uplink_tells_of_that() {
     let report = VipReport {
         further: Some(("eth1".into(), lightship_frames::Mac([2, 0, 0, 0, 0, 7]))),
