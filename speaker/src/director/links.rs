@@ -123,7 +123,6 @@ impl Ground {
         ] {
             follow(rtnl, link, mtu, made).await?;
         }
-        made.extend(run_in(&self.host_ns, settings::host)??);
         let address = VETH_ADDRESS.into();
         if self
             .host
@@ -151,6 +150,13 @@ impl Ground {
             further,
             answers,
         })
+    }
+
+    /// Sets what the kernel does with these links, and in the namespace. Says which settings were not as they should be.
+    pub(super) fn settings(&self, links: &Links) -> Result<Vec<String>, Error> {
+        let mut changed = run_in(&self.host_ns, settings::host)??;
+        changed.extend(settings::inside(links.names())?);
+        Ok(changed)
     }
 
     async fn macvlan(&self, parent: u32, made: &mut Vec<String>) -> Result<Link, Error> {

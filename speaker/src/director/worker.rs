@@ -20,8 +20,11 @@ use crate::uplink::Current;
 use lightship_core::core::{DirectorIntent, DirectorReport};
 
 /// How often it is seen whether somebody else changed something of which the kernel gives no
-/// notice: IPVS, sysctls, neighbours.
+/// notice: IPVS.
 const CHECK: Duration = Duration::from_secs(1);
+
+/// The same of what is rather left alone: sysctls, timeouts, neighbours. A little less than every second [`CHECK`].
+const GROUND: Duration = Duration::from_millis(1_900);
 
 /// How soon after a failure it is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -64,6 +67,8 @@ pub(super) struct Worker {
     checked: Instant,
     /// Links and settings are right, as far as is known.
     sound: bool,
+    /// When links, settings and neighbours were last looked at; none: there is a reason to do so at the next check.
+    looked: Option<Instant>,
     /// The VIPs that were in place at the start.
     found: BTreeSet<IpAddr>,
     /// What was wanted at the last turn: differences to the same are somebody else's.
@@ -86,10 +91,10 @@ impl Worker {
         let (inside, host) = (Monitor::open()?, ground.host_monitor()?);
         let mut ipvs = Client::open()?;
         settings::check_scheduler(&mut ipvs)?;
-        // Some settings are named after links, and links need the addresses of others.
         let mut made = Vec::new();
         let links = ground.links(None, &mut made).await?;
-        settings::inside(links.names())?;
+        // Some settings are named after links.
+        ground.settings(&links)?;
         settings::timeouts(&mut ipvs)?;
         let network = Network::open(links).await?;
         let known = ipvs.dump()?;
@@ -112,6 +117,7 @@ impl Worker {
             unlisted: 0,
             checked: Instant::now(),
             sound: true,
+            looked: Some(Instant::now()),
             found: found.vips.clone(),
             last: None,
         };
@@ -187,15 +193,16 @@ impl Worker {
             notice = self.inside.next() => {
                 if !matches!(notice, Ok(Notice::Rule { .. })) {
                     self.network.distrust();
+                    self.looked = None;
                 }
             }
             notice = self.host.next() => {
                 if !matches!(notice, Ok(Notice::Rule { .. })) {
-                    self.ground.distrust();
+                    self.distrust_host();
                 }
             }
             Ok(()) = self.uplink.changed() => {
-                self.ground.distrust();
+                self.distrust_host();
                 return Cause::Check;
             }
             () = tokio::time::sleep_until(until.into()) => {
@@ -208,10 +215,16 @@ impl Worker {
             changed = self.uplink.changed() => changed.is_ok(),
         };
         if changed {
-            self.ground.distrust();
+            self.distrust_host();
         }
         self.drain().await;
         Cause::Check
+    }
+
+    /// Something changed on the host, which links and routes to clients may depend on.
+    fn distrust_host(&mut self) {
+        self.ground.distrust();
+        self.looked = None;
     }
 
     /// Throws away the rest of a flock of notices: all is read at the next turn.
@@ -219,9 +232,10 @@ impl Worker {
         use futures::FutureExt;
         while self.inside.next().now_or_never().is_some() {
             self.network.distrust();
+            self.looked = None;
         }
         while self.host.next().now_or_never().is_some() {
-            self.ground.distrust();
+            self.distrust_host();
         }
     }
 
@@ -238,7 +252,9 @@ impl Worker {
         let uplinks = |intent: &Arc<DirectorIntent>| intent.uplinks == wanted.uplinks;
         let turned = !self.last.as_ref().is_some_and(uplinks);
         let check = cause == Cause::Check || !self.sound;
-        if check || turned {
+        let due = self.looked.is_none_or(|at| at.elapsed() >= GROUND);
+        let ground = turned || (check && due);
+        if ground {
             let mut made = Vec::new();
             self.check_ground(wanted, &mut made).await?;
             if !turned {
@@ -251,7 +267,7 @@ impl Worker {
             self.checked = Instant::now();
             self.check_table()?;
         }
-        let nodes = self.network.nodes(wanted, &mut refused).await?;
+        let nodes = self.network.nodes(wanted, ground, &mut refused).await?;
         let mut report = match self.apply(wanted, same, &mut foreign).await {
             // Somebody else changed the table meanwhile: what the kernel says now counts.
             Err(Refusals::Stale) => match self.apply(wanted, same, &mut foreign).await {
@@ -284,14 +300,16 @@ impl Worker {
         made: &mut Vec<String>,
     ) -> Result<(), Error> {
         self.sound = false;
+        self.looked = None;
         let links = self.ground.links(Some(&wanted.uplinks), made).await?;
-        made.extend(settings::inside(links.names())?);
+        made.extend(self.ground.settings(&links)?);
         self.uplinks.clone_from(&links.further.uplinks);
         self.network.set_links(links);
         if settings::timeouts(&mut self.ipvs)? {
             made.push("IPVS timeouts".to_owned());
         }
         self.sound = true;
+        self.looked = Some(Instant::now());
         Ok(())
     }
 
