@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::action::Away;
@@ -316,9 +317,22 @@ impl Election {
 
     /// VIPs that no node can own now: policy allows none, or none of the allowed is live.
     pub fn unowned(&self) -> Vec<IpAddr> {
-        let vips = self.vips.iter().flat_map(BTreeMap::keys);
-        vips.filter(|vip| !self.fit(vip, &self.me) && self.fit_others(vip).next().is_none())
-            .copied()
+        // VIPs next to each other mostly share their candidates.
+        let mut last: Option<(&Candidates, bool)> = None;
+        let mut nobody = |candidates| match last {
+            Some((of, nobody)) if same_nodes(of, candidates) => nobody,
+            _ => {
+                let fit = candidates.nodes.contains(&self.me)
+                    && self.ready(&self.me)
+                    && !self.avoided_of(candidates, &self.me);
+                let nobody = !fit && self.others_of(candidates).next().is_none();
+                last = Some((candidates, nobody));
+                nobody
+            }
+        };
+        let vips = self.vips.iter().flatten();
+        vips.filter(|(_, candidates)| nobody(candidates))
+            .map(|(vip, _)| *vip)
             .collect()
     }
 
@@ -415,8 +429,13 @@ impl Election {
         let candidates = self.vips.as_ref().and_then(|vips| vips.get(vip));
         candidates
             .into_iter()
-            .flat_map(|candidates| candidates.nodes.iter())
-            .filter(|node| **node != self.me && self.live(node))
+            .flat_map(|candidates| self.others_of(candidates))
+    }
+
+    /// Those of the other nodes among `candidates` that can own VIPs now.
+    fn others_of<'a>(&'a self, candidates: &'a Candidates) -> impl Iterator<Item = &'a NodeName> {
+        let nodes = candidates.nodes.iter();
+        nodes.filter(|node| **node != self.me && self.live(node))
     }
 
     fn note_epoch(&mut self, vip: IpAddr, epoch: u64, node: &NodeName) {
@@ -428,6 +447,11 @@ impl Election {
             }
         }
     }
+}
+
+/// Whether both are the same sets of nodes, without a look into them.
+fn same_nodes(a: &Candidates, b: &Candidates) -> bool {
+    Arc::ptr_eq(&a.nodes, &b.nodes) && Arc::ptr_eq(&a.avoid, &b.avoid)
 }
 
 /// Order of two claims for one VIP: epoch, then rank.
