@@ -133,15 +133,19 @@ type Slices = Part<ServiceRef, BTreeMap<String, Slice>>;
 impl Shown {
     fn of(&mut self, world: &World) -> World {
         let mut next = world.clone();
-        if !self.services.is(&world.services) || !self.slices.is(&world.slices) {
-            let shown = |service: &ServiceRef, _: &_| world.services.contains_key(service);
-            let kept = world.slices.filtered(shown);
-            // Mostly it was about another Service: then what is shown stays the very same.
-            if kept != self.of_services {
-                self.of_services = kept;
+        let services = world.services.differing(&self.services).into_iter();
+        let touched: Vec<&ServiceRef> = services
+            .chain(world.slices.differing(&self.slices))
+            .collect();
+        // Mostly it is about one Service: what is shown of the others stays the very same.
+        for service in touched {
+            if world.services.contains_key(service) {
+                self.of_services.follow(&world.slices, service);
+            } else {
+                self.of_services.take(service);
             }
-            (self.services, self.slices) = (world.services.clone(), world.slices.clone());
         }
+        (self.services, self.slices) = (world.services.clone(), world.slices.clone());
         next.slices = self.of_services.clone();
         next
     }

@@ -238,4 +238,11 @@ fn what_changes_nothing_here_is_no_news_and_other_services_pods_touch_nothing_th
     let third = shown.of(&state.world);
     assert_ne!(third.slices[&reference], first.slices[&reference]);
     assert!(third.services.is(&first.services));
+    // A Service that comes to have an address brings its slices, and takes them along.
+    let db = ServiceRef::new("shop", "db");
+    state.world.services.insert(db.clone(), Service::default());
+    let fourth = shown.of(&state.world);
+    assert!(fourth.slices.contains_key(&db) && fourth.slices.len() == 2);
+    state.world.services.remove(&db);
+    assert_eq!(shown.of(&state.world).slices, third.slices);
 }

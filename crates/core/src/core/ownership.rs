@@ -84,7 +84,7 @@ impl Core {
         self.election.set_vips(candidates);
         // Before the peers were heard their weights are a guess: what the kernel holds from
         // before a restart is better.
-        if self.settled {
+        if self.settled && self.setup.direct_routing {
             self.direct(now);
         }
     }

@@ -89,17 +89,6 @@ impl<K: Ord, V> Part<K, V> {
             }
         }
     }
-
-    /// Those of which `keep` is true. The values are shared, not copied.
-    #[must_use]
-    pub fn filtered(&self, keep: impl Fn(&K, &V) -> bool) -> Self
-    where
-        K: Clone,
-    {
-        let kept = self.0.iter().filter(|(key, value)| keep(key, value));
-        let kept = kept.map(|(key, value)| (key.clone(), value.clone()));
-        Self(Arc::new(kept.collect()))
-    }
 }
 
 impl<K: Ord + Clone, V> Part<K, V> {
@@ -114,6 +103,18 @@ impl<K: Ord + Clone, V> Part<K, V> {
         K: Borrow<Q>,
     {
         Arc::make_mut(&mut self.0).remove(key)
+    }
+
+    /// Makes of a key what it is in `other`: the same value, shared, or none. Nothing is copied where that is so
+    /// already.
+    pub fn follow(&mut self, other: &Self, key: &K) {
+        match (self.0.get(key), other.0.get(key)) {
+            (Some(ours), Some(theirs)) if Arc::ptr_eq(ours, theirs) => {}
+            (_, Some(theirs)) => {
+                Arc::make_mut(&mut self.0).insert(key.clone(), theirs.clone());
+            }
+            (_, None) => drop(self.take(key)),
+        }
     }
 
     /// Takes a value out. False if there was none, and then nothing is copied.
@@ -276,8 +277,12 @@ mod tests {
         *part.or_default(3) = "three".into();
         assert_eq!((&*part[&1], &*copy[&1]), ("one!", "one"));
         assert!(std::ptr::eq(&raw const part[&2], &raw const copy[&2]));
-        let even = part.filtered(|key, _| key % 2 == 0);
-        assert!(even.len() == 1 && std::ptr::eq(&raw const even[&2], &raw const part[&2]));
+        let mut some = Part::from([(3, String::new()), (4, String::new())]);
+        for key in 2..=4 {
+            some.follow(&part, &key);
+        }
+        assert_eq!(some.keys().collect::<Vec<_>>(), [&2, &3]);
+        assert!(std::ptr::eq(&raw const some[&2], &raw const part[&2]));
     }
 
     #[test]
