@@ -11,7 +11,7 @@
 //! All of it outlives the speaker's process: a director that starts reads what is there and
 //! changes only what differs, so a restart or an upgrade touches no packet.
 //!
-//! What somebody else changes is put back within about a second, with a line in the log; a VIP
+//! What somebody else changes is put back within a second or two, with a line in the log; a VIP
 //! that the kernel refuses is withheld, and the others are not concerned.
 //!
 //! - [`links`], [`further`], [`settings`]: the namespace, its links, sysctls and timeouts
