@@ -6,7 +6,7 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_secs(10);
 
 /// Between two looks; at first as long as the process has run.
-const PAUSE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_secs(30);
 
 /// See the module. Lives in the thread that must be on time, see [`lightship_netio::give_back`].
 #[derive(Debug)]

@@ -150,6 +150,13 @@ impl Election {
         }
     }
 
+    /// As [`Self::set_vips`], where no others have changed than these: with who may own each, or none where it is gone.
+    pub fn update_vips(&mut self, changed: impl IntoIterator<Item = (IpAddr, Option<Candidates>)>) {
+        let mut vips = self.vips.take().unwrap_or_default();
+        self.replace(&mut vips, changed);
+        self.vips = Some(vips);
+    }
+
     /// The nodes whose speaker can own VIPs now, this one included if it can.
     pub fn set_live(&mut self, live: BTreeSet<NodeName>) {
         if self.live.as_ref() != Some(&live) {

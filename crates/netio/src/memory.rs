@@ -53,7 +53,10 @@ pub fn give_back() -> io::Result<Option<u64>> {
         return Ok(None);
     };
     let before = anonymous()?;
-    if before < used + STAYS.load(Ordering::Relaxed) + SLACK {
+    let stays = STAYS.load(Ordering::Relaxed);
+    if before < used + stays + SLACK {
+        // What was between holes then is free one by one.
+        STAYS.store(stays / 2, Ordering::Relaxed);
         return Ok(None);
     }
     priority::unlock_memory();

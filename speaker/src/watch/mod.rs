@@ -33,6 +33,10 @@ pub use keys::{initial, keys};
 /// At most this many events are taken together before the world is published.
 const BATCH: usize = 512;
 
+/// So many objects are listed at a time: of each far more is read than is kept, and what a page takes is not all
+/// given back.
+const PAGE: u32 = 100;
+
 /// One change of one kind.
 #[expect(clippy::large_enum_variant, reason = "each lives for one call")]
 enum Change {
@@ -103,7 +107,8 @@ where
     let kind = K::kind(&K::DynamicType::default()).into_owned();
     let up = up.get_or_create_owned(&Kind { kind: kind.clone() });
     // A server that vanished without a word is noticed after this many seconds.
-    lightship_kit::watch(api, Config::default().timeout(60))
+    let config = Config::default().timeout(60).page_size(PAGE);
+    lightship_kit::watch(api, config)
         .filter_map(move |event| {
             up.set(event.is_ok().into());
             let change = match event {

@@ -213,6 +213,8 @@ struct Owned {
     announced: bool,
     /// Taken over from before a restart: the LAN knows it.
     resumed: bool,
+    /// Where it is announced, or is to be.
+    at: uplinks::At,
     /// How soon the LAN has to hear of it.
     urgency: Urgency,
     /// The node before lives and falls silent as soon as it hears of the claim.
@@ -289,6 +291,8 @@ pub struct Core {
     idle: bool,
     /// Inputs changed since the intent was computed.
     stale: bool,
+    /// Moves that people asked for are done or new since the election was told who is wanted.
+    wishes_changed: bool,
     /// Something that is reported changed since the last report.
     unreported: bool,
     /// When what is owned has to be announced anew, after an isolation.
@@ -374,6 +378,7 @@ impl Core {
             majority: true,
             idle: false,
             stale: true,
+            wishes_changed: true,
             unreported: true,
             say_again: None,
             woken: None,
@@ -429,7 +434,10 @@ impl Core {
             self.say_anew(Duration::ZERO);
         }
         self.unreported |= report != self.director;
-        let before = self.announced_at();
+        // What is programmed counts for those only that it fails with.
+        let turned = !report.failing.is_empty()
+            || !self.director.failing.is_empty()
+            || report.uplinks != self.director.uplinks;
         let could = self.can_own();
         self.director = report;
         if could != self.can_own() {
@@ -437,8 +445,8 @@ impl Core {
             self.next_beat = Duration::ZERO;
             self.stale = true;
         }
-        for (vip, at) in before {
-            self.if_turned(vip, &at);
+        if turned {
+            self.turn(None);
         }
     }
 

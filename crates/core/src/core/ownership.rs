@@ -38,25 +38,16 @@ impl Core {
         }
         self.unreported = true;
         self.note_moved();
-        let before = self.announced_at();
         self.retiring.update(&self.world, self.setup.policy, now);
         let health = self.health();
-        self.memo
-            .update(&mut self.intent, &self.world, health, self.setup.policy);
-        for (vip, at) in before {
-            self.if_turned(vip, &at);
-        }
-        self.listen();
-        self.tell_uplinks();
-        let mut nominated = std::mem::take(&mut self.nominated);
-        let candidates = self.intent.vips.iter().map(|(vip, intent)| {
-            let shared = nominated.of(&intent.eligibility);
-            let wanted = self.wanted(*vip);
-            (*vip, Candidates { wanted, ..shared })
-        });
-        let candidates = candidates.collect();
-        nominated.tidy();
-        self.nominated = nominated;
+        let policy = self.setup.policy;
+        let touched = self
+            .memo
+            .update(&mut self.intent, &self.world, health, policy);
+        let touched = touched.as_ref();
+        self.turn(touched);
+        self.listen(touched);
+        self.tell_uplinks(touched);
         self.majority = self.majority(now);
         self.election.set_majority(self.majority, now);
         // One interval more, for what is late.
@@ -81,7 +72,7 @@ impl Core {
         });
         self.election.set_away(away.collect());
         self.election.set_live(live);
-        self.election.set_vips(candidates);
+        self.nominate(touched);
         // Before the peers were heard their weights are a guess: what the kernel holds from
         // before a restart is better.
         if self.settled && self.setup.direct_routing {
@@ -89,9 +80,42 @@ impl Core {
         }
     }
 
+    /// Tells the election who may own each VIP. `touched`: the VIPs of which that may be new; none: all.
+    fn nominate(&mut self, touched: Option<&BTreeSet<IpAddr>>) {
+        let mut nominated = std::mem::take(&mut self.nominated);
+        let mut candidates = |vip: &IpAddr| {
+            let shared = nominated.of(&self.intent.vips.get(vip)?.eligibility);
+            let wanted = self.wanted(*vip);
+            Some(Candidates { wanted, ..shared })
+        };
+        match touched.filter(|_| !self.wishes_changed) {
+            Some(touched) => {
+                let changed = touched.iter().map(|vip| (*vip, candidates(vip)));
+                let changed: Vec<_> = changed.collect();
+                self.election.update_vips(changed);
+            }
+            None => {
+                let all = self.intent.vips.keys();
+                let all = all.filter_map(|vip| Some((*vip, candidates(vip)?)));
+                let all = all.collect();
+                self.election.set_vips(all);
+            }
+        }
+        self.wishes_changed = false;
+        nominated.tidy();
+        self.nominated = nominated;
+    }
+
     /// Says which frames are of use. It precedes all frames about a new VIP, because
-    /// nothing is probed for or announced before the intent has it.
-    fn listen(&mut self) {
+    /// nothing is probed for or announced before the intent has it. `touched`: the VIPs that may be new or gone,
+    /// with no other nodes than before; none: all may.
+    fn listen(&mut self, touched: Option<&BTreeSet<IpAddr>>) {
+        if let (Some(touched), Some(sent)) = (touched, &self.sent_listen) {
+            let same = |vip: &IpAddr| sent.vips.contains(vip) == self.intent.vips.contains_key(vip);
+            if touched.iter().all(same) {
+                return;
+            }
+        }
         let nodes = self.world.nodes.iter();
         let others = nodes.filter(|(name, _)| **name != self.setup.me);
         let listen = Listen {
@@ -179,6 +203,7 @@ impl Core {
                     tracing::info!(%vip, epoch, from = from_text, %reason, "VIP taken");
                     *self.taken.entry(reason.as_str()).or_default() += 1;
                     let resumed = reason == MoveReason::Resumed;
+                    let at = self.at(vip);
                     self.news.note(vip, self.setup.interval, now);
                     self.owned.insert(
                         vip,
@@ -187,6 +212,7 @@ impl Core {
                             since: now,
                             announced: false,
                             resumed,
+                            at,
                             urgency: urgency(reason),
                             handed_over: !matches!(
                                 reason,

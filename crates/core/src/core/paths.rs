@@ -17,11 +17,8 @@ impl Core {
         if (self.path_fault, self.deaf) == (fault, deaf) {
             return;
         }
-        let before = self.announced_at();
         (self.path_fault, self.deaf) = (fault, deaf);
-        for (vip, at) in before {
-            self.if_turned(vip, &at);
-        }
+        self.turn(None);
         self.stale = true;
         self.unreported = true;
         self.next_beat = now;

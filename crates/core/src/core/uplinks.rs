@@ -39,6 +39,12 @@ impl Core {
             .flat_map(|all| all.iter())
             .any(changed);
         self.further = further;
+        // Who has lost a VIP's uplink does not announce it on another one, but is about to lose the VIP.
+        let owned = self.owned.keys().copied();
+        let at: Vec<(IpAddr, At)> = owned.map(|vip| (vip, self.at(vip))).collect();
+        for (vip, at) in at {
+            self.owned.entry(vip).and_modify(|owned| owned.at = at);
+        }
         self.stale = true;
         self.unreported = true;
         // Peers judge by it where VIPs can be.
@@ -102,28 +108,30 @@ impl Core {
         }
     }
 
-    /// The owned VIPs, and where each is announced: what [`Self::if_turned`] compares with.
-    pub(super) fn announced_at(&self) -> Vec<(IpAddr, At)> {
-        let owned = self.owned.keys();
-        owned.map(|vip| (*vip, self.at(*vip))).collect()
-    }
-
-    fn at(&self, vip: IpAddr) -> At {
+    /// Where a VIP is announced, were this node the owner.
+    pub(super) fn at(&self, vip: IpAddr) -> At {
         At {
             via: self.via(vip),
             directed: self.directed(vip),
         }
     }
 
-    /// Has a VIP announced anew if it is elsewhere than before: it is at another MAC or on another LAN
-    /// then, which has to hear of it.
-    pub(super) fn if_turned(&mut self, vip: IpAddr, before: &At) {
-        if self.at(vip) != *before
-            && let Some(owned) = self.owned.get_mut(&vip)
-        {
-            (owned.announced, owned.resumed) = (false, false);
-            owned.urgency = Urgency::Lost;
-            self.schedule.stop(vip);
+    /// Has owned VIPs announced anew that are elsewhere than before: at another MAC or on another LAN,
+    /// which has to hear of it. `touched`: those that may be; none: all.
+    pub(super) fn turn(&mut self, touched: Option<&BTreeSet<IpAddr>>) {
+        let owned = self.owned.keys().copied();
+        let vips: Vec<IpAddr> = match touched {
+            Some(touched) => touched.iter().copied().collect(),
+            None => owned.collect(),
+        };
+        for vip in vips {
+            let at = self.at(vip);
+            if let Some(owned) = self.owned.get_mut(&vip).filter(|owned| owned.at != at) {
+                owned.at = at;
+                (owned.announced, owned.resumed) = (false, false);
+                owned.urgency = Urgency::Lost;
+                self.schedule.stop(vip);
+            }
         }
     }
 
@@ -138,8 +146,18 @@ impl Core {
         self.further.iter().filter(named).cloned().collect()
     }
 
-    /// Passes on which further uplinks are in use, and for which IPv6 VIPs to listen on each uplink.
-    pub(super) fn tell_uplinks(&mut self) {
+    /// Passes on which further uplinks are in use, and for which IPv6 VIPs to listen on each uplink. `touched`: the
+    /// VIPs of which something may be new; none: all.
+    pub(super) fn tell_uplinks(&mut self, touched: Option<&BTreeSet<IpAddr>>) {
+        let same = |vip: &IpAddr| match *vip {
+            IpAddr::V6(v6) => {
+                self.sent_groups.contains(&(Via::Main, v6)) == self.intent.vips.contains_key(vip)
+            }
+            IpAddr::V4(_) => true,
+        };
+        if touched.is_some_and(|vips| self.further.is_empty() && vips.iter().all(same)) {
+            return;
+        }
         let used = self.used();
         if self.sent_uplinks.as_deref() != Some(&*used) {
             let used: Arc<[Own]> = used.into();

@@ -37,6 +37,7 @@ impl Core {
         if moved != self.moved_to {
             self.moved_to = moved;
             (self.stale, self.unreported) = (true, true);
+            self.wishes_changed = true;
         }
     }
 

@@ -63,7 +63,8 @@ struct Before {
 }
 
 impl Memo {
-    /// Makes the intent of before that of now. It is what this made the last time, at first an empty one.
+    /// Makes the intent of before that of now. It is what this made the last time, at first an empty one. Returns
+    /// the VIPs of which it may be another; none: of all.
     ///
     /// `health` has an entry for each node that has been heard, the own node included.
     pub fn update(
@@ -72,7 +73,7 @@ impl Memo {
         world: &Arc<World>,
         health: BTreeMap<NodeName, NodeHealth>,
         policy: Policy,
-    ) {
+    ) -> Option<BTreeSet<IpAddr>> {
         // Nothing that all VIPs depend on has changed: then they can have changed one by one only.
         let calm = self.before.as_ref().filter(|before| {
             before.policy == policy
@@ -147,6 +148,7 @@ impl Memo {
             health,
             policy,
         });
+        touched
     }
 }
 

@@ -12,26 +12,65 @@ use crate::{Candidates, NodeName};
 impl Election {
     /// Before `vips` replace those that are known: parts with what belongs to others.
     pub(super) fn part_with(&mut self, vips: &BTreeMap<IpAddr, Candidates>) {
+        self.highest.retain(|vip, _| vips.contains_key(vip));
+        // What was claimed before anything was known may be of any of them.
         let Some(known) = self.vips.take() else {
-            // What was claimed before anything was known may be of any of them.
-            self.highest.retain(|vip, _| vips.contains_key(vip));
             return;
         };
-        let stays = |vip: &IpAddr| vips.contains_key(vip) && known.contains_key(vip);
-        self.highest.retain(|vip, _| stays(vip));
         for vip in known.keys().filter(|vip| !vips.contains_key(vip)) {
-            // Who is silent does not hear of the end. Who is in sight hears of it soon, or has just died.
-            self.forget_silent(vip, u64::MAX);
-            let claims = self.peers.values().filter_map(|table| table.epoch(vip));
-            if let Some(highest) = claims.max() {
-                self.ended.insert(*vip, highest);
-            }
+            self.ends(vip);
         }
         for vip in vips.keys().filter(|vip| !known.contains_key(vip)) {
-            if let Some(highest) = self.ended.remove(vip) {
-                self.forget_silent(vip, highest);
+            self.begins(vip);
+        }
+        self.forget_ended();
+    }
+
+    /// Takes what has become of some VIPs, with who may own each, or none where it has gone.
+    pub(super) fn replace(
+        &mut self,
+        vips: &mut BTreeMap<IpAddr, Candidates>,
+        changed: impl IntoIterator<Item = (IpAddr, Option<Candidates>)>,
+    ) {
+        for (vip, candidates) in changed {
+            if vips.get(&vip) == candidates.as_ref() {
+                continue;
+            }
+            self.dirty = true;
+            match candidates {
+                Some(candidates) => {
+                    if vips.insert(vip, candidates).is_none() {
+                        self.begins(&vip);
+                    }
+                }
+                None => {
+                    vips.remove(&vip);
+                    self.ends(&vip);
+                }
             }
         }
+        self.forget_ended();
+    }
+
+    fn ends(&mut self, vip: &IpAddr) {
+        self.highest.remove(vip);
+        // Who is silent does not hear of the end. Who is in sight hears of it soon, or has just died.
+        self.forget_silent(vip, u64::MAX);
+        let claims = self.peers.values().filter_map(|table| table.epoch(vip));
+        if let Some(highest) = claims.max() {
+            self.ended.insert(*vip, highest);
+        }
+    }
+
+    fn begins(&mut self, vip: &IpAddr) {
+        self.highest.remove(vip);
+        if let Some(highest) = self.ended.remove(vip) {
+            self.forget_silent(vip, highest);
+        }
+    }
+
+    /// Forgets ends that all in sight have heard of.
+    fn forget_ended(&mut self) {
         let claimed = |vip: &IpAddr| self.peers.values().any(|t| t.epoch(vip).is_some());
         self.ended.retain(|vip, _| claimed(vip));
     }

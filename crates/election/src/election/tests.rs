@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::*;
 use crate::MoveReason;
 
+mod changes;
 mod cluster;
 mod equal;
 

@@ -1,0 +1,81 @@
+//! VIPs that change one by one, against the same told as a whole.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A VIP with the nodes that may own it, none if it is gone.
+type Change = (u8, Option<Vec<&'static str>>);
+
+#[derive(Debug, Clone)]
+enum Turn {
+    Change(Vec<Change>),
+    Claim(&'static str, Vec<(u8, u64)>),
+    Live(Vec<&'static str>),
+}
+
+const NODES: [&str; 3] = ["a", "b", "c"];
+
+fn some_nodes() -> impl Strategy<Value = Vec<&'static str>> {
+    proptest::sample::subsequence(NODES.to_vec(), 0..=3)
+}
+
+fn any_turn() -> impl Strategy<Value = Turn> {
+    let nodes = prop_oneof![Just(None), some_nodes().prop_map(Some)];
+    let claims = proptest::collection::vec((0..6_u8, 1..9_u64), 0..4);
+    prop_oneof![
+        proptest::collection::vec((0..6_u8, nodes), 1..3).prop_map(Turn::Change),
+        (proptest::sample::select(vec!["b", "c"]), claims)
+            .prop_map(|(node, claims)| Turn::Claim(node, claims)),
+        some_nodes().prop_map(Turn::Live),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_changes_one_by_one_is_as_if_all_had_been_told(
+        turns in proptest::collection::vec(any_turn(), 0..60),
+    ) {
+        let mut elections = [settled(&[]), settled(&[])];
+        let mut vips: BTreeMap<IpAddr, Candidates> = BTreeMap::new();
+        for (at, turn) in turns.into_iter().enumerate() {
+            match turn {
+                Turn::Change(changes) => {
+                    let changes = changes.into_iter().map(|(last, nodes)| {
+                        let nodes = nodes.map(|nodes| nodes.into_iter().map(name));
+                        (vip(last), nodes.map(Candidates::equal))
+                    });
+                    let changes: BTreeMap<_, _> = changes.collect();
+                    for (vip, candidates) in &changes {
+                        match candidates {
+                            Some(candidates) => drop(vips.insert(*vip, candidates.clone())),
+                            None => drop(vips.remove(vip)),
+                        }
+                    }
+                    elections[0].set_vips(vips.clone());
+                    elections[1].update_vips(changes);
+                }
+                Turn::Claim(node, claims) => {
+                    let claims: BTreeMap<_, _> = claims.into_iter().collect();
+                    let claims = claims.into_iter().map(|(last, epoch)| claim(last, epoch));
+                    let claims: Vec<Claim> = claims.collect();
+                    for election in &mut elections {
+                        election.on_claims(&name(node), 0, 1, &claims);
+                    }
+                }
+                Turn::Live(nodes) => {
+                    let live: BTreeSet<NodeName> = nodes.into_iter().map(name).collect();
+                    for election in &mut elections {
+                        election.set_live(live.clone());
+                    }
+                }
+            }
+            let [whole, by_one] = &mut elections;
+            let now = ms(100 * at as u64);
+            prop_assert_eq!(whole.step(now), by_one.step(now));
+            prop_assert_eq!(whole.claims(), by_one.claims());
+            prop_assert_eq!(whole.unowned(), by_one.unowned());
+            prop_assert_eq!(&whole.vips, &by_one.vips);
+        }
+    }
+}
