@@ -170,8 +170,8 @@ fn text(empty: &[Turn], changes: &[Turn], cost: &Cost) -> String {
     format!(
         "One node's director; the other real servers are Node objects and signed heartbeats. From empty it took {made} netlink \
          messages in {} turns. Times are those of the director's turns, from what is wanted to what the \
-         kernel has confirmed. While nothing happens, the thread that compares the table, the links and the settings with \
-         the kernel's each second takes {:.2} % of a core. Heartbeats of all {OTHERS} others arrive and are answered meanwhile, \
+         kernel has confirmed. While nothing happens, the thread that compares the table with the kernel's each second, and \
+         links and settings every other, takes {:.2} % of a core. Heartbeats of all {OTHERS} others arrive and are answered meanwhile, \
          with all of which it is {:.2} %. \
          The kernel gave {:.0} KiB back for each VIP when all was removed.\n\n{}",
         empty.len(),
