@@ -23,7 +23,7 @@ use lightship_core::core::{DirectorIntent, DirectorReport};
 /// notice: IPVS.
 const CHECK: Duration = Duration::from_secs(1);
 
-/// The same of what is rather left alone: sysctls, timeouts, neighbours. A little less than every second [`CHECK`].
+/// The same of what is rather left alone: sysctls, timeouts, neighbours. A little less than two [`CHECK`]s, so that it is every other one.
 const GROUND: Duration = Duration::from_millis(1_900);
 
 /// How soon after a failure it is tried again.
@@ -254,6 +254,10 @@ impl Worker {
         let check = cause == Cause::Check || !self.sound;
         let due = self.looked.is_none_or(|at| at.elapsed() >= GROUND);
         let ground = turned || (check && due);
+        if check {
+            // Also if it fails: it is tried again after a pause.
+            self.checked = Instant::now();
+        }
         if ground {
             let mut made = Vec::new();
             self.check_ground(wanted, &mut made).await?;
@@ -264,7 +268,6 @@ impl Worker {
             }
         }
         if check {
-            self.checked = Instant::now();
             self.check_table()?;
         }
         let nodes = self.network.nodes(wanted, ground, &mut refused).await?;
