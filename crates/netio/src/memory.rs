@@ -33,8 +33,12 @@ pub fn keep_memory_small() {
 /// What is not used may be as much as this, in bytes: giving it back takes some milliseconds.
 const SLACK: u64 = 2 << 20;
 
-/// What could not be given back last time, in bytes: holes smaller than a page, stacks.
+/// What is not used and yet does not come back, in bytes: holes smaller than a page, stacks. At first what could not
+/// be given back last time, and then less and less, for what was in holes may have come free since.
 static STAYS: AtomicU64 = AtomicU64::new(0);
+
+/// How many bytes were in use when giving back was in vain; 0: it was not.
+static IN_VAIN: AtomicU64 = AtomicU64::new(0);
 
 /// Gives the pages of free memory back to the kernel if there are many, and says how many bytes that were.
 ///
@@ -55,8 +59,10 @@ pub fn give_back() -> io::Result<Option<u64>> {
     let before = anonymous()?;
     let stays = STAYS.load(Ordering::Relaxed);
     if before < used + stays + SLACK {
-        // What was between holes then is free one by one.
-        STAYS.store(stays / 2, Ordering::Relaxed);
+        let vain = IN_VAIN.load(Ordering::Relaxed);
+        if vain == 0 || used.abs_diff(vain) > SLACK {
+            STAYS.store(stays / 2, Ordering::Relaxed);
+        }
         return Ok(None);
     }
     priority::unlock_memory();
@@ -67,7 +73,10 @@ pub fn give_back() -> io::Result<Option<u64>> {
         after.saturating_sub(in_use().unwrap_or(0)),
         Ordering::Relaxed,
     );
-    Ok(Some(before.saturating_sub(after)))
+    let given = before.saturating_sub(after);
+    let vain = if given < SLACK { used } else { 0 };
+    IN_VAIN.store(vain, Ordering::Relaxed);
+    Ok(Some(given))
 }
 
 /// Bytes of this process that are in memory and not of a file (proc(5), `statm`: resident, shared).

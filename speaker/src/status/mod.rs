@@ -42,7 +42,7 @@ const ECHO: Duration = Duration::from_secs(3);
 /// written: it changes several times within moments whenever the table does.
 const STEADY: Duration = Duration::from_millis(500);
 
-/// How long the first status of a VIP waits for its announcement, which mostly follows within moments
+/// How long the first status of a VIP that this node took waits for its announcement, which mostly follows within moments
 /// (the address is probed for, the director is programmed): one write and not two.
 const FIRST: Duration = Duration::from_millis(200);
 

@@ -233,7 +233,9 @@ impl State {
                 put(part(&mut self.fresh), &object);
             }
             Event::InitDone => {
-                *part(&mut self.world) = std::mem::take(part(&mut self.fresh));
+                let mut read = std::mem::take(part(&mut self.fresh));
+                read.share(part(&mut self.world));
+                *part(&mut self.world) = read;
                 self.listed.insert(kind);
                 self.news = true;
             }
@@ -253,7 +255,9 @@ impl State {
             Event::Init => self.fresh.slices = Part::default(),
             Event::InitApply(object) => file_slice(&mut self.fresh, &mut self.slices, &object),
             Event::InitDone => {
-                self.world.slices = std::mem::take(&mut self.fresh.slices);
+                let mut read = std::mem::take(&mut self.fresh.slices);
+                read.share(&self.world.slices);
+                self.world.slices = read;
                 self.listed.insert("EndpointSlice");
             }
             Event::Apply(object) => file_slice(&mut self.world, &mut self.slices, &object),

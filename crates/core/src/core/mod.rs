@@ -291,7 +291,7 @@ pub struct Core {
     idle: bool,
     /// Inputs changed since the intent was computed.
     stale: bool,
-    /// Moves that people asked for are done or new since the election was told who is wanted.
+    /// Moves that people asked for are done, or not asked for any more, since the election was told who is wanted.
     wishes_changed: bool,
     /// Something that is reported changed since the last report.
     unreported: bool,

@@ -32,11 +32,12 @@ impl Election {
         vips: &mut BTreeMap<IpAddr, Candidates>,
         changed: impl IntoIterator<Item = (IpAddr, Option<Candidates>)>,
     ) {
+        let mut any = false;
         for (vip, candidates) in changed {
             if vips.get(&vip) == candidates.as_ref() {
                 continue;
             }
-            self.dirty = true;
+            any = true;
             match candidates {
                 Some(candidates) => {
                     if vips.insert(vip, candidates).is_none() {
@@ -49,7 +50,12 @@ impl Election {
                 }
             }
         }
-        self.forget_ended();
+        if any {
+            self.dirty = true;
+            // Those of VIPs that have gone may have been heard again since.
+            self.highest.retain(|vip, _| vips.contains_key(vip));
+            self.forget_ended();
+        }
     }
 
     fn ends(&mut self, vip: &IpAddr) {

@@ -13,7 +13,7 @@ use lightship_lab::{How, Lab, binaries, sh};
 
 use crate::common::Served;
 
-/// In which drift has to be mended: it is looked for once a second, and these machines have
+/// In which drift has to be mended: it is looked for every second or every other, and these machines have
 /// other work.
 const SOON: Duration = Duration::from_secs(4);
 
@@ -76,7 +76,7 @@ fn still(lab: &Lab, node: &str, vips: &[IpAddr]) -> Result<(Vec<String>, Vec<Str
         &format!("the director of {node} has only {vips:?}, and stays as it is"),
         lab.within(Duration::from_secs(30)),
         // Longer than a speaker lets pass between two looks at what it made.
-        Duration::from_millis(1500),
+        Duration::from_millis(2500),
         || {
             let table = director::table(lab, node)?;
             others = director::addresses(lab, node)?;

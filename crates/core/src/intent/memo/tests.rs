@@ -73,7 +73,19 @@ fn compute(
     health: &BTreeMap<NodeName, NodeHealth>,
 ) -> Intent {
     let world = Arc::new(world.clone());
-    memo.update(intent, &world, health.clone(), Policy::default());
+    let before = intent.clone();
+    let told = memo.update(intent, &world, health.clone(), Policy::default());
+    if let Some(told) = told {
+        let of = |intent: &Intent, vip: &IpAddr| {
+            let virtuals = intent.virtuals.iter().filter(|(key, _)| key.vip == *vip);
+            let virtuals: Vec<_> = virtuals.map(|(key, v)| (*key, v.clone())).collect();
+            (intent.vips.get(vip).cloned(), virtuals)
+        };
+        let vips = before.vips.keys().chain(intent.vips.keys());
+        for vip in vips.filter(|vip| !told.contains(vip)) {
+            assert_eq!(of(&before, vip), of(intent, vip), "{vip} is not told of");
+        }
+    }
     let mut fresh = Intent::default();
     Memo::default().update(&mut fresh, &world, health.clone(), Policy::default());
     assert_eq!(*intent, fresh);

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A VIP with the nodes that may own it, none if it is gone.
-type Change = (u8, Option<Vec<&'static str>>);
+/// A VIP with the nodes that may own it and the one that is wanted, none if it is gone.
+type Change = (u8, Option<(Vec<&'static str>, Option<&'static str>)>);
 
 #[derive(Debug, Clone)]
 enum Turn {
@@ -21,7 +21,8 @@ fn some_nodes() -> impl Strategy<Value = Vec<&'static str>> {
 }
 
 fn any_turn() -> impl Strategy<Value = Turn> {
-    let nodes = prop_oneof![Just(None), some_nodes().prop_map(Some)];
+    let wanted = proptest::option::of(proptest::sample::select(NODES.to_vec()));
+    let nodes = proptest::option::of((some_nodes(), wanted));
     let claims = proptest::collection::vec((0..6_u8, 1..9_u64), 0..4);
     prop_oneof![
         proptest::collection::vec((0..6_u8, nodes), 1..3).prop_map(Turn::Change),
@@ -42,8 +43,11 @@ proptest! {
             match turn {
                 Turn::Change(changes) => {
                     let changes = changes.into_iter().map(|(last, nodes)| {
-                        let nodes = nodes.map(|nodes| nodes.into_iter().map(name));
-                        (vip(last), nodes.map(Candidates::equal))
+                        let candidates = nodes.map(|(nodes, wanted)| Candidates {
+                            wanted: wanted.map(name),
+                            ..Candidates::equal(nodes.into_iter().map(name))
+                        });
+                        (vip(last), candidates)
                     });
                     let changes: BTreeMap<_, _> = changes.collect();
                     for (vip, candidates) in &changes {
@@ -76,6 +80,8 @@ proptest! {
             prop_assert_eq!(whole.claims(), by_one.claims());
             prop_assert_eq!(whole.unowned(), by_one.unowned());
             prop_assert_eq!(&whole.vips, &by_one.vips);
+            prop_assert_eq!(&whole.highest, &by_one.highest);
+            prop_assert_eq!(&whole.ended, &by_one.ended);
         }
     }
 }
