@@ -246,3 +246,24 @@ fn what_changes_nothing_here_is_no_news_and_other_services_pods_touch_nothing_th
     state.world.services.remove(&db);
     assert_eq!(shown.of(&state.world).slices, third.slices);
 }
+
+#[test]
+fn an_announcement_says_on_which_uplinks_and_by_which_nodes() {
+    let selector = |zone: &str| json!({ "matchLabels": { "zone": zone } });
+    let announcement = convert::announcement(&object(json!({
+        "metadata": { "name": "lan" },
+        "spec": {
+            "interfaces": ["eth1", "bond*"],
+            "nodeSelectors": [selector("a"), selector("b")],
+            "preferredNodes": [{ "weight": 7, "nodeSelector": selector("a") }],
+        },
+    })));
+    let node = |zone: &str| [("zone".to_owned(), zone.to_owned())].into();
+    for (zone, allowed, preference) in [("a", true, 7), ("b", true, 0), ("c", false, 0)] {
+        assert_eq!(announcement.allows_node(&node(zone)), allowed, "{zone}");
+        assert_eq!(announcement.preference(&node(zone)), preference, "{zone}");
+    }
+    for (interface, allowed) in [("eth1", true), ("bond0", true), ("eth0", false)] {
+        assert_eq!(announcement.allows_interface(interface), allowed);
+    }
+}

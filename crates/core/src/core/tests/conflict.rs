@@ -104,6 +104,26 @@ fn a_stranger_that_claims_an_announced_address_is_answered_but_rarely() {
     assert_eq!(lan.reports[&owner].vips[&vip(1)].conflict, None);
 }
 
+/// As a speaker does that starts while the API server is away: from what it kept.
+#[test]
+fn who_resumes_a_vip_defends_it_as_before() {
+    let mut lan = Lan::with(1);
+    lan.run(10_000 * MS);
+    let owner = lan.owner(vip(1));
+    let mut saved = Saved::default();
+    lan.cores[&owner].save(&mut saved);
+    let resumed = core(owner, world(1), &saved, lan.now);
+    lan.cores.insert(owner, resumed);
+    // Between two of the repeats that a resumed VIP has as well.
+    lan.run(3_500 * MS);
+    assert_eq!(lan.owner(vip(1)), owner);
+    let since = lan.now;
+    claim(&mut lan, STRANGER);
+    lan.run(200 * MS);
+    assert_eq!(lan.announced(owner, since), 2);
+    assert_eq!(lan.reports[&owner].vips[&vip(1)].conflict, Some(STRANGER));
+}
+
 #[test]
 fn a_node_that_flaps_is_given_nothing_for_ever_longer() {
     let mut lan = Lan::with(6);
