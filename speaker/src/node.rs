@@ -34,12 +34,6 @@ use lightship_core::world::World;
 /// on the LAN delays a heartbeat by no more than the time to look at these.
 const BURST: usize = 64;
 
-/// For so long after heartbeats were read the next ones are left to gather, among few nodes and among more
-/// than each beats to at every interval: waking costs more than reading, and of the latter one comes every other
-/// millisecond, so that they are [polled](Datagrams::poll). Of the former, two rarely come so close. At most half an
-/// interval: who is asked for a sign of life should not take much of the time that it has for it.
-const GATHER: [Duration; 2] = [Duration::from_millis(3), Duration::from_millis(35)];
-
 /// How often the core's counts are told.
 const COUNT: Duration = Duration::from_secs(1);
 
@@ -223,8 +217,7 @@ pub async fn run(
                 let mut next = received;
                 for _ in 0..BURST {
                     let Some((length, from)) = next else {
-                        let gather = GATHER[usize::from(core.is_sparse())];
-                        read_again = Instant::now() + gather.min(core.interval() / 2);
+                        read_again = Instant::now() + core.gather();
                         break;
                     };
                     core.on_datagram(from, &datagram[..length], origin.elapsed());

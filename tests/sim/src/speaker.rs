@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use lightship_core::eligibility::Policy;
 use lightship_core::further::Via;
 use lightship_core::world::{NodeName, World as Api};
 use lightship_frames::Mac;
-use lightship_membership::{Config, Keys};
+use lightship_membership::{Config, Heartbeat, Keys};
 
 use crate::api;
 use crate::world::Happening;
@@ -103,6 +104,9 @@ pub struct Node {
     /// When the process last went on after it had been stopped for long.
     pub(crate) woken_at: Duration,
     pub(crate) inbox: Vec<Happening>,
+    /// Heartbeats that gather in the socket, and when they are read at the latest.
+    pub(crate) waiting: Vec<(usize, Rc<Heartbeat>)>,
+    pub(crate) read_at: Duration,
     /// When the last news from the API server reach it.
     pub(crate) told_at: Duration,
     /// When it is planned to wake. Another time in the queue is of no effect.
@@ -128,6 +132,8 @@ impl Node {
             paused_at: Duration::ZERO,
             woken_at: Duration::ZERO,
             inbox: Vec::new(),
+            waiting: Vec::new(),
+            read_at: Duration::ZERO,
             told_at: Duration::ZERO,
             wake: None,
             process: 0,

@@ -17,7 +17,7 @@ use crate::api;
 pub use crate::api::vip;
 use crate::net::{Net, Quality};
 use crate::rng::Rng;
-use crate::speaker::{Common, Node};
+use crate::speaker::{Common, Node, Speaker};
 use crate::watch::{Accusation, Move, Watch, reason_of};
 
 mod causes;
@@ -289,13 +289,18 @@ impl World {
         match what {
             Happening::Fault(_) => {}
             Happening::Datagram { to, from, beat } => {
-                let Some(from) = self.api.nodes.get(&self.nodes[from].name) else {
-                    return;
-                };
-                let Some(address) = from.main_address() else {
-                    return;
-                };
-                self.feed(to, |core| core.on_heartbeat(address, &beat, now));
+                let sparse = |speaker: &Speaker| speaker.core.is_sparse();
+                if !self.nodes[to].speaker.as_ref().is_some_and(sparse) {
+                    let Some(address) = self.address_of(from) else {
+                        return;
+                    };
+                    return self.feed(to, |core| core.on_heartbeat(address, &beat, now));
+                }
+                self.nodes[to].waiting.push((from, beat));
+                match self.nodes[to].read_at {
+                    at if at > now => self.wake_at(to, at),
+                    _ => self.read_socket(to),
+                }
             }
             Happening::Frames { to, frames } => {
                 let frames = self.wanted(to, &frames);
@@ -310,6 +315,10 @@ impl World {
                 if self.nodes[node].wake == Some(at) {
                     self.nodes[node].wake = None;
                     self.tick(node);
+                    // Who is awake anyway need not be woken for them later.
+                    if !self.nodes[node].waiting.is_empty() {
+                        self.read_socket(node);
+                    }
                 }
             }
             Happening::Directed { node, process } => {
@@ -329,6 +338,28 @@ impl World {
                 self.feed(node, |core| core.on_world(api, now));
             }
         }
+    }
+
+    /// The address that a node's heartbeats come from.
+    fn address_of(&self, node: usize) -> Option<IpAddr> {
+        self.api.nodes.get(&self.nodes[node].name)?.main_address()
+    }
+
+    /// Reads the heartbeats that wait in the socket, and lets the process decide; the next ones gather for a while.
+    fn read_socket(&mut self, node: usize) {
+        let now = self.now;
+        for (from, beat) in std::mem::take(&mut self.nodes[node].waiting) {
+            let address = self.address_of(from);
+            let speaker = self.nodes[node].speaker.as_mut();
+            if let Some((speaker, address)) = speaker.zip(address) {
+                speaker.core.on_heartbeat(address, &beat, now);
+            }
+        }
+        let Some(speaker) = &self.nodes[node].speaker else {
+            return;
+        };
+        self.nodes[node].read_at = now + speaker.core.gather();
+        self.tick(node);
     }
 
     /// Gives the process something, and lets it decide.

@@ -276,7 +276,7 @@ impl Election {
 
     /// Did a node that can own the VIP stop claiming it only just now? Then it probably knows
     /// something that we are about to hear: that the VIP is gone, or that another one, whom we have
-    /// not heard again yet, has a higher claim.
+    /// not heard again yet, has a higher claim. In a large cluster that one may be heard as late as after a round.
     fn just_dropped(&mut self, standing: &Standing, now: Duration) -> bool {
         let vip = standing.vip;
         let fit = |node: &NodeName| *node != self.me && self.fit(&vip, node);
@@ -284,7 +284,10 @@ impl Election {
             self.dropped.remove(&vip);
             return false;
         }
-        let until = *self.dropped.entry(vip).or_insert(now + self.patience / 2);
+        let until = *self
+            .dropped
+            .entry(vip)
+            .or_insert(now + (self.patience / 2).max(self.round));
         now < until
     }
 

@@ -573,6 +573,15 @@ fn a_vip_that_its_owner_drops_is_not_taken_before_the_reason_may_have_come() {
     assert_eq!(deleted.step(ms(10)), []);
     // It was not.
     assert_eq!(election.step(ms(700)).len(), 1);
+
+    // In a large cluster the one that it yielded to may be heard only after a round.
+    let mut election = b_owns();
+    election.set_live(names(&["a", "b"]));
+    election.set_round(ms(770));
+    election.on_claims(&name("b"), 0, 1, &[]);
+    assert_eq!(election.step(ms(1)), []);
+    assert_eq!(election.step(ms(770)), []);
+    assert_eq!(election.step(ms(772)).len(), 1);
 }
 
 #[test]

@@ -196,6 +196,7 @@ impl World {
         machine.speaker = None;
         machine.paused = false;
         machine.inbox.clear();
+        machine.waiting.clear();
         machine.wake = None;
         machine.steady_since = self.now;
         self.watch.silence(node);
