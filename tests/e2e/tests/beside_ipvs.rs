@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         &[
             &[("bridges_and_bonds_carry_directors", uplinks::kinds)],
             &beside::CHECKS[..],
+            &beside::OF_THREE_NODES[..],
             &[
                 ("without_strict_arp_is_said", strict_arp::said),
                 ("without_mh_is_said", without_mh::said),

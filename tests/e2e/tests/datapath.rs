@@ -6,34 +6,22 @@ mod common;
 mod drain;
 #[path = "datapath/early.rs"]
 mod early;
-#[path = "datapath/endpoints.rs"]
-mod endpoints;
-#[path = "datapath/hosts.rs"]
-mod hosts;
 #[path = "datapath/ipvs.rs"]
 mod ipvs;
 #[path = "datapath/moves.rs"]
 mod moves;
-#[path = "datapath/off_lan.rs"]
-mod off_lan;
-#[path = "datapath/packets.rs"]
-mod packets;
 #[path = "datapath/paths.rs"]
 mod paths;
 #[path = "datapath/replaced.rs"]
 mod replaced;
-#[path = "datapath/sctp.rs"]
-mod sctp;
 #[path = "datapath/second_lan.rs"]
 mod second_lan;
-#[path = "datapath/shared.rs"]
-mod shared;
 #[path = "datapath/upkeep.rs"]
 mod upkeep;
 
 use std::process::ExitCode;
 
-use beside::{failover, lifecycle, spread};
+use beside::{failover, hosts, lifecycle, packets, spread};
 use lightship_lab::addressing::Families;
 use lightship_lab::options::Options;
 
@@ -44,26 +32,10 @@ fn main() -> ExitCode {
         &[
             &[("the_ipvs_crate_agrees_with_the_kernel", ipvs::live)],
             &beside::CHECKS[..],
+            &beside::OF_THREE_NODES[..],
             &[
                 ("every_director_holds_the_same_table", spread::same_table),
-                ("sctp_spreads_and_survives_a_move", sctp::spread_and_move),
                 ("a_second_lan_is_served_by_all_nodes", second_lan::served),
-                (
-                    "services_share_an_address_by_port",
-                    shared::ports_of_two_services,
-                ),
-                ("endpoints_are_followed", endpoints::followed),
-                ("endpoints_off_the_lan", off_lan::reached),
-                (
-                    "traffic_distribution_prefers_own_pods",
-                    endpoints::preferred,
-                ),
-                (
-                    "pods_on_the_hosts_network_are_backends",
-                    hosts::host_network,
-                ),
-                ("two_ports_of_two_owners", hosts::two_ports_and_owners),
-                ("strict_reverse_path_filters", hosts::strict_rp_filter),
                 ("strays_at_a_director", hosts::strays),
                 (
                     "ten_thousand_requests_over_moves_lose_none",
@@ -80,7 +52,6 @@ fn main() -> ExitCode {
                     "packets_lose_one_hop_and_may_be_fragments",
                     packets::forwarded,
                 ),
-                ("packets_too_big_for_the_way_back", packets::path_mtu),
                 ("ports_that_filter_are_found_and_got_round", paths::filters),
                 ("a_replaced_kube_proxy_is_found_and_said", replaced::cilium),
                 ("upkeep_what_is_changed_by_hand_is_mended", upkeep::drift),
@@ -89,10 +60,6 @@ fn main() -> ExitCode {
                 ("a_drained_node_keeps_what_it_has", drain::keeps),
                 ("a_stopped_speaker_loses_nothing", failover::planned),
                 ("a_killed_speaker_loses_nothing", failover::killed),
-                (
-                    "a_crash_of_a_backend_resets_its_own",
-                    failover::backend_crash,
-                ),
                 (
                     "a_crash_without_the_api_server",
                     failover::crash_without_api,

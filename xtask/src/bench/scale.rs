@@ -143,7 +143,8 @@ fn text(size: &Size, alone: Usage, (before, after): (Usage, Usage), anew: Usage)
     ];
     format!(
         "One speaker process for {seconds} s, after it had owned all VIPs and left them to others. Those are Node objects \
-         and signed heartbeats from one generator. Right after its start, alone, the speaker's RSS \
+         and signed heartbeats from one generator. Its node is a namespace: unless this machine's own kernel has IPVS it \
+         only announces, and what a director takes is in the section of its table. Right after its start, alone, the speaker's RSS \
          was {:.1} MiB, {:.1} of them the program itself; at the end these are {:.1}.\n\n{}",
         alone.resident_mib,
         alone.program_mib,

@@ -1,9 +1,21 @@
 //! The checks that are run beside every kube-proxy, whatever its mode.
 
+#[path = "../datapath/endpoints.rs"]
+pub(crate) mod endpoints;
 #[path = "../datapath/failover.rs"]
 pub(crate) mod failover;
+#[path = "../datapath/hosts.rs"]
+pub(crate) mod hosts;
 #[path = "../datapath/lifecycle.rs"]
 pub(crate) mod lifecycle;
+#[path = "../datapath/off_lan.rs"]
+pub(crate) mod off_lan;
+#[path = "../datapath/packets.rs"]
+pub(crate) mod packets;
+#[path = "../datapath/sctp.rs"]
+pub(crate) mod sctp;
+#[path = "../datapath/shared.rs"]
+pub(crate) mod shared;
 #[path = "../datapath/spread.rs"]
 pub(crate) mod spread;
 #[path = "../datapath/unchanged.rs"]
@@ -26,4 +38,30 @@ pub(crate) const CHECKS: [(&str, Test); 11] = [
     ("a_deleted_service_leaves_no_trace", lifecycle::deletion),
     ("a_crash_costs_only_its_own", failover::crash),
     ("a_crash_over_ipv6_costs_only_its_own", failover::crash_v6),
+];
+
+/// What holds beside each mode too, and takes three nodes.
+pub(crate) const OF_THREE_NODES: [(&str, Test); 10] = [
+    ("sctp_spreads_and_survives_a_move", sctp::spread_and_move),
+    (
+        "services_share_an_address_by_port",
+        shared::ports_of_two_services,
+    ),
+    ("endpoints_are_followed", endpoints::followed),
+    ("endpoints_off_the_lan", off_lan::reached),
+    (
+        "traffic_distribution_prefers_own_pods",
+        endpoints::preferred,
+    ),
+    (
+        "pods_on_the_hosts_network_are_backends",
+        hosts::host_network,
+    ),
+    ("two_ports_of_two_owners", hosts::two_ports_and_owners),
+    ("strict_reverse_path_filters", hosts::strict_rp_filter),
+    ("packets_too_big_for_the_way_back", packets::path_mtu),
+    (
+        "a_crash_of_a_backend_resets_its_own",
+        failover::backend_crash,
+    ),
 ];

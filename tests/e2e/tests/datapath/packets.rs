@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lightship_e2e::neighbours::Capture;
 use lightship_e2e::scene::Wish;
-use lightship_e2e::vip;
+use lightship_e2e::{director, vip};
 use lightship_lab::substrate::{CLIENT_NETNS, LAB_NETNS, LAN_BRIDGE};
 use lightship_lab::{Lab, sh};
 
@@ -36,6 +36,7 @@ pub(crate) fn ping(lab: &mut Lab) -> Result<()> {
             vips[0],
             &vip::find(lab, vips[0])?.context("no VirtualIP")?.mac,
         )?;
+        nameless_question(lab, vips[0])?;
         for address in vips {
             let mac = vip::find(lab, *address)?.context("no VirtualIP")?.mac;
             let filter = match address {
@@ -64,6 +65,31 @@ pub(crate) fn ping(lab: &mut Lab) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// The client.
+const CLIENT: &str = "192.0.2.100";
+
+/// A director that has to find a client asks by ARP without a sender: one that named a VIP would take it away from
+/// its owner in the caches of all who hear it.
+fn nameless_question(lab: &Lab, address: IpAddr) -> Result<()> {
+    let found = vip::find(lab, address)?.context("no VirtualIP")?;
+    let owner = found.owner.context("no owner")?;
+    let forget = ["ip", "neigh", "flush", "to", CLIENT];
+    director::run(lab, &owner, &forget)?;
+    let filter = format!("arp and ether src {}", found.mac);
+    let capture = Capture::start(LAB_NETNS, LAN_BRIDGE, &filter)?;
+    lab.client(&["ping", "-n", "-c", "1", "-W", "2", &address.to_string()])?;
+    thread::sleep(Duration::from_millis(200));
+    let frames = capture.end()?;
+    let asked = format!("who-has {CLIENT} ");
+    let mut questions = frames.iter().filter(|frame| frame.contains(&asked));
+    let nameless = |frame: &String| frame.contains(&format!("{asked}tell 0.0.0.0"));
+    ensure!(
+        questions.clone().count() > 0 && questions.all(nameless),
+        "not asked without a sender: {frames:#?}"
+    );
+    Ok(())
 }
 
 /// Namespace of a host on the LAN that has no address.

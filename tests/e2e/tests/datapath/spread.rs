@@ -43,6 +43,9 @@ pub(crate) fn same_table(lab: &mut Lab) -> Result<()> {
                 ensure!(entry.scheduling.starts_with("mh "), "{entry:?}");
                 ensure!(entry.scheduling.contains("mh-fallback"), "{entry:?}");
                 ensure!(entry.scheduling.contains("mh-port"), "{entry:?}");
+                // One-packet scheduling, where an entry would pin a client to a node that dies.
+                let each = entry.scheduling.ends_with(" ops");
+                ensure!(each == (protocol == "UDP"), "{entry:?}");
                 ensure!(entry.destinations.len() == nodes.len(), "{entry:?}");
                 let alike = |d: &director::Destination| d.forward == "Route" && d.weight == 1;
                 ensure!(entry.destinations.iter().all(alike), "{entry:?}");
