@@ -6,20 +6,24 @@
 //!
 //! | what a node has | effect |
 //! |---|---|
-//! | no `L2Announcement` that covers the VIP selects it (while there is any) | barred |
-//! | no uplink that is among the announcement's `interfaces` | barred |
-//! | the label `node.kubernetes.io/exclude-from-external-load-balancers` | barred |
+//! | no `L2Announcement` that covers the VIP selects it (while there is any) | barred: somebody chose the nodes that may |
+//! | no uplink that is among the announcement's `interfaces` | barred: somebody chose the LAN, and it is not on it |
+//! | the label `node.kubernetes.io/exclude-from-external-load-balancers` | barred: Kubernetes' own word for a node that load balancers leave out |
 //! | the condition NetworkUnavailable | barred: its CNI says that it cannot serve |
 //! | no InternalIP of the VIP's family | barred: it is not on that LAN |
-//! | no director, and `forwardingMode: DirectRouting` | barred |
+//! | no director, and `forwardingMode: DirectRouting` | barred: all would pass it alone, which is what the mode is to avoid |
 //! | no director, policy `Local`, and no endpoint, while another node has one or `withoutEndpoints: Drop` | barred: its kube-proxy would drop all |
 //! | the annotation `lightship.dev/drain` | avoided: somebody is about to work on it |
 //! | the taint `node.kubernetes.io/out-of-service` | avoided: somebody says that it is shut down |
-//! | a cordon, with `--cordon=move` | avoided |
+//! | a cordon, with `--cordon=move` | avoided: the operator takes a cordon for the begin of work on it |
 //! | the VIP on no network of its uplinks, while another node has it on one | avoided: its LAN does not ask for it |
 //! | a director, and the VIP on a network of a further uplink only, while another node with a director has it on one of its main uplink | avoided: the two directors would send to different LANs |
 //! | a cordon otherwise | nothing: it forwards as before, until its speaker is stopped |
 //! | the condition Ready is not True | nothing: its kubelet is in trouble, which no packet meets; its heartbeats tell whether it lives |
+//!
+//! What its speaker says of itself comes on top ([`crate::core::Core`]): without a carrier or the node's address on the
+//! main uplink nobody would hear it; with a director that fails it would draw packets that it drops; one that is
+//! about to stop hands over; and one that is not heard, or gone, cannot be relied on.
 //!
 //! A node that is *avoided* owns a VIP only while no other node can: an address that works is worth
 //! more than an orderly drain. What follows for its share of the traffic is decided in
