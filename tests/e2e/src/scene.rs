@@ -273,12 +273,14 @@ pub fn heal(lab: &mut Lab) -> Result<()> {
     let limit = lab.within(Duration::from_secs(120)).as_secs();
     let limit = format!("--timeout={limit}s");
     lab.kubectl(&["wait", ready, "node", "--all", &limit])?;
+    // Those of the test before may still be on their way out: `wait` would fail when one that it saw goes.
     let pods = lab.kubectl_json(&["get", "pods"])?;
-    if pods["items"]
-        .as_array()
-        .is_some_and(|items| !items.is_empty())
-    {
-        lab.kubectl(&["wait", ready, "pod", "--all", &limit])?;
+    let pods = pods["items"].as_array().into_iter().flatten();
+    let stay = pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    let names = stay.filter_map(|pod| pod["metadata"]["name"].as_str());
+    let names: Vec<&str> = names.collect();
+    if !names.is_empty() {
+        lab.kubectl(&[&["wait", ready, "pod", &limit][..], &names].concat())?;
     }
     Ok(())
 }
