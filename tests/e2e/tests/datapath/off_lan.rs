@@ -16,8 +16,8 @@ const SOON: Duration = Duration::from_secs(60);
 
 const NAME: &str = "off-lan";
 
-/// The client, with which the node speaks as before.
-const CLIENT: &str = "192.0.2.100";
+/// The client's address.
+pub(crate) const CLIENT: &str = "192.0.2.100";
 
 /// Under policy `Cluster` the nodes on the LAN pass everything on to it; under `Local` nobody can, and the
 /// VirtualIP says so and what to do.

@@ -13,6 +13,7 @@ use lightship_e2e::{director, vip};
 use lightship_lab::substrate::{CLIENT_NETNS, LAB_NETNS, LAN_BRIDGE};
 use lightship_lab::{Lab, sh};
 
+use super::off_lan::CLIENT;
 use crate::common::Served;
 
 fn dual(name: &str) -> Wish<'_> {
@@ -66,9 +67,6 @@ pub(crate) fn ping(lab: &mut Lab) -> Result<()> {
         Ok(())
     })
 }
-
-/// The client.
-const CLIENT: &str = "192.0.2.100";
 
 /// A director that has to find a client asks by ARP without a sender: one that named a VIP would take it away from
 /// its owner in the caches of all who hear it.
