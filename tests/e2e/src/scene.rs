@@ -57,7 +57,9 @@ impl<'a> Wish<'a> {
     /// For measurements of what becomes of connections, one after another: the client opens so
     /// many that it uses a port again within the two minutes for which the nodes' connection
     /// tracking remembers the former connection. To the same address, a packet that is sent on to
-    /// another node than before would be taken for part of that one, and dropped.
+    /// another node than before would be taken for part of that one, and dropped. Kube-proxy's ipvs
+    /// mode drops the first SYN of such a port in any case (`ip_vs_conn_uses_old_conntrack` in
+    /// the kernel's net/netfilter/ipvs/ip_vs_core.c), which TCP repeats after a second.
     pub fn fresh(self) -> Self {
         Self {
             fresh: true,

@@ -130,7 +130,10 @@ fn create_client(families: Families) -> Result<()> {
     for address in addressing::client(families) {
         add_address(CLIENT_NETNS, "eth0", address)?;
     }
-    Ok(())
+    // A port that was used a minute or two ago stands for its former connection in the memory of nodes and
+    // client: the more ports, the later one comes back to the same address.
+    let ports = "echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range";
+    sh::run(command_in(CLIENT_NETNS, &["sh", "-c", ports])).map(drop)
 }
 
 /// Adds an address; IPv6 without duplicate address detection, so that it serves at once.

@@ -33,7 +33,7 @@ fn all_serve(lab: &Lab, address: IpAddr) -> Result<()> {
 /// Hosts that check by reverse path what comes in, on every interface.
 pub(crate) fn strict_rp_filter(lab: &mut Lab) -> Result<()> {
     const NAMES: [&str; 3] = ["all", "default", "eth0"];
-    Served::during(lab, &Wish::local("strict"), |lab, vips| {
+    Served::during(lab, &Wish::local("strict").fresh(), |lab, vips| {
         let mut before = BTreeMap::new();
         for node in lab.node_names() {
             for name in NAMES {
@@ -174,7 +174,7 @@ const NOBODY: &str = "192.0.2.180";
 pub(crate) fn strays(lab: &mut Lab) -> Result<()> {
     let wish = Wish {
         dual_stack: true,
-        ..Wish::local("strays")
+        ..Wish::local("strays").fresh()
     };
     Served::during(lab, &wish, |lab, vips| {
         let names = lab.node_names();

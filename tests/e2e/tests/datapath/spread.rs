@@ -71,7 +71,7 @@ pub(crate) fn same_table(lab: &mut Lab) -> Result<()> {
 pub(crate) fn spread(lab: &mut Lab) -> Result<()> {
     let wish = Wish {
         dual_stack: true,
-        ..Wish::local("spread")
+        ..Wish::local("spread").fresh()
     };
     Served::during(lab, &wish, |lab, vips| {
         ensure!(vips.len() == 2, "not an address of each family: {vips:?}");
@@ -99,7 +99,7 @@ pub(crate) fn cluster(lab: &mut Lab) -> Result<()> {
     let wish = Wish {
         policy: TrafficPolicy::Cluster,
         dual_stack: true,
-        ..Wish::local("cluster")
+        ..Wish::local("cluster").fresh()
     };
     Served::during(lab, &wish, |lab, vips| {
         for vip in vips {
@@ -117,7 +117,7 @@ pub(crate) fn affinity(lab: &mut Lab) -> Result<()> {
     let wish = Wish {
         affinity: true,
         dual_stack: true,
-        ..Wish::local("affinity")
+        ..Wish::local("affinity").fresh()
     };
     Served::during(lab, &wish, |lab, vips| {
         for vip in vips {

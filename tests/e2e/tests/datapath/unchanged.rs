@@ -92,7 +92,7 @@ pub(crate) fn ways(lab: &mut Lab) -> Result<()> {
         let wish = Wish {
             policy,
             dual_stack: true,
-            ..Wish::local("ways")
+            ..Wish::local("ways").fresh()
         };
         Served::during(lab, &wish, |lab, vips| all_ways(lab, vips, policy))?;
     }
@@ -236,7 +236,7 @@ impl Drop for HostPort<'_> {
 /// `loadBalancerSourceRanges`: kube-proxy sees the client's own address behind the director,
 /// and keeps out who is not named.
 pub(crate) fn source_ranges(lab: &mut Lab) -> Result<()> {
-    let wish = Wish::local("ranges");
+    let wish = Wish::local("ranges").fresh();
     Served::during(lab, &wish, |lab, vips| {
         let url = url(vips[0], 80);
         let allow = |lab: &Lab, ranges: &[&str]| {

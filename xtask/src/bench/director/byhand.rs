@@ -53,8 +53,6 @@ pub(in crate::bench) fn measure(lab: &mut Lab, runs: usize) -> Result<Section> {
     // Nodes share processors here: the director's own is the one that most others do not use.
     let owner = nodes.get(1).context("three nodes are needed")?.clone();
     let backends: Vec<String> = nodes.iter().filter(|n| **n != owner).cloned().collect();
-    // Each port rests for a minute after its connection (TIME_WAIT): a fast machine would use up the usual 28,000.
-    lab.client(&["sysctl", "-qw", "net.ipv4.ip_local_port_range=1024 65535"])?;
     let outcome = (|| -> Result<_> {
         let vip = steps.step("Service with pods on the other nodes", || {
             let made = service(lab, NAME, TrafficPolicy::Local, &backends, &[ADDRESS])?;
