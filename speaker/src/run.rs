@@ -39,6 +39,7 @@ use lightship_core::eligibility::Policy;
 use lightship_core::further::Own;
 use lightship_core::path;
 use lightship_core::world::{NodeName, World};
+use lightship_membership::graph::Shape;
 
 /// How long the process waits, when all else has ended, for the word that it stops.
 const LAST_WORD: Duration = Duration::from_millis(500);
@@ -163,6 +164,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         boot_id,
         interval: args.heartbeat_interval,
         misses: args.heartbeat_misses,
+        shape: Shape::DEFAULT,
         uplink_mac: link.mac,
         director_mac,
         direct_routing: found.is_some(),

@@ -108,7 +108,7 @@ impl Detector {
     pub fn set_peers(&mut self, peers: &BTreeSet<NodeName>, now: Duration) {
         self.catch_up(now);
         self.peers.retain(|name, _| peers.contains(name));
-        self.graph = Graph::new(&self.me, peers);
+        self.graph = Graph::new(&self.config.shape, &self.me, peers);
         for name in peers.iter().filter(|name| **name != self.me) {
             let pace = match (self.graph.sparse(), self.graph.watches(name)) {
                 (false, _) => Pace::Each,
@@ -279,7 +279,7 @@ impl Detector {
             self.slept = late;
         }
         for peer in self.peers.values_mut() {
-            peer.excuse(late, restart, now);
+            peer.excuse(late, restart, &self.config, now);
         }
         // Counted; what is due now is the tick that we owe.
         self.due = Some(now);

@@ -1,9 +1,9 @@
 //! Who watches whom, in a cluster that is too large for everybody to watch everybody.
 //!
-//! Up to [`ALL_TO_ALL`] nodes each speaker beats to each other one at every interval. Beyond,
-//! that would be thousands of packets a second, so it beats at that pace only to its
-//! [`WATCHERS`], and to each of the others at every [`DISTANT_EVERY`]th interval, or more seldom past 150
-//! nodes, so that about [`DISTANT_AT_ONCE`] of them get one in an interval however many there are.
+//! Up to 64 nodes each speaker beats to each other one at every interval. Beyond, that would be thousands of
+//! packets a second, so it beats at that pace only to its twelve watchers, and to each of the others at every
+//! tenth interval, or more seldom past 150 nodes, so that about 15 of them get one in an interval however many
+//! there are. [`Shape`] has these numbers.
 //!
 //! The watchers are the nodes that follow it on a ring, on which the nodes lie in the order of
 //! a hash of their names: each node has as many watchers as it watches others, speakers that know the
@@ -22,14 +22,46 @@ use crate::NodeName;
 #[cfg(test)]
 mod tests;
 
-/// The most nodes of a cluster in which every speaker beats to every other at each interval.
-pub const ALL_TO_ALL: usize = 64;
-/// Nodes that watch each node in a larger cluster.
-pub const WATCHERS: usize = 12;
-/// In a larger cluster nodes that do not watch a node get every so many-th of its heartbeats, or fewer.
-pub const DISTANT_EVERY: u32 = 10;
-/// At most so many of these get one in an interval, in the mean.
-pub const DISTANT_AT_ONCE: u32 = 15;
+/// Who beats to whom, and how often. All speakers of a cluster must have the same: it can be set only so that the
+/// simulator can give a few nodes what else only many have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// The most nodes of a cluster in which every speaker beats to every other at each interval.
+    pub all_to_all: usize,
+    /// Nodes that watch each node in a larger cluster.
+    pub watchers: usize,
+    /// In a larger cluster nodes that do not watch a node get every so many-th of its heartbeats, or fewer. At
+    /// least 2.
+    pub distant_every: u32,
+    /// At most so many of these get one in an interval, in the mean. At least 1.
+    pub distant_at_once: u32,
+}
+
+impl Shape {
+    /// The one that speakers have.
+    pub const DEFAULT: Self = Self {
+        all_to_all: 64,
+        watchers: 12,
+        distant_every: 10,
+        distant_at_once: 15,
+    };
+
+    /// In a cluster of so many nodes each node is sent a heartbeat within so many intervals.
+    pub fn round(&self, nodes: usize) -> u32 {
+        if nodes <= self.all_to_all {
+            return 1;
+        }
+        let others = u32::try_from(nodes - 1).unwrap_or(u32::MAX);
+        self.distant_every
+            .max(others.div_ceil(self.distant_at_once))
+    }
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
 
 /// The neighbourhood of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,30 +85,30 @@ impl Default for Graph {
 
 impl Graph {
     /// The neighbourhood of `me` in a cluster of these nodes; it does not matter whether `me` is named.
-    pub fn new(me: &NodeName, nodes: &BTreeSet<NodeName>) -> Self {
+    pub fn new(shape: &Shape, me: &NodeName, nodes: &BTreeSet<NodeName>) -> Self {
         let others = nodes.iter().filter(|node| *node != me);
         let mut ring: Vec<(u64, &NodeName)> = others.map(|node| (digest(node), node)).collect();
-        if ring.len() < ALL_TO_ALL {
+        let round = shape.round(ring.len() + 1);
+        if round <= 1 {
             return Self::default();
         }
         ring.sort_unstable();
         let after = ring.partition_point(|node| *node < (digest(me), me));
         let name = |(_, node): &(u64, &NodeName)| NodeName::clone(node);
         let (before, after) = ring.split_at(after);
-        let others = u32::try_from(ring.len()).unwrap_or(u32::MAX);
         Self {
-            round: DISTANT_EVERY.max(others.div_ceil(DISTANT_AT_ONCE)),
+            round,
             watchers: after
                 .iter()
                 .chain(before)
-                .take(WATCHERS)
+                .take(shape.watchers)
                 .map(name)
                 .collect(),
             watched: before
                 .iter()
                 .rev()
                 .chain(after.iter().rev())
-                .take(WATCHERS)
+                .take(shape.watchers)
                 .map(name)
                 .collect(),
         }

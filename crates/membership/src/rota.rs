@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::NodeName;
-use crate::graph::{Graph, digest};
+use crate::graph::{Graph, Shape, digest};
 use crate::heartbeat::MAX_LATE;
 
 #[cfg(test)]
@@ -32,6 +32,7 @@ struct Other {
 #[derive(Debug, Clone)]
 pub struct Rota {
     me: NodeName,
+    shape: Shape,
     graph: Graph,
     /// The other nodes.
     others: Vec<Other>,
@@ -45,9 +46,10 @@ pub struct Rota {
 
 impl Rota {
     /// The rota of `me`, alone so far.
-    pub fn new(me: NodeName) -> Self {
+    pub fn new(me: NodeName, shape: Shape) -> Self {
         Self {
             me,
+            shape,
             graph: Graph::default(),
             others: Vec::new(),
             number: 0,
@@ -58,7 +60,7 @@ impl Rota {
 
     /// Replaces the nodes of the cluster.
     pub fn set_nodes(&mut self, nodes: &BTreeSet<NodeName>) {
-        self.graph = Graph::new(&self.me, nodes);
+        self.graph = Graph::new(&self.shape, &self.me, nodes);
         let others = nodes.iter().filter(|node| **node != self.me);
         let other = |name: &NodeName| Other {
             name: name.clone(),

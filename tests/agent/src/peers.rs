@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::ByteString;
+use lightship_membership::graph::Shape;
 use lightship_membership::heartbeat::{MODE_ANNOUNCE, MODE_DIRECT_ROUTING};
 use lightship_membership::rota::REPEATS;
 use lightship_membership::{
@@ -108,7 +109,7 @@ impl Peer {
         };
         Peer {
             number,
-            rota: Rota::new(name),
+            rota: Rota::new(name, Shape::DEFAULT),
             turns: Turns::default(),
             fresh: REPEATS,
             beat,

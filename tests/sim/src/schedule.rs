@@ -19,6 +19,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use lightship_membership::Config;
+use lightship_membership::graph::Shape;
+
 use crate::ms;
 use crate::net::Quality;
 use crate::rng::Rng;
@@ -66,7 +69,24 @@ pub fn setup(seed: u64) -> Setup {
         direct_routing: rng.chance(875),
         director_delay: [ms(3), ms(3), ms(30), ms(150)][rng.index(4)],
         apart: rng.chance(250),
+        config: Config {
+            shape: shape(&mut rng),
+            ..Config::default()
+        },
         ..Setup::default()
+    }
+}
+
+/// In every third cluster of more than three nodes not all beat to all, as else in those of more than 64.
+fn shape(rng: &mut Rng) -> Shape {
+    if rng.chance(667) {
+        return Shape::DEFAULT;
+    }
+    Shape {
+        all_to_all: 3,
+        watchers: rng.pick(1..5) as usize,
+        distant_every: rng.pick(2..11) as u32,
+        distant_at_once: 15,
     }
 }
 
@@ -121,7 +141,7 @@ fn play(world: &mut World, seed: u64) -> Result<(), String> {
 fn moves(world: &World) -> Duration {
     let vips = world.api.vips.len() as u32;
     let rebalances = world.setup().rebalance.is_some();
-    QUIET_PER_MOVE * if rebalances { vips } else { 0 }
+    (QUIET_PER_MOVE + world.setup().round()) * if rebalances { vips } else { 0 }
 }
 
 /// Runs the schedules of all `seeds` on as many threads as there are processors.

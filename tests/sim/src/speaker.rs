@@ -188,6 +188,7 @@ impl Node {
             boot_id,
             interval: with.config.interval,
             misses: with.config.misses,
+            shape: with.config.shape,
             uplink_mac: api::uplink(node),
             director_mac: api::director(node),
             direct_routing: with.direct_routing,

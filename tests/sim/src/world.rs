@@ -45,7 +45,7 @@ pub struct Setup {
     pub nodes: usize,
     /// Number of VIPs; every node may own each.
     pub vips: usize,
-    /// Heartbeat interval and misses; the core derives the rest.
+    /// Heartbeat interval and misses, and who beats to whom; the core derives the rest.
     pub config: Config,
     /// The network.
     pub quality: Quality,
@@ -65,6 +65,19 @@ pub struct Setup {
     pub apart: bool,
     /// The API's news reach the nodes within this time of each other.
     pub api_skew: Duration,
+}
+
+impl Setup {
+    /// A speaker that fell silent is given up by all within this time, also by those that it beats to only now and then
+    /// and if none of its watchers is left.
+    pub fn noticed(&self) -> Duration {
+        self.config.timeout_unaided(self.nodes)
+    }
+
+    /// What a node says without haste reaches some so much later than in a cluster in which all beat to all.
+    pub fn round(&self) -> Duration {
+        self.config.interval * (self.config.shape.round(self.nodes) - 1)
+    }
 }
 
 impl Default for Setup {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lightship_membership::Config;
-use lightship_membership::graph::{DISTANT_AT_ONCE, DISTANT_EVERY, WATCHERS};
+use lightship_membership::graph::{Graph, Shape};
 use lightship_sim::api;
 use lightship_sim::ms;
 use lightship_sim::schedule::one_owner_each;
@@ -43,15 +43,15 @@ fn frames_per_second(world: &mut World) -> f64 {
 
 /// In how many intervals each node gets a heartbeat of each other one.
 fn intervals(nodes: usize) -> u32 {
-    let others = nodes as u32 - 1;
-    DISTANT_EVERY.max(others.div_ceil(DISTANT_AT_ONCE))
+    Shape::DEFAULT.round(nodes)
 }
 
 /// Heartbeats that a node sends in a second while nothing is new: one in each interval to each of its
 /// watchers, and one in each round to each of the others.
 fn heartbeats_per_second(nodes: usize) -> f64 {
-    let distant = (nodes - 1 - WATCHERS) as f64 / f64::from(intervals(nodes));
-    (WATCHERS as f64 + distant) / Config::default().interval.as_secs_f64()
+    let watchers = Shape::DEFAULT.watchers;
+    let distant = (nodes - 1 - watchers) as f64 / f64::from(intervals(nodes));
+    (watchers as f64 + distant) / Config::default().interval.as_secs_f64()
 }
 
 #[test]
@@ -145,6 +145,37 @@ fn a_large_cluster_stands_the_loss_of_every_tenth_frame() {
         assert!(until - start <= ms(420), "{outage:?}");
     }
     assert!(world.watch.accusations.iter().all(|a| !a.wrong));
+    one_owner_each(&world).unwrap();
+}
+
+/// Nobody is left whose task it is to tell of the first one: each speaker finds out by itself.
+#[test]
+fn a_node_that_dies_with_all_its_watchers_is_missed_after_two_rounds() {
+    let within = |nodes: usize| Config::default().timeout_unaided(nodes);
+    assert_eq!((within(65), within(500)), (ms(1_540), ms(4_900)));
+    let mut world = settled(100, 1, 0);
+    let names: BTreeSet<_> = world.api.nodes.keys().cloned().collect();
+    let owner = world.claimants(&vip(0))[0];
+    let graph = Graph::new(&Shape::DEFAULT, &world.nodes[owner].name, &names);
+    let dies = |n: &usize| *n == owner || graph.watched_by(&world.nodes[*n].name);
+    let dead: BTreeSet<usize> = (0..100).filter(dies).collect();
+    assert_eq!(dead.len(), 1 + Shape::DEFAULT.watchers);
+    let start = world.now;
+    for node in &dead {
+        world.befall(Fault::Crash { node: *node });
+    }
+    let gather = round(&world) - (Config::default().interval + ms(1)) * intervals(100);
+    after(&mut world, within(100) + gather + ms(15));
+    let seen = world.watch.accusations.iter();
+    assert!(seen.clone().all(|a| dead.contains(&a.of) && !a.wrong));
+    for of in &dead {
+        let by: BTreeSet<usize> = seen.clone().filter(|a| a.of == *of).map(|a| a.by).collect();
+        assert_eq!(by.len(), 100 - dead.len(), "{of}");
+    }
+    let its = seen.filter(|a| a.of == owner).map(|a| a.at - start);
+    let (first, last) = (its.clone().min(), its.max());
+    println!("its death was seen between {first:?} and {last:?} after it");
+    after(&mut world, ms(600));
     one_owner_each(&world).unwrap();
 }
 

@@ -34,6 +34,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use lightship_election::Election;
 use lightship_frames::Mac;
+use lightship_membership::graph::Shape;
 use lightship_membership::{ConfigError, Detector, Keys, PeerState, ReplayGuard, Rota, Turns};
 
 use crate::cache::{Saved, SavedPeer};
@@ -64,6 +65,8 @@ pub struct Setup {
     pub interval: Duration,
     /// Silent intervals after which a peer is gone.
     pub misses: u32,
+    /// Who beats to whom.
+    pub shape: Shape,
     /// The main uplink's own MAC: where peers' directors send this node's share.
     pub uplink_mac: Mac,
     /// The director's MAC there, which directed VIPs are announced with.
@@ -328,7 +331,10 @@ impl Core {
         director: DirectorReport,
         now: Duration,
     ) -> Result<Self, ConfigError> {
-        let config = lightship_membership::Config::new(setup.interval, setup.misses);
+        let config = lightship_membership::Config {
+            shape: setup.shape,
+            ..lightship_membership::Config::new(setup.interval, setup.misses)
+        };
         let gone_after = config.timeout();
         // Every live peer is heard within one interval; one more forgives a loss. After that
         // the silent ones count as dead, and this node may act.
@@ -341,7 +347,7 @@ impl Core {
             detector: Detector::new(config, setup.me.clone())?,
             election,
             guard: ReplayGuard::new(),
-            rota: Rota::new(setup.me.clone()),
+            rota: Rota::new(setup.me.clone(), setup.shape),
             pages: 1,
             turns: Turns::default(),
             said: (false, false, false),

@@ -94,6 +94,7 @@ fn core(n: u8, world: Arc<World>, saved: &Saved, now: Duration) -> Core {
         boot_id: 1 + now.as_nanos() as u64,
         interval: 100 * MS,
         misses: 4,
+        shape: lightship_membership::graph::Shape::DEFAULT,
         uplink_mac: uplink(n),
         director_mac: director(n),
         direct_routing: true,

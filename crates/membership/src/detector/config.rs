@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::graph::Shape;
+
 /// Timing of the failure detector. All speakers of a cluster must use the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
@@ -22,6 +24,8 @@ pub struct Config {
     /// How long a speaker that said goodbye counts as still handing over after its
     /// last heartbeat. Says only when `Leaving` becomes `Left`. At least one interval.
     pub leave_linger: Duration,
+    /// Who beats to whom.
+    pub shape: Shape,
 }
 
 impl Default for Config {
@@ -67,12 +71,22 @@ impl Config {
             probe_after: (interval * misses / 2).min(interval * 2),
             probe_interval: interval / 6,
             leave_linger: interval * 2,
+            shape: Shape::DEFAULT,
         }
     }
 
     /// Silence after which a speaker, or a node that is probed, is gone.
     pub fn timeout(&self) -> Duration {
         self.interval * self.misses
+    }
+
+    /// Silence after which even those give a node up that it beats to only now and then, in a cluster of so many nodes,
+    /// though nobody who watches it said that it is late.
+    pub fn timeout_unaided(&self, nodes: usize) -> Duration {
+        match self.shape.round(nodes) {
+            1 => self.timeout(),
+            round => self.interval * round * 2 + self.probing(),
+        }
     }
 
     /// How long a node is probed before it is given up.

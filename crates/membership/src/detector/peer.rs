@@ -97,8 +97,19 @@ pub(super) struct Peer {
     pub(super) digest: u64,
     /// Others may be told that it is late: it has been heard since they last were.
     tell: bool,
-    /// Who said first that it is late, since it was last heard; gone at this time if it does not answer.
-    alarm: Option<(NodeName, Duration)>,
+    /// Others said that it is late, since it was last heard.
+    alarm: Option<Alarm>,
+}
+
+/// Word of others that a peer is late.
+#[derive(Debug, Clone)]
+struct Alarm {
+    /// Who said so first.
+    by: NodeName,
+    /// The speaker is gone then if it does not answer.
+    gone: Duration,
+    /// The same if its kernel does not answer either: sooner once a second node says so.
+    dead: Duration,
 }
 
 impl Peer {
@@ -173,16 +184,26 @@ impl Peer {
     }
 
     /// `by` says that the peer is late. If its heartbeats come rarely here, see whether it answers: for
-    /// as long as any late peer has, or half of that once a second node says so too, which random
-    /// losses do not make happen. True: something is due now.
+    /// as long as any late peer has, or, while its kernel is silent too, half of that once a second node says so,
+    /// which random losses do not make happen. A kernel answers at once, and a speaker that it shows to be possibly alive
+    /// reads its socket some thirty times a second only. True: something is due now.
     pub(super) fn alarm(&mut self, by: &NodeName, config: &Config, now: Duration) -> bool {
         let counts = matches!(self.state, PeerState::Alive | PeerState::Suspect);
         if !self.distant() || !counts || self.silent_for(now) < config.probe_after {
             return false;
         }
         match &mut self.alarm {
-            None => self.alarm = Some((by.clone(), now + config.probing())),
-            Some((first, gone)) if first != by => *gone = (*gone).min(now + config.probing() / 2),
+            None => {
+                let gone = now + config.probing();
+                self.alarm = Some(Alarm {
+                    by: by.clone(),
+                    gone,
+                    dead: gone,
+                });
+            }
+            Some(alarm) if alarm.by != *by => {
+                alarm.dead = alarm.dead.min(now + config.probing() / 2);
+            }
             Some(_) => return false,
         }
         true
@@ -227,8 +248,11 @@ impl Peer {
     /// When its speaker is gone.
     fn gone_at(&self, config: &Config) -> Duration {
         let silent = self.speaker_silent_since + self.late_after(config) + config.probing();
-        let alarm = self.alarm.as_ref().map(|(_, gone)| *gone);
-        alarm.map_or(silent, |gone| gone.min(silent))
+        match &self.alarm {
+            Some(alarm) if self.answered => alarm.gone.min(silent),
+            Some(alarm) => alarm.dead.min(silent),
+            None => silent,
+        }
     }
 
     pub(super) fn reply(&mut self, now: Duration, on_change: OnChange<'_>) {
@@ -242,7 +266,7 @@ impl Peer {
 
     /// Our own process did not run for `late`. `restart`: for so long that what we
     /// have not heard says nothing at all.
-    pub(super) fn excuse(&mut self, late: Duration, restart: bool, now: Duration) {
+    pub(super) fn excuse(&mut self, late: Duration, restart: bool, config: &Config, now: Duration) {
         let shift = |since: Duration| {
             if restart {
                 now
@@ -252,8 +276,13 @@ impl Peer {
         };
         self.speaker_silent_since = shift(self.speaker_silent_since);
         self.node_silent_since = shift(self.node_silent_since);
-        if let Some((_, gone)) = &mut self.alarm {
-            *gone += late;
+        if let Some(alarm) = &mut self.alarm {
+            if restart {
+                (alarm.gone, alarm.dead) = (now + config.probing(), now + config.probing());
+            } else {
+                alarm.gone += late;
+                alarm.dead += late;
+            }
         }
     }
 

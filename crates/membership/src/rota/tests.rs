@@ -1,9 +1,11 @@
 use super::*;
-use crate::graph::{ALL_TO_ALL, DISTANT_AT_ONCE, DISTANT_EVERY, WATCHERS};
+use crate::graph::Shape;
+
+const SHAPE: Shape = Shape::DEFAULT;
 
 fn rota(n: usize) -> (Rota, BTreeSet<NodeName>) {
     let mut nodes: BTreeSet<NodeName> = (0..n).map(|n| format!("node{n}").into()).collect();
-    let mut rota = Rota::new("node0".into());
+    let mut rota = Rota::new("node0".into(), SHAPE);
     rota.set_nodes(&nodes);
     nodes.remove("node0");
     (rota, nodes)
@@ -15,7 +17,7 @@ fn told(rota: &Rota, nodes: &BTreeSet<NodeName>) -> usize {
 
 #[test]
 fn in_a_small_cluster_everybody_gets_a_page_of_every_heartbeat_whatever_the_news() {
-    let (mut rota, nodes) = rota(ALL_TO_ALL);
+    let (mut rota, nodes) = rota(SHAPE.all_to_all);
     for number in 0..40 {
         assert!(nodes.iter().all(|n| rota.page(n) == Some(number)));
         if number == 20 {
@@ -28,8 +30,8 @@ fn in_a_small_cluster_everybody_gets_a_page_of_every_heartbeat_whatever_the_news
 #[test]
 fn in_a_large_one_everybody_gets_one_in_a_round_and_watchers_all() {
     for (count, round) in [
-        (65, DISTANT_EVERY),
-        (151, DISTANT_EVERY),
+        (65, SHAPE.distant_every),
+        (151, SHAPE.distant_every),
         (500, 34),
         (2000, 134),
     ] {
@@ -37,9 +39,9 @@ fn in_a_large_one_everybody_gets_one_in_a_round_and_watchers_all() {
         assert_eq!(rota.round(), round, "{count}");
         let mut got: BTreeMap<&NodeName, u32> = BTreeMap::new();
         for _ in 0..round {
-            let at_once = told(&rota, &nodes) - WATCHERS;
+            let at_once = told(&rota, &nodes) - SHAPE.watchers;
             assert!(
-                at_once < 3 * DISTANT_AT_ONCE as usize,
+                at_once < 3 * SHAPE.distant_at_once as usize,
                 "{at_once} of {count}"
             );
             for node in nodes.iter().filter(|node| rota.page(node).is_some()) {
@@ -50,7 +52,7 @@ fn in_a_large_one_everybody_gets_one_in_a_round_and_watchers_all() {
         assert_eq!(got.len(), count - 1);
         let each = got.values().filter(|n| **n == round).count();
         let once = got.values().filter(|n| **n == 1).count();
-        assert_eq!((each, once), (WATCHERS, count - 1 - WATCHERS));
+        assert_eq!((each, once), (SHAPE.watchers, count - 1 - SHAPE.watchers));
     }
 }
 
@@ -59,7 +61,7 @@ fn everybody_gets_all_pages_by_turns() {
     let (mut rota, nodes) = rota(100);
     for pages in [2, 5, 10, 23] {
         let mut got: BTreeMap<&NodeName, BTreeSet<u64>> = BTreeMap::new();
-        for _ in 0..u64::from(DISTANT_EVERY) * pages {
+        for _ in 0..u64::from(SHAPE.distant_every) * pages {
             for node in &nodes {
                 if let Some(page) = rota.page(node) {
                     got.entry(node).or_default().insert(page % pages);

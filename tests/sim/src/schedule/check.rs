@@ -22,9 +22,8 @@ pub(super) const STILL: Duration = ms(1_000);
 /// Every VIP is answered this long after the last fault: a fresh speaker listens, twice
 /// a node may wait for another that was chosen, and a director may be waited for.
 fn answered(setup: &Setup) -> Duration {
-    let config = &setup.config;
-    let listens = config.timeout() + config.interval;
-    listens + DEFAULT_PATIENCE * 2 + ms(100) + setup.director_delay
+    let listens = setup.noticed() + setup.config.interval;
+    listens + setup.round() + DEFAULT_PATIENCE * 2 + ms(100) + setup.director_delay
 }
 
 /// How long the cluster has to recover.
@@ -82,7 +81,7 @@ fn recovered(world: &World, end: Duration) -> Result<(), String> {
         SINGLE_LOSSY
     } else {
         SINGLE
-    };
+    } + world.setup().round();
     let lasting = watch.doubles.iter().find(|double| {
         // Moves overlap on purpose, so what counts is how long since it began or the fault ended.
         let since = double.from.max(end);

@@ -12,8 +12,8 @@ impl World {
     /// How long what befell a node may have consequences: until it is noticed, another one was
     /// chosen twice, and a fresh one has listened.
     fn aftermath(&self) -> Duration {
-        let config = &self.setup.config;
-        (config.timeout() + config.interval) * 2 + DEFAULT_PATIENCE * 2
+        let setup = &self.setup;
+        (setup.noticed() + setup.config.interval) * 2 + setup.round() + DEFAULT_PATIENCE * 2
     }
 
     /// Was `of` running undisturbed, and the way between the two open, all the last `time`?
@@ -55,7 +55,7 @@ impl World {
             let planned = matches!(moved.reason, MoveReason::Rebalanced | MoveReason::Resumed);
             let before = self.watch.takes.insert((moved.vip, moved.node), now);
             // One that came within the timeout may have been about the disturbance before the last.
-            let since = self.disturbed + self.setup.config.timeout();
+            let since = self.disturbed + self.setup.noticed();
             if !planned && before.is_some_and(|before| before > since) {
                 self.complain(format!("moves to and fro: {moved:?}, as at {before:?}"));
             }

@@ -1,5 +1,6 @@
 //! One core among 499 peers and 1,000 VIPs: what its part in the membership costs.
 
+use lightship_membership::graph::Shape;
 use lightship_membership::rota::REPEATS;
 use lightship_membership::{Flags, Heartbeat, Rota, Scope, encode};
 
@@ -90,7 +91,9 @@ fn costs_few_small_packets(nodes: u16) {
     let names: BTreeSet<NodeName> = world.nodes.keys().cloned().collect();
     let mut core = core(0, world, &Saved::default(), Duration::ZERO);
     let me = name(0);
-    let mut rotas: Vec<(u16, Rota)> = (1..nodes).map(|n| (n, Rota::new(node(n)))).collect();
+    let mut rotas: Vec<(u16, Rota)> = (1..nodes)
+        .map(|n| (n, Rota::new(node(n), Shape::DEFAULT)))
+        .collect();
     for (_, rota) in &mut rotas {
         rota.set_nodes(&names);
         rota.tell_all();

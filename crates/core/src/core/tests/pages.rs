@@ -1,7 +1,7 @@
 //! One speaker that holds VIPs of several pages, and what another one makes of its heartbeats on a network that
 //! loses, delays and doubles them, while claims come, go and are raised, and the speaker restarts.
 
-use lightship_membership::graph::Graph;
+use lightship_membership::graph::{Graph, Shape};
 
 use super::large::{at, beat_of, large_world, node, outputs, saying};
 use super::*;
@@ -31,7 +31,7 @@ const LISTENER: u16 = 1;
 fn many() -> u16 {
     let distant = |nodes: &u16| {
         let names = (0..*nodes).map(node).collect();
-        !Graph::new(&node(HOLDER), &names).watched_by(&node(LISTENER))
+        !Graph::new(&Shape::DEFAULT, &node(HOLDER), &names).watched_by(&node(LISTENER))
     };
     (80..500).find(distant).unwrap()
 }

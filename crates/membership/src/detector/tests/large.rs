@@ -1,6 +1,7 @@
 //! A cluster in which not everybody watches everybody.
 
 use super::*;
+use crate::graph::Shape;
 
 /// A bench with 99 peers, one that it watches and one that it does not. All are heard at `now`.
 fn large() -> (Bench, String, String) {
@@ -58,7 +59,7 @@ fn a_distant_node_is_given_two_of_its_own_intervals() {
 }
 
 #[test]
-fn one_alarm_has_it_probed_and_two_halve_the_time_for_an_answer() {
+fn one_alarm_has_it_probed_and_two_halve_the_time_for_any_answer() {
     let (mut bench, _, distant) = large();
     bench.beat(&distant, 10);
     late(&mut bench, "node98", &distant, 500);
@@ -73,6 +74,32 @@ fn one_alarm_has_it_probed_and_two_halve_the_time_for_an_answer() {
     late(&mut bench, "node97", &distant, 501);
     bench.run_to(1000);
     let expected = [(10, Alive), (500, Suspect), (601, Dead)];
+    assert_eq!(changes_of(&bench, &distant), expected);
+
+    // The node lives: its speaker has all the time that a late one has.
+    let (mut bench, _, distant) = large();
+    bench.beat(&distant, 10);
+    late(&mut bench, "node98", &distant, 500);
+    late(&mut bench, "node97", &distant, 501);
+    bench.reply(&distant, 502);
+    bench.run_to(1000);
+    let expected = [(10, Alive), (500, Suspect), (700, SpeakerLost), (902, Dead)];
+    assert_eq!(changes_of(&bench, &distant), expected);
+}
+
+#[test]
+fn who_was_stopped_gives_one_that_is_said_to_be_late_all_its_time_again() {
+    let (mut bench, _, distant) = large();
+    bench.beat(&distant, 10);
+    late(&mut bench, "node98", &distant, 500);
+    late(&mut bench, "node97", &distant, 501);
+    bench.run_to(590);
+    // Stopped for a second, 11 ms before the node would have been given up.
+    bench.now = ms(1600);
+    let events = bench.detector.on_tick(bench.now);
+    bench.keep(events);
+    bench.run_to(2000);
+    let expected = [(10, Alive), (500, Suspect), (1800, Dead)];
     assert_eq!(changes_of(&bench, &distant), expected);
 }
 
@@ -135,7 +162,7 @@ fn grows(from: usize, to: usize) {
     let (few, many) = (names(from), names(to));
     let mut bench = Bench::new(&few.iter().map(String::as_str).collect::<Vec<_>>());
     let known = |all: &[String]| all.iter().map(|node| name(node)).collect::<BTreeSet<_>>();
-    let late = Graph::new(&name("me"), &known(&many));
+    let late = Graph::new(&Shape::DEFAULT, &name("me"), &known(&many));
     let early = bench.detector.graph.clone();
     // One that nobody relies on this one to watch, neither before nor after.
     let distant = |graph: &Graph, node: &str| !graph.sparse() || !graph.watches(&name(node));
@@ -197,7 +224,7 @@ fn who_beats_more_often_from_now_on_is_given_the_time_for_it() {
     let (many, few) = (names(600), names(200));
     let mut bench = Bench::new(&many.iter().map(String::as_str).collect::<Vec<_>>());
     let known = |all: &[String]| all.iter().map(|node| name(node)).collect::<BTreeSet<_>>();
-    let late = Graph::new(&name("me"), &known(&few));
+    let late = Graph::new(&Shape::DEFAULT, &name("me"), &known(&few));
     let early = bench.detector.graph.clone();
     let distant = |node: &&String| !early.watches(&name(node)) && !late.watches(&name(node));
     let other = few.iter().find(distant).unwrap();
