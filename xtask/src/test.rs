@@ -54,7 +54,7 @@ impl Tier {
                 vec!["-p", "lightship-e2e", "--lib"],
             ],
             Self::Api => labs(&["api"]),
-            Self::Net => labs(&["net", "without_keys", "on_ipv6"]),
+            Self::Net => labs(&["net", "without_keys", "with_flags", "on_ipv6"]),
             Self::Datapath => labs(&["datapath", "beside_ipvs", "beside_nftables", "on_vlan"]),
         }
     }

@@ -6,6 +6,7 @@
 //! - [`experiment`]: crash, planned move, killed speaker: cause it and count what it cost
 //! - [`vip`], [`director`], [`neighbours`]: what Kubernetes, the nodes' kernels and the LAN say
 //! - [`object`]: conditions of objects, and waiting for them
+//! - [`metrics`]: what daemons tell on their monitoring ports
 //! - [`timeline`]: moments from the speakers' logs
 //! - [`second_lan`], [`guest`]: a further LAN, and clients that share a node's machine
 //! - [`drops`]: what kernels dropped, for tests that failed
@@ -20,6 +21,7 @@ pub mod experiment;
 pub mod figures;
 pub mod guest;
 pub mod leftovers;
+pub mod metrics;
 #[cfg(test)]
 mod named;
 pub mod neighbours;

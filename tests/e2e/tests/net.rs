@@ -16,6 +16,8 @@ mod crowd;
 mod early;
 #[path = "net/failover.rs"]
 mod failover;
+#[path = "net/l2_announcement.rs"]
+mod l2_announcement;
 #[path = "net/metrics.rs"]
 mod metrics;
 #[path = "net/modes.rs"]
@@ -69,6 +71,14 @@ fn main() -> ExitCode {
             ("an_address_in_use_is_not_announced", conflicts::in_use),
             ("vips_are_put_by_hand", placing::by_hand),
             ("a_vip_without_a_node_says_why", placing::nobody),
+            (
+                "an_l2_announcement_chooses_and_prefers_nodes",
+                l2_announcement::nodes,
+            ),
+            (
+                "an_l2_announcement_chooses_interfaces",
+                l2_announcement::interfaces,
+            ),
             (
                 "an_address_of_another_network_follows_it",
                 placing::off_link,

@@ -7,8 +7,6 @@
 mod common;
 #[path = "net/failover.rs"]
 mod failover;
-#[path = "net/metrics.rs"]
-mod metrics;
 #[path = "net/modes.rs"]
 mod modes;
 
@@ -18,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lightship_e2e::scene::Wish;
-use lightship_e2e::{probe, timeline};
+use lightship_e2e::{metrics, probe, timeline};
 use lightship_lab::addressing::Families;
 use lightship_lab::options::{Options, SubstrateKind};
 use lightship_lab::{How, Lab};

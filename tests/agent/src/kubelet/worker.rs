@@ -231,16 +231,20 @@ impl Worker {
         Some(SocketAddr::new(*self.addresses.first()?, port))
     }
 
-    /// SIGTERM, and SIGKILL when the pod's grace period is over.
+    /// SIGTERM after the time that the pod's `preStop` asks for, and SIGKILL when its grace period is over.
     async fn terminate(&mut self, child: &mut Child) {
         let grace = self.pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
+        let pre_stop = pre_stop(&self.pod).clamp(0, grace);
+        tokio::select! {
+            () = sleep(seconds(pre_stop)) => {}
+            // Deleted without grace in the meantime.
+            _ = self.latest.wait_for(Option::is_none) => {}
+        }
         if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
-        let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
         tokio::select! {
-            _ = timeout(grace, child.wait()) => {}
-            // Deleted without grace in the meantime.
+            _ = timeout(seconds(grace - pre_stop), child.wait()) => {}
             _ = self.latest.wait_for(Option::is_none) => {}
         }
         let _ = child.kill().await;
@@ -301,6 +305,20 @@ fn ports(pod: &Pod, protocol: &str) -> Vec<u16> {
         .filter(|(its, _)| *its == protocol)
         .map(|(_, port)| port)
         .collect()
+}
+
+/// Seconds that the first container's `preStop` sleeps; 0 without one.
+fn pre_stop(pod: &Pod) -> i64 {
+    let containers = pod.spec.as_ref().map(|spec| &spec.containers);
+    let first = containers.and_then(|containers| containers.first());
+    let hooks = first.and_then(|container| container.lifecycle.as_ref());
+    let hook = hooks.and_then(|hooks| hooks.pre_stop.as_ref());
+    let sleep = hook.and_then(|hook| hook.sleep.as_ref());
+    sleep.map_or(0, |sleep| sleep.seconds)
+}
+
+fn seconds(count: i64) -> Duration {
+    Duration::from_secs(u64::try_from(count).unwrap_or(0))
 }
 
 fn tcp_ports(pod: &Pod) -> Vec<u16> {

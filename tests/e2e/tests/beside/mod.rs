@@ -41,13 +41,14 @@ pub(crate) const CHECKS: [(&str, Test); 11] = [
 ];
 
 /// What holds beside each mode too, and takes three nodes.
-pub(crate) const OF_THREE_NODES: [(&str, Test); 10] = [
+pub(crate) const OF_THREE_NODES: [(&str, Test); 11] = [
     ("sctp_spreads_and_survives_a_move", sctp::spread_and_move),
     (
         "services_share_an_address_by_port",
         shared::ports_of_two_services,
     ),
     ("endpoints_are_followed", endpoints::followed),
+    ("the_last_endpoints_serve_to_the_end", endpoints::last_ones),
     ("endpoints_off_the_lan", off_lan::reached),
     (
         "traffic_distribution_prefers_own_pods",

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use lightship_e2e::director;
 use lightship_e2e::probe::{self, Flows, Probe};
 use lightship_e2e::scene::{self, APP, Wish};
-use lightship_lab::workload::{POD_PORT, TrafficPolicy};
+use lightship_lab::workload::{self, POD_PORT, TrafficPolicy};
 use lightship_lab::{Lab, sh};
 use serde_json::{Value, json};
 
@@ -88,6 +88,66 @@ fn follow(lab: &Lab, wish: &Wish) -> Result<()> {
     served_by(lab, address, &[first, third], "it is gone")?;
     emptied(lab, wish.name, address, second)?;
     served_by(lab, address, &[first, third], "its slice is empty")
+}
+
+/// Pods that are the last ones go on serving while they terminate, also new connections: kube-proxy falls back to
+/// endpoints that are serving yet where a node, or with policy `Cluster` the Service, has no ready one.
+pub(crate) fn last_ones(lab: &mut Lab) -> Result<()> {
+    const NAME: &str = "last";
+    let nodes = lab.node_names();
+    let [first, second, _] = &nodes[..] else {
+        anyhow::bail!("three nodes are needed, not {nodes:?}");
+    };
+    let wish = Wish::local(NAME).fresh();
+    let mut object = wish.object();
+    object["spec"]["selector"] = json!({ "app": NAME });
+    let pods = [first, second].map(|node| {
+        let mut pod = workload::pod(NAME, &format!("{NAME}-{node}"), node);
+        pod["spec"]["terminationGracePeriodSeconds"] = json!(60);
+        // As workloads have it that are told to end before all know that they will.
+        pod["spec"]["containers"][0]["lifecycle"] =
+            json!({ "preStop": { "sleep": { "seconds": 25 } } });
+        pod
+    });
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": pods });
+    let outcome = (|| {
+        lab.apply(&list.to_string())?;
+        lab.apply(&object.to_string())?;
+        let address: IpAddr = lab.wait_addresses(NAME, Duration::from_secs(20))?[0].parse()?;
+        served_by(lab, address, &[first, second], "two have a pod each")?;
+        lab.kubectl(&["delete", "pod", "-l", "app=last", "--wait=false"])?;
+        let limit = Duration::from_secs(10);
+        sh::wait_for(
+            "both to terminate",
+            limit,
+            Duration::from_millis(100),
+            || Ok((terminating(lab, NAME)? == 2).then_some(())),
+        )?;
+        // So that those follow who would.
+        thread::sleep(lab.within(Duration::from_secs(2)));
+        served_by(lab, address, &[first, second], "both terminate")?;
+        let left = terminating(lab, NAME)?;
+        ensure!(left == 2, "{left} were left: the machine is too slow");
+        Ok(())
+    })();
+    let delete = ["delete", "pod", "-l", "app=last", "--force", "--wait=false"];
+    let steps = [
+        lab.kubectl(&delete).map(drop),
+        scene::delete_service(lab, NAME),
+    ];
+    scene::cleared(outcome, steps)
+}
+
+/// How many endpoints of a Service terminate and serve.
+fn terminating(lab: &Lab, service: &str) -> Result<usize> {
+    let selector = format!("kubernetes.io/service-name={service}");
+    let slices = lab.kubectl_json(&["get", "endpointslices", "-l", &selector])?;
+    let slices = slices["items"].as_array().into_iter().flatten();
+    let endpoints = slices.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
+    let conditions = endpoints.map(|endpoint| &endpoint["conditions"]);
+    Ok(conditions
+        .filter(|c| c["terminating"] == true && c["serving"] == true && c["ready"] == false)
+        .count())
 }
 
 /// A slice that no controller writes.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lightship_e2e::experiment::{self, Outcome, PACE, Plan, Traffic};
-use lightship_e2e::probe::{Probe, Stream, ms_between};
+use lightship_e2e::probe::{self, Flows, Probe, Stream, ms_between};
 use lightship_e2e::scene::{self, Wish};
 use lightship_e2e::{director, vip};
 use lightship_lab::{How, Lab};
@@ -126,13 +126,13 @@ pub(crate) fn backend_crash(lab: &mut Lab) -> Result<()> {
             "the last one hung for {:.0} ms",
             outcome.last_lost_ms()
         );
-        leaves_and_returns(lab, vips[0], backend)
+        leaves_and_returns(lab, vips[0], backend, outcome.at_ns)
     })
 }
 
 /// A node that died stays in the tables at weight 0 until its grace is over, leaves all of them, and when it is
-/// back all nodes hold the same again: their hashes depend on it.
-fn leaves_and_returns(lab: &mut Lab, address: IpAddr, node: &str) -> Result<()> {
+/// back all nodes hold the same again: their hashes depend on it. Neither costs the other nodes' connections anything.
+fn leaves_and_returns(lab: &mut Lab, address: IpAddr, node: &str, died_ns: u64) -> Result<()> {
     let own = lab.state().node(node)?.spec.addresses[0].addr();
     let own = format!("{own}:");
     let mut rest = lab.node_names();
@@ -149,11 +149,15 @@ fn leaves_and_returns(lab: &mut Lab, address: IpAddr, node: &str) -> Result<()> 
     director::wait_alike(lab, &rest, "keep it at weight 0", soon, |table| {
         weights(table) == [0, 0]
     })?;
+    let mut flows = Probe::flows(lab, address, FLOWS)?;
+    let mut stream = Probe::stream(lab, address, PACE, false)?;
     // Half a minute, from its death eight seconds ago.
     let grace = Duration::from_secs(40);
     director::wait_alike(lab, &rest, "forget it", grace, |table| {
         weights(table).is_empty()
     })?;
+    let after = ms_between(died_ns, probe::now_ns());
+    ensure!(after > 29_000.0, "forgotten {after:.0} ms after its death");
     let limit = Duration::from_secs(10);
     vip::wait(
         lab,
@@ -166,8 +170,15 @@ fn leaves_and_returns(lab: &mut Lab, address: IpAddr, node: &str) -> Result<()> 
     let table = director::wait_alike(lab, &all, "have it again", limit, |table| {
         weights(table) == [1, 1]
     })?;
+    let (flows, seen): (Flows, Stream) = (flows.end()?, stream.end()?);
+    ensure!(
+        flows.kept == FLOWS && flows.changed_node == 0,
+        "connections of others were lost: {flows:?}"
+    );
+    ensure!(seen.failures == 0, "new connections failed: {seen:?}");
+    ensure!(seen.nodes.contains_key(node), "{node} got none: {seen:?}");
     eprintln!(
-        "    {node} left all tables and is back; {} services alike on {} nodes",
+        "    {node} left all tables {after:.0} ms after its death and is back, {FLOWS} connections of others kept; {} services alike on {} nodes",
         table.len(),
         all.len()
     );

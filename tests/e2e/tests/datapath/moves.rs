@@ -14,13 +14,13 @@ use crate::common::{Served, figure};
 /// Requests that have to be answered, each on a connection of its own.
 const REQUESTS: usize = 10_000;
 
-/// Two streams with so many milliseconds between two requests: one every 2 ms.
+/// Two streams of connections, and one of datagrams, with so many milliseconds between two requests each.
 const EVERY: u32 = 4;
 
 /// How long that takes at least.
 const SPAN: Duration = Duration::from_secs(REQUESTS as u64 * EVERY as u64 / 2 / 1000);
 
-/// The address goes from node to node while two clients ask: not one request is lost.
+/// The address goes from node to node while clients ask, by TCP and by UDP: not one request is lost.
 pub(crate) fn ten_thousand(lab: &mut Lab) -> Result<()> {
     Served::during(lab, &Wish::local("moves").fresh(), |lab, vips| {
         let address = vips[0];
@@ -30,6 +30,7 @@ pub(crate) fn ten_thousand(lab: &mut Lab) -> Result<()> {
             Probe::stream(lab, address, EVERY, false)?,
             Probe::stream(lab, address, EVERY, false)?,
         ];
+        let mut datagrams = Probe::stream(lab, address, EVERY, true)?;
         let mut moves = 0;
         while start.elapsed() < SPAN + Duration::from_secs(6) {
             let owner = vip::owner(lab, address)?;
@@ -49,11 +50,19 @@ pub(crate) fn ten_thousand(lab: &mut Lab) -> Result<()> {
             requests += seen.requests;
             failures += seen.failures;
         }
-        figure("two streams ran for", start.elapsed());
+        let seen: Stream = datagrams.end()?;
+        ensure!(seen.failures == 0, "UDP, after {moves} moves: {seen:?}");
+        eprintln!("    0 of {} datagrams lost", seen.requests);
+        figure("the streams ran for", start.elapsed());
         eprintln!("    {failures} of {requests} requests lost over {moves} moves");
         ensure!(moves >= 5, "{moves} moves only");
         // A busy machine may send fewer than it should.
         ensure!(requests >= REQUESTS, "{requests} requests only");
+        ensure!(
+            seen.requests >= REQUESTS / 4,
+            "{} datagrams only",
+            seen.requests
+        );
         Ok(())
     })
 }

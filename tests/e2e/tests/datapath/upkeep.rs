@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use lightship_e2e::scene::{self, Wish};
-use lightship_e2e::{director, object, probe, timeline, vip};
+use lightship_e2e::{director, metrics, object, probe, timeline, vip};
 use lightship_lab::{How, Lab, binaries, sh};
 
 use crate::common::Served;
@@ -297,6 +297,16 @@ fn refused_on(lab: &mut Lab, broken: &str, route: &str) -> Result<()> {
             vip.ready && vip.mode == "DirectRouting" && !vip.directors.starts_with('3')
         })?;
         condition("DirectorsAgree", "False")?;
+        let agreeing = |wanted: f64| {
+            let told = || metrics::counted(lab, broken, "directors_agreeing");
+            sh::wait_for(
+                &format!("directors_agreeing of {broken} to be {wanted}"),
+                Duration::from_secs(10),
+                Duration::from_millis(200),
+                || Ok((told()? == wanted).then_some(())),
+            )
+        };
+        agreeing(1.0)?;
         for address in [v4, v6] {
             let mut last = None;
             let served = sh::wait_for(
@@ -317,6 +327,7 @@ fn refused_on(lab: &mut Lab, broken: &str, route: &str) -> Result<()> {
         director::run(lab, broken, &["sh", "-c", &format!("ip route del {route}")])?;
         condition("DirectorComplete", "True")?;
         condition("DirectorsAgree", "True")?;
+        agreeing(lab.node_names().len() as f64)?;
         let local = director::addresses(lab, broken)?;
         ensure!(local.contains(&v4), "{v4} is not back: {local:?}");
         let settled = vip::wait_settled(lab, v4, lab.node_names().len(), Duration::from_secs(20))?;

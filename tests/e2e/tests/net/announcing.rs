@@ -287,8 +287,8 @@ pub(crate) fn flood(lab: &mut Lab) -> Result<()> {
                 "{node}: its speaker used {:.1} % of a core",
                 share * 100.0
             );
-            ensure!(received >= sent / 2, "{node}: the flood did not arrive");
-            ensure!(sent > RATE * SECONDS / 4, "only {sent} requests sent");
+            ensure!(received >= sent * 3 / 4, "{node}: the flood did not arrive");
+            ensure!(sent > RATE * SECONDS * 3 / 4, "only {sent} requests sent");
             // Less than one in ten. Without the filter it is woken by each burst of five.
             ensure!(
                 waits < sent / 10,

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lightship_e2e::metrics::counted_by_all;
 use lightship_e2e::neighbours::{self, Capture};
 use lightship_e2e::scene::{self, Wish};
 use lightship_e2e::{object, vip};
@@ -13,7 +14,6 @@ use lightship_lab::{Lab, sh};
 use serde_json::Value;
 
 use crate::common::Served;
-use crate::metrics::counted_by_all;
 
 const SOON: Duration = Duration::from_secs(10);
 

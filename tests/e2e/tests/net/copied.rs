@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lightship_e2e::metrics::counted;
 use lightship_e2e::object::{self, Condition};
 use lightship_lab::{Lab, sh};
 use serde_json::Value;
 
 use crate::common::figure;
-use crate::metrics::counted;
 use crate::speakers;
 
 /// A Speaker's condition `MACsUnique`.

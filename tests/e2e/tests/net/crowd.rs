@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lightship_e2e::neighbours::Capture;
-use lightship_e2e::{crowd, probe, scene};
+use lightship_e2e::{crowd, metrics, probe, scene};
 use lightship_lab::substrate::CLIENT_NETNS;
 use lightship_lab::{How, Lab, sh};
 
 use crate::common::figure;
-use crate::metrics;
 
 /// So many VIPs; that a thousand go out in a second the schedule's own tests show.
 const COUNT: usize = 300;

@@ -17,15 +17,20 @@ const DRAIN: &str = "lightship.dev/drain";
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// Waits until the VirtualIP object is as `wanted` says.
-fn wait(lab: &Lab, address: IpAddr, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<()> {
+pub(crate) fn wait(
+    lab: &Lab,
+    address: IpAddr,
+    what: &str,
+    wanted: impl Fn(&Value) -> bool,
+) -> Result<()> {
     object::wait(lab, ("vip", &address.to_string()), what, SOON, wanted).map(drop)
 }
 
-fn owner(object: &Value) -> Option<&str> {
+pub(crate) fn owner(object: &Value) -> Option<&str> {
     object["status"]["owner"].as_str()
 }
 
-fn condition<'a>(object: &'a Value, kind: &str) -> Option<(&'a str, &'a str, &'a str)> {
+pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> Option<(&'a str, &'a str, &'a str)> {
     let found = object::condition(object, kind)?;
     Some((found.status, found.reason, found.message))
 }

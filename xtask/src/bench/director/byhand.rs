@@ -73,8 +73,15 @@ pub(in crate::bench) fn measure(lab: &mut Lab, runs: usize) -> Result<Section> {
         let mut figures = Vec::new();
         for run in 1..=runs {
             figures.push(steps.step(&format!("run {run} of {runs}"), || {
-                let ours = one(lab, &owner, director::NETNS, "ls-dir", ours)?;
-                let by_hand = one(lab, &owner, NETNS, LINK, by_hand)?;
+                let of_ours = || one(lab, &owner, director::NETNS, "ls-dir", ours);
+                let of_hand = || one(lab, &owner, NETNS, LINK, by_hand);
+                // Each is the first as often: what one leaves behind, the other finds.
+                let (ours, by_hand) = if run % 2 == 1 {
+                    (of_ours()?, of_hand()?)
+                } else {
+                    let by_hand = of_hand()?;
+                    (of_ours()?, by_hand)
+                };
                 Ok((ours, by_hand, flows(lab, announced)?))
             })?);
         }
@@ -213,7 +220,7 @@ fn text(figures: &[Run]) -> String {
         })
         .collect();
     format!(
-        "In one kernel, in turn: the director of a node, and a namespace with a macvlan and the same \
+        "In one kernel, in turn, and every other time in the other order: the director of a node, and a namespace with a macvlan and the same \
          services and destinations, made with `ip` and `ipvsadm`. The backends are the two other \
          nodes. New connections: 32 at a time, each with a question and its answer. Datagrams: \
          32 bytes, sent from 64 ports faster than the node takes them; counted is what leaves the \

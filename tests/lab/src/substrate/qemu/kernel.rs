@@ -14,8 +14,11 @@ use crate::k8s_build::cache_folder;
 use crate::progress::Progress;
 use crate::sh;
 
-/// The package that depends on the newest kernel.
+/// The package that depends on the newest kernel, unless [`CHOICE`] names another.
 const META: &str = "linux-image-amd64";
+
+/// The environment variable that names the package to depend on, for instance `linux-image-6.12-amd64`.
+const CHOICE: &str = "LIGHTSHIP_LAB_KERNEL";
 
 /// The package of the programs in the initrd.
 const BUSYBOX: &str = "busybox-static";
@@ -95,15 +98,16 @@ impl Kernel {
 /// # Errors
 /// When there is no such package, or it cannot be fetched or unpacked.
 pub(super) fn provide(progress: Progress) -> Result<Kernel> {
-    let mut offer = candidate()?;
+    let meta = std::env::var(CHOICE).unwrap_or_else(|_| META.to_owned());
+    let mut offer = candidate(&meta)?;
     if offer.is_none() {
         progress.step("package lists", update)?;
-        offer = candidate()?;
+        offer = candidate(&meta)?;
     }
     let Some((package, version)) = offer else {
         bail!(
-            "there is no package {META}: nodes of kind qemu run Debian's kernel (is this another \
-             distribution, or another processor?)"
+            "there is no package {meta} that depends on a kernel: nodes of kind qemu run Debian's (is this another \
+             distribution, or another processor? {CHOICE} names another package)"
         );
     };
     let release = package.trim_start_matches("linux-image-").to_owned();
@@ -139,8 +143,8 @@ fn update() -> Result<()> {
 }
 
 /// Name and version of the kernel's package, as far as this machine's lists know.
-fn candidate() -> Result<Option<(String, String)>> {
-    let mut command = sh::command(&["apt-cache", "show", "--no-all-versions", META]);
+fn candidate(meta: &str) -> Result<Option<(String, String)>> {
+    let mut command = sh::command(&["apt-cache", "show", "--no-all-versions", meta]);
     command.env("LC_ALL", "C");
     // It fails when it knows none.
     let output = sh::output(command, None)?;
