@@ -107,7 +107,7 @@ fn main() -> ExitCode {
             ),
             ("a_crashed_owner_is_replaced", failover::crash),
             (
-                "hundreds_of_vips_are_announced_within_a_second_of_a_crash",
+                "a_thousand_vips_are_announced_within_a_second_of_a_crash",
                 crowd::announced,
             ),
             ("a_dead_nodes_pods_are_marked_early", early::crash),
