@@ -127,7 +127,7 @@ impl Lan {
         let mut took = self.took.take();
         took.sort_unstable();
         assert!(took.len() >= 10, "{took:?}");
-        let most = took[(took.len() - 1) * 9 / 10];
+        let most = took[(took.len() * 9).div_ceil(10) - 1];
         eprintln!("nine of ten of {} changes: {most:?}", took.len());
         assert!(most < AT_ONCE, "{took:?}");
     }

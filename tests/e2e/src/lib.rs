@@ -10,7 +10,7 @@
 //! - [`timeline`]: moments from the speakers' logs
 //! - [`second_lan`], [`guest`]: a further LAN, and clients that share a node's machine
 //! - [`drops`]: what kernels dropped, for tests that failed
-//! - [`crowd`]: hundreds of Services
+//! - [`crowd`]: very many Services
 //! - [`uplink`]: an uplink that goes and comes back
 //! - [`leftovers`]: that a lab leaves nothing
 

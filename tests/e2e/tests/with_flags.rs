@@ -52,6 +52,8 @@ fn cordoned(lab: &mut Lab) -> Result<()> {
         let reason = new.moved.as_ref().map(|(.., reason)| reason.as_str());
         ensure!(reason == Some("Drained"), "another reason: {new:?}");
         one_answers(lab, address)?;
+        // Rebalancing would have had its time.
+        std::thread::sleep(Duration::from_secs(4));
         let seen: Stream = stream.end()?;
         ensure!(seen.failures == 0, "{seen:?}");
         ensure!(vip::owner(lab, address)? != owner, "it is back at {owner}");

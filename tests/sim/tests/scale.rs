@@ -93,9 +93,13 @@ fn of_500_nodes_all_know_of_a_crash_as_soon_as_in_a_small_cluster() {
 /// In which each node gets a heartbeat of each other one and reads it, with the slack of as many timers.
 fn round(world: &World) -> Duration {
     let every = intervals(world.nodes.len());
+    (Config::default().interval + ms(1)) * every + gather(world) + ms(5)
+}
+
+/// For so long heartbeats may wait in a socket.
+fn gather(world: &World) -> Duration {
     let mut speakers = world.nodes.iter().filter_map(|n| n.speaker.as_ref());
-    let gather = speakers.next().expect("one runs").core.gather();
-    (Config::default().interval + ms(1)) * every + gather + ms(5)
+    speakers.next().expect("one runs").core.gather()
 }
 
 /// Of how many directors the speakers but this one's say that they hold the own table, and of how many
@@ -148,6 +152,23 @@ fn a_large_cluster_stands_the_loss_of_every_tenth_frame() {
     one_owner_each(&world).unwrap();
 }
 
+/// Its kernel answers, so its speaker is given the time of a late one.
+#[test]
+fn of_100_nodes_all_give_up_a_killed_speaker_on_a_live_node() {
+    let mut world = settled(100, 1, 0);
+    let (start, node) = (world.now, world.claimants(&vip(0))[0]);
+    world.befall(Fault::KillSpeaker { node });
+    after(&mut world, ms(1000));
+    let seen = world.watch.accusations.iter();
+    assert!(seen.clone().all(|a| a.of == node && !a.wrong));
+    let seen_by: BTreeSet<usize> = seen.clone().map(|a| a.by).collect();
+    assert_eq!(seen_by.len(), 99);
+    let last = seen.map(|a| a.at - start).max().unwrap_or_default();
+    println!("given up by all after {last:?}");
+    assert!(last <= ms(350) + gather(&world) + ms(15), "{last:?}");
+    one_owner_each(&world).unwrap();
+}
+
 /// Nobody is left whose task it is to tell of the first one: each speaker finds out by itself.
 #[test]
 fn a_node_that_dies_with_all_its_watchers_is_missed_after_two_rounds() {
@@ -164,8 +185,8 @@ fn a_node_that_dies_with_all_its_watchers_is_missed_after_two_rounds() {
     for node in &dead {
         world.befall(Fault::Crash { node: *node });
     }
-    let gather = round(&world) - (Config::default().interval + ms(1)) * intervals(100);
-    after(&mut world, within(100) + gather + ms(15));
+    let time = within(100) + gather(&world) + ms(15);
+    after(&mut world, time);
     let seen = world.watch.accusations.iter();
     assert!(seen.clone().all(|a| dead.contains(&a.of) && !a.wrong));
     for of in &dead {
@@ -175,6 +196,8 @@ fn a_node_that_dies_with_all_its_watchers_is_missed_after_two_rounds() {
     let its = seen.filter(|a| a.of == owner).map(|a| a.at - start);
     let (first, last) = (its.clone().min(), its.max());
     println!("its death was seen between {first:?} and {last:?} after it");
+    // A death that is told of is seen in a third of a second.
+    assert!(first > Some(ms(600)), "{first:?}");
     after(&mut world, ms(600));
     one_owner_each(&world).unwrap();
 }

@@ -110,6 +110,8 @@ struct Alarm {
     gone: Duration,
     /// The same if its kernel does not answer either: sooner once a second node says so.
     dead: Duration,
+    /// Its kernel answered since then. What it said before tells nothing.
+    answered: bool,
 }
 
 impl Peer {
@@ -199,6 +201,7 @@ impl Peer {
                     by: by.clone(),
                     gone,
                     dead: gone,
+                    answered: false,
                 });
             }
             Some(alarm) if alarm.by != *by => {
@@ -249,7 +252,7 @@ impl Peer {
     fn gone_at(&self, config: &Config) -> Duration {
         let silent = self.speaker_silent_since + self.late_after(config) + config.probing();
         match &self.alarm {
-            Some(alarm) if self.answered => alarm.gone.min(silent),
+            Some(alarm) if alarm.answered => alarm.gone.min(silent),
             Some(alarm) => alarm.dead.min(silent),
             None => silent,
         }
@@ -258,6 +261,9 @@ impl Peer {
     pub(super) fn reply(&mut self, now: Duration, on_change: OnChange<'_>) {
         self.node_silent_since = now;
         self.answered = true;
+        if let Some(alarm) = &mut self.alarm {
+            alarm.answered = true;
+        }
         if self.state == PeerState::Dead {
             self.change(PeerState::SpeakerLost, now, on_change);
             self.next_probe = Some(now);

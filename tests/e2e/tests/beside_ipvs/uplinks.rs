@@ -33,7 +33,7 @@ pub(crate) fn kinds(lab: &mut Lab) -> Result<()> {
     said(lab)?;
     let wish = Wish {
         dual_stack: true,
-        ..Wish::local("uplinks")
+        ..Wish::local("uplinks").fresh()
     };
     Served::during(lab, &wish, |lab, vips| {
         let nodes = lab.node_names();

@@ -90,8 +90,8 @@ fn follow(lab: &Lab, wish: &Wish) -> Result<()> {
     served_by(lab, address, &[first, third], "its slice is empty")
 }
 
-/// Pods that are the last ones go on serving while they terminate, also new connections: kube-proxy falls back to
-/// endpoints that are serving yet where a node, or with policy `Cluster` the Service, has no ready one.
+/// Under policy `Local`, Pods that are the last ones go on serving while they terminate, also new connections: directors and
+/// kube-proxy fall back to endpoints that serve yet.
 pub(crate) fn last_ones(lab: &mut Lab) -> Result<()> {
     const NAME: &str = "last";
     let nodes = lab.node_names();
@@ -110,12 +110,13 @@ pub(crate) fn last_ones(lab: &mut Lab) -> Result<()> {
         pod
     });
     let list = json!({ "apiVersion": "v1", "kind": "List", "items": pods });
+    let selector = format!("app={NAME}");
     let outcome = (|| {
         lab.apply(&list.to_string())?;
         lab.apply(&object.to_string())?;
         let address: IpAddr = lab.wait_addresses(NAME, Duration::from_secs(20))?[0].parse()?;
         served_by(lab, address, &[first, second], "two have a pod each")?;
-        lab.kubectl(&["delete", "pod", "-l", "app=last", "--wait=false"])?;
+        lab.kubectl(&["delete", "pod", "-l", &selector, "--wait=false"])?;
         let limit = Duration::from_secs(10);
         sh::wait_for(
             "both to terminate",
@@ -130,7 +131,7 @@ pub(crate) fn last_ones(lab: &mut Lab) -> Result<()> {
         ensure!(left == 2, "{left} were left: the machine is too slow");
         Ok(())
     })();
-    let delete = ["delete", "pod", "-l", "app=last", "--force", "--wait=false"];
+    let delete = ["delete", "pod", "-l", &selector, "--force", "--wait=false"];
     let steps = [
         lab.kubectl(&delete).map(drop),
         scene::delete_service(lab, NAME),

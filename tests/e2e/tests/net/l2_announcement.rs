@@ -61,7 +61,7 @@ pub(crate) fn nodes(lab: &mut Lab) -> Result<()> {
         { "weight": 6, "nodeSelector": only(third) },
     ]);
     apply(lab, &json!({ "preferredNodes": preferred }))?;
-    let outcome = Served::during(lab, &Wish::local("chosen"), |lab, vips| {
+    let outcome = Served::during(lab, &Wish::local(NAME), |lab, vips| {
         let address = *vips.first().context("no address")?;
         ensure!(vip::owner(lab, address)? == *third, "{third} is preferred");
         let mut stream = Probe::stream(lab, address, 5, false)?;
@@ -123,17 +123,21 @@ fn on(lab: &Lab) -> Result<()> {
         }
     };
     // On the nodes' own LAN it is an address that a router has to know of.
+    let filter = format!("arp and arp[6:2] = 2 and arp src host {address}");
+    let said = Capture::start(CLIENT_NETNS, "eth0", &filter)?;
     apply(lab, &json!({ "interfaces": ["eth0", "wlan*"] }))?;
     wait(lab, address, "is announced on eth0", |v| {
         let on_link = condition(v, "OnLink");
         announced("eth0")(v) && on_link.is_some_and(|c| c.1 == "RoutedAddress")
     })?;
+    let said = said.end()?;
+    ensure!(!said.is_empty(), "nothing was said on eth0");
     apply(lab, &json!({ "interfaces": ["none0"] }))?;
     wait(lab, address, "says that no interface is named", |v| {
         barred(v, "no uplink is among the L2Announcement's interfaces")
     })?;
+    // What was still on its way.
     std::thread::sleep(Duration::from_millis(200));
-    let filter = format!("arp and arp[6:2] = 2 and arp src host {address}");
     let quiet = Capture::start(CLIENT_NETNS, "eth0", &filter)?;
     apply(lab, &json!({ "interfaces": ["e?h1"] }))?;
     wait(lab, address, "is announced on eth1", announced("eth1"))?;

@@ -78,7 +78,7 @@ pub(crate) fn cluster(lab: &mut Lab) -> Result<()> {
     let wish = Wish {
         policy: TrafficPolicy::Cluster,
         dual_stack: true,
-        ..Wish::local("cluster")
+        ..Wish::local("cluster").fresh()
     };
     Served::during(lab, &wish, |lab, vips| {
         for address in vips {

@@ -85,6 +85,16 @@ fn one_alarm_has_it_probed_and_two_halve_the_time_for_any_answer() {
     bench.run_to(1000);
     let expected = [(10, Alive), (500, Suspect), (700, SpeakerLost), (902, Dead)];
     assert_eq!(changes_of(&bench, &distant), expected);
+
+    // What its kernel said before the alarm, to ask for a neighbour, is no answer to it.
+    let (mut bench, _, distant) = large();
+    bench.beat(&distant, 10);
+    bench.reply(&distant, 100);
+    late(&mut bench, "node98", &distant, 500);
+    late(&mut bench, "node97", &distant, 501);
+    bench.run_to(1000);
+    let expected = [(10, Alive), (500, Suspect), (601, Dead)];
+    assert_eq!(changes_of(&bench, &distant), expected);
 }
 
 #[test]
