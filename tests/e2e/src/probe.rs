@@ -94,6 +94,21 @@ pub struct Stream {
     pub outages: Vec<Outage>,
 }
 
+impl Stream {
+    /// That connections were lost in no way but one: in mode `Announce` one that is open at the moment of a move is
+    /// reset, and a request takes about half a millisecond.
+    ///
+    /// # Errors
+    /// When others were lost, or more than one in each of so many moves.
+    pub fn lost_by_moves_alone(&self, moves: usize) -> Result<()> {
+        let resets = self.errors.get("reset").copied().unwrap_or(0);
+        if self.failures > resets || resets > moves {
+            bail!("more was lost than {moves} moves explain: {self:?}");
+        }
+        Ok(())
+    }
+}
+
 /// Who answered.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Answer {
