@@ -73,7 +73,7 @@ enum What {
     Latency,
     /// Speakers that end, orderly or not.
     Move,
-    /// Speed of the director: against IPVS by hand, and over several capped uplinks.
+    /// Speed of the director: over several capped uplinks, against IPVS by hand, and `programming`.
     Director,
     /// How fast a director's table is made and changed, and what it costs: 1,000 VIPs with two ports over 100 nodes.
     Programming,
@@ -128,7 +128,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.what == What::Scale {
         return Ok(ExitCode::SUCCESS);
     }
-    if args.wants(What::Programming) {
+    if args.wants(What::Programming) || args.what == What::Director {
         // A kernel with IPVS, whatever this machine's has.
         let one = Options::resolve(1, substrate, None, Families::Ipv6, true)?;
         on_lab(&one.with_released_programs(), args, |lab, sections| {

@@ -4,6 +4,7 @@
 //! `lightship-lab-agent peers`, signed with the cluster's key; they hold all VIPs between them.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -183,6 +184,14 @@ pub(super) fn make_nodes(lab: &Lab, count: u16) -> Result<()> {
          ip address add 2001:db8:2::1:$n/128 dev eth0 nodad || exit 1; done"
     );
     sh::run(lab.client_command(&["sh", "-c", &add])).map(drop)
+}
+
+/// Removes these of them.
+pub(super) fn delete_nodes(lab: &Lab, numbers: RangeInclusive<u16>) -> Result<()> {
+    let names: Vec<String> = numbers.map(|number| format!("{PREFIX}{number}")).collect();
+    let names = names.iter().map(String::as_str);
+    let words: Vec<&str> = ["delete", "nodes"].into_iter().chain(names).collect();
+    lab.kubectl(&words).map(drop)
 }
 
 /// The generator; it ends with this value.
