@@ -51,7 +51,8 @@ const LAST_WORD: Duration = Duration::from_millis(500);
 pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
     let (origin, started) = (Instant::now(), SystemTime::now());
     let _only = lock::take(&args.state_file)?;
-    let saved = load(&args);
+    let kernel_boot = kernel_boot();
+    let saved = load(&args, &kernel_boot);
     let (world_tx, mut world) = watch::channel(known(&saved));
     let (secrets_tx, mut secrets) = watch::channel(crate::watch::initial(
         &saved.secrets,
@@ -205,6 +206,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         idle,
         world: first,
         boot_id,
+        kernel_boot,
         secrets: secrets.borrow().clone(),
         ..saved
     });
@@ -320,8 +322,14 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     ended.map_err(|_| anyhow::anyhow!("the core thread panicked"))?
 }
 
-fn load(args: &Args) -> Saved {
-    match cache::load(&args.state_file) {
+/// Which boot of the kernel this is; empty if it does not tell.
+fn kernel_boot() -> Arc<str> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    id.unwrap_or_default().trim().into()
+}
+
+fn load(args: &Args, kernel_boot: &str) -> Saved {
+    match cache::load(&args.state_file, kernel_boot) {
         Ok(saved) => {
             tracing::info!(
                 vips = saved.world.vips.len(),

@@ -40,6 +40,9 @@ pub struct Saved {
     /// The boot id of the last start: the next one is greater even if the clock went back.
     #[serde(default)]
     pub boot_id: u64,
+    /// Of the kernel's boot in which this was written (`/proc/sys/kernel/random/boot_id`); empty if it is not known.
+    #[serde(default)]
+    pub kernel_boot: Arc<str>,
     /// The own kube-proxy was not known to have its rules yet (the speaker's `proxy`).
     #[serde(default)]
     pub idle: bool,
@@ -90,7 +93,7 @@ pub enum LoadError {
         /// The cause.
         source: std::io::Error,
     },
-    /// It is cut short, altered, or of another version.
+    /// It is cut short, altered, of another version, or of an earlier boot.
     #[error("{path} is {what}; it is ignored and will be written anew")]
     Unusable {
         /// The file.
@@ -100,11 +103,12 @@ pub enum LoadError {
     },
 }
 
-/// Reads the state file.
+/// Reads the state file. `kernel_boot` is the kernel's boot as [`Saved::kernel_boot`] has it, or empty if it cannot be told:
+/// after a reboot nothing of what it says of this node is so any more, and others have had its VIPs since.
 ///
 /// # Errors
-/// When there is none, it cannot be read, or its checksum or form is wrong.
-pub fn load(path: &Path) -> Result<Saved, LoadError> {
+/// When there is none, it cannot be read, its checksum or form is wrong, or it is of an earlier boot.
+pub fn load(path: &Path, kernel_boot: &str) -> Result<Saved, LoadError> {
     let unusable = |what| LoadError::Unusable {
         path: path.to_owned(),
         what,
@@ -119,7 +123,12 @@ pub fn load(path: &Path) -> Result<Saved, LoadError> {
             });
         }
     };
-    decode(&bytes).map_err(unusable)
+    let saved = decode(&bytes).map_err(unusable)?;
+    let both = !saved.kernel_boot.is_empty() && !kernel_boot.is_empty();
+    if both && *saved.kernel_boot != *kernel_boot {
+        return Err(unusable("of an earlier boot"));
+    }
+    Ok(saved)
 }
 
 /// Reads what [`encode`] wrote.
@@ -191,6 +200,7 @@ mod tests {
         saved.claims.insert("2001:db8:2::200".parse().unwrap(), 7);
         saved.heard.insert("node2".into(), (u64::MAX, 9));
         saved.secrets.push(vec![1, 2, 3]);
+        saved.kernel_boot = "now".into();
         saved
     }
 
@@ -198,9 +208,26 @@ mod tests {
     fn what_was_stored_is_loaded() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/state");
-        assert!(matches!(load(&path), Err(LoadError::Missing)));
+        assert!(matches!(load(&path, "now"), Err(LoadError::Missing)));
         store(&path, &sample()).unwrap();
-        assert_eq!(load(&path).unwrap(), sample());
+        assert_eq!(load(&path, "now").unwrap(), sample());
+        // Of a release that did not know it, or where it cannot be read.
+        assert_eq!(load(&path, "").unwrap(), sample());
+        let unknown = Saved {
+            kernel_boot: "".into(),
+            ..sample()
+        };
+        store(&path, &unknown).unwrap();
+        assert_eq!(load(&path, "now").unwrap(), unknown);
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_boot_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        store(&path, &sample()).unwrap();
+        let error = load(&path, "later").unwrap_err().to_string();
+        assert!(error.contains("of an earlier boot"), "{error}");
     }
 
     #[test]
@@ -216,7 +243,7 @@ mod tests {
             (String::new(), "cut short"),
         ] {
             std::fs::write(&path, bad).unwrap();
-            let error = load(&path).unwrap_err().to_string();
+            let error = load(&path, "now").unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
     }

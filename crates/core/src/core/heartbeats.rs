@@ -228,6 +228,8 @@ impl Core {
         if verdict == Verdict::Defend {
             tracing::warn!(%vip, %mac, "another machine claims the VIP too; announced once more");
             self.schedule.once(vip, now);
+        } else if announced {
+            tracing::warn!(%vip, %mac, "one more machine claims the VIP; it was announced anew a moment ago");
         } else {
             tracing::warn!(%vip, %mac, "another machine uses the VIP: it is not announced");
         }

@@ -79,8 +79,13 @@ pub(crate) fn filters(lab: &mut Lab) -> Result<()> {
         lab.fail(&node, How::Filter(PortFilter::NodeAddressReceives))?;
         lab.fail(&node, How::KillSpeaker)?;
         let reason = "ForwardedFramesDropped";
-        speaker(lab, &node, "DirectRouting", reason)?;
+        let said = speaker(lab, &node, "DirectRouting", reason)?;
         eprintln!("    {node}: {reason}");
+        let message = tested(&said).context("no condition PathsTested")?.message;
+        ensure!(
+            message.contains("new connections go to other nodes"),
+            "{message}"
+        );
         served(lab, vip)?;
         ensure!(vip::owner(lab, vip)? == owner, "the VIP moved from {owner}");
         lab.heal(&node)?;

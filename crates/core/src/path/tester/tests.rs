@@ -125,6 +125,20 @@ fn where_all_frames_pass_all_is_known_within_seconds_and_fine() {
     assert!(lan.sent.len() > before);
 }
 
+/// Nobody starts a speaker or moves a cable: the time alone has all ways asked for again.
+#[test]
+fn a_rule_that_comes_later_is_found_within_ten_minutes() {
+    let mut lan = Lan::new(3, |_| false);
+    lan.run(seconds(60));
+    assert!(lan.verdict(2).fine());
+    lan.rule = Box::new(|shot| of_node(shot.eth.0, 2) && is_director(shot.eth.0));
+    lan.run(seconds(500));
+    assert!(lan.verdict(2).fine());
+    lan.run(seconds(120));
+    let fault = lan.verdict(2).fault;
+    assert_eq!(fault, Some(Fault::FramesFromDirectorDropped));
+}
+
 #[test]
 fn a_port_that_lets_only_its_own_mac_send_is_blamed_alone() {
     let mut lan = Lan::new(3, |shot| of_node(shot.eth.0, 2) && is_director(shot.eth.0));
