@@ -74,11 +74,7 @@ fn of_500_nodes_all_know_of_a_crash_as_soon_as_in_a_small_cluster() {
     let (start, node) = (world.now, world.claimants(&vip(0))[0]);
     world.befall(Fault::Crash { node });
     after(&mut world, ms(1000));
-    let seen = world.watch.accusations.iter();
-    assert!(seen.clone().all(|a| a.of == node && !a.wrong));
-    let seen_by: BTreeSet<usize> = seen.clone().map(|a| a.by).collect();
-    assert_eq!(seen_by.len(), 499);
-    let last = seen.map(|a| a.at - start).max().unwrap_or_default();
+    let last = given_up_by_all(&world, node) - start;
     println!("seen by all after {last:?}");
     assert!(last <= noticed(), "{last:?}");
     let outages = world.watch.outages.iter().filter(|o| o.from >= start);
@@ -94,6 +90,15 @@ fn of_500_nodes_all_know_of_a_crash_as_soon_as_in_a_small_cluster() {
 fn round(world: &World) -> Duration {
     let every = intervals(world.nodes.len());
     (Config::default().interval + ms(1)) * every + gather(world) + ms(5)
+}
+
+/// When the last of the other nodes gave this one up, which nobody did wrongly, nor another one.
+fn given_up_by_all(world: &World, node: usize) -> Duration {
+    let seen = world.watch.accusations.iter();
+    assert!(seen.clone().all(|a| a.of == node && !a.wrong));
+    let by: BTreeSet<usize> = seen.clone().map(|a| a.by).collect();
+    assert_eq!(by.len(), world.nodes.len() - 1);
+    seen.map(|a| a.at).max().expect("accused")
 }
 
 /// For so long heartbeats may wait in a socket.
@@ -159,11 +164,7 @@ fn of_100_nodes_all_give_up_a_killed_speaker_on_a_live_node() {
     let (start, node) = (world.now, world.claimants(&vip(0))[0]);
     world.befall(Fault::KillSpeaker { node });
     after(&mut world, ms(1000));
-    let seen = world.watch.accusations.iter();
-    assert!(seen.clone().all(|a| a.of == node && !a.wrong));
-    let seen_by: BTreeSet<usize> = seen.clone().map(|a| a.by).collect();
-    assert_eq!(seen_by.len(), 99);
-    let last = seen.map(|a| a.at - start).max().unwrap_or_default();
+    let last = given_up_by_all(&world, node) - start;
     println!("given up by all after {last:?}");
     assert!(last <= ms(350) + gather(&world) + ms(15), "{last:?}");
     one_owner_each(&world).unwrap();

@@ -85,8 +85,13 @@ impl Config {
     pub fn timeout_unaided(&self, nodes: usize) -> Duration {
         match self.shape.round(nodes) {
             1 => self.timeout(),
-            round => self.interval * round * 2 + self.probing(),
+            round => self.late_after_rounds(round) + self.probing(),
         }
+    }
+
+    /// Silence after which a node is probed of which a heartbeat comes in so many intervals.
+    pub(super) fn late_after_rounds(&self, round: u32) -> Duration {
+        self.interval * round * 2
     }
 
     /// How long a node is probed before it is given up.

@@ -234,7 +234,7 @@ impl Peer {
         match (self.pace, self.state) {
             // A peer that was never heard is asked at once.
             (Pace::Distant(every), state) if state != PeerState::Unknown => {
-                config.interval * every * 2
+                config.late_after_rounds(every)
             }
             _ => config.probe_after,
         }
