@@ -228,6 +228,29 @@ pub fn cleared<T>(outcome: Result<T>, steps: impl IntoIterator<Item = Result<()>
     })
 }
 
+/// Makes or changes an `L2Announcement`.
+///
+/// # Errors
+/// When the API server refuses.
+pub fn l2_announcement(lab: &Lab, name: &str, spec: &serde_json::Value) -> Result<()> {
+    let object = json!({
+        "apiVersion": "lightship.dev/v1beta1",
+        "kind": "L2Announcement",
+        "metadata": { "name": name },
+        "spec": spec,
+    });
+    lab.apply(&object.to_string()).map(drop)
+}
+
+/// Deletes an `L2Announcement`.
+///
+/// # Errors
+/// When the API server refuses.
+pub fn delete_l2_announcement(lab: &Lab, name: &str) -> Result<()> {
+    let arguments = ["delete", "l2announcement", name, "--ignore-not-found"];
+    lab.kubectl(&arguments).map(drop)
+}
+
 /// Waits until connections to an address succeed without exception, and as many nodes answer.
 ///
 /// # Errors

@@ -21,7 +21,7 @@ use lightship_lab::options::{Options, SubstrateKind};
 use serde_json::json;
 
 use crate::common::{Served, moved_from};
-use crate::modes::one_answers;
+use crate::modes::{one_answers, only_moves_cost};
 
 /// What a move takes, with its status.
 const SOON: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ fn cordoned(lab: &mut Lab) -> Result<()> {
         // Rebalancing would have had its time.
         std::thread::sleep(Duration::from_secs(4));
         let seen: Stream = stream.end()?;
-        seen.lost_by_moves_alone(1)?;
+        only_moves_cost(&seen, 1)?;
         ensure!(vip::owner(lab, address)? != owner, "it is back at {owner}");
         Ok(())
     })
@@ -63,7 +63,8 @@ fn cordoned(lab: &mut Lab) -> Result<()> {
 
 /// `--rebalance-after=2`: a VIP goes to a node that came to be preferred once all has been calm for two seconds.
 fn preferred(lab: &mut Lab) -> Result<()> {
-    let outcome = Served::during(lab, &Wish::local("preferred"), |lab, vips| {
+    const NAME: &str = "preferred";
+    let outcome = Served::during(lab, &Wish::local(NAME), |lab, vips| {
         let address = *vips.first().context("no address")?;
         let owner = vip::owner(lab, address)?;
         let names = lab.node_names();
@@ -71,13 +72,8 @@ fn preferred(lab: &mut Lab) -> Result<()> {
         let other = other.context("one node only")?;
         let mut stream = Probe::stream(lab, address, 5, false)?;
         let selector = json!({ "matchLabels": { "kubernetes.io/hostname": other } });
-        let announcement = json!({
-            "apiVersion": "lightship.dev/v1beta1",
-            "kind": "L2Announcement",
-            "metadata": { "name": "preferred" },
-            "spec": { "preferredNodes": [{ "weight": 1, "nodeSelector": selector }] },
-        });
-        lab.apply(&announcement.to_string())?;
+        let spec = json!({ "preferredNodes": [{ "weight": 1, "nodeSelector": selector }] });
+        scene::l2_announcement(lab, NAME, &spec)?;
         let new = vip::wait(lab, address, "goes to who is preferred", SOON, |vip| {
             vip.owner.as_ref() == Some(other)
         })?;
@@ -85,14 +81,8 @@ fn preferred(lab: &mut Lab) -> Result<()> {
         ensure!(reason == Some("Rebalanced"), "another reason: {new:?}");
         one_answers(lab, address)?;
         let seen: Stream = stream.end()?;
-        seen.lost_by_moves_alone(1)?;
+        only_moves_cost(&seen, 1)?;
         Ok(())
     });
-    let delete = [
-        "delete",
-        "l2announcement",
-        "preferred",
-        "--ignore-not-found",
-    ];
-    scene::cleared(outcome, [lab.kubectl(&delete).map(drop)])
+    scene::cleared(outcome, [scene::delete_l2_announcement(lab, NAME)])
 }

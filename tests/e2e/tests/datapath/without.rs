@@ -105,9 +105,9 @@ pub(crate) fn none(lab: &mut Lab) -> Result<()> {
     object["spec"]["selector"] = json!({ "app": "nobody" });
     lab.apply(&object.to_string())?;
     let outcome = without_endpoints(lab, &wish);
-    let unasked = lab.kubectl(&["delete", "l2announcement", "none", "--ignore-not-found"]);
+    let unasked = scene::delete_l2_announcement(lab, wish.name);
     let deleted = scene::delete_service(lab, wish.name);
-    scene::cleared(outcome, [unasked.map(drop), deleted])
+    scene::cleared(outcome, [unasked, deleted])
 }
 
 fn without_endpoints(lab: &Lab, wish: &Wish) -> Result<()> {
@@ -128,13 +128,7 @@ fn without_endpoints(lab: &Lab, wish: &Wish) -> Result<()> {
         &json!({ "externalTrafficPolicy": "Cluster" }),
     )?;
     wait(lab, &addresses, Got::Refusal)?;
-    let announcement = json!({
-        "apiVersion": "lightship.dev/v1beta1",
-        "kind": "L2Announcement",
-        "metadata": { "name": "none" },
-        "spec": { "withoutEndpoints": "Drop" },
-    });
-    lab.apply(&announcement.to_string())?;
+    scene::l2_announcement(lab, wish.name, &json!({ "withoutEndpoints": "Drop" }))?;
     handed_on(lab, &addresses)?;
     // In ipvs mode the packet is for the node itself and never comes to the loop guard: kube-proxy refuses it.
     // Not each time: a question over IPv4 was seen that got nothing for three seconds, why is not known.

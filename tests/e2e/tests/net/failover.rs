@@ -11,7 +11,7 @@ use lightship_e2e::{neighbours, probe, timeline, vip};
 use lightship_lab::{How, Lab};
 
 use crate::common::{Served, moved_from};
-use crate::modes::one_answers;
+use crate::modes::{one_answers, only_moves_cost};
 
 /// Longest outage that a test lets pass, in milliseconds: far above what is measured, for
 /// machines that have other work.
@@ -111,7 +111,7 @@ pub(crate) fn partition(lab: &mut Lab) -> Result<()> {
 pub(crate) fn planned(lab: &mut Lab) -> Result<()> {
     Served::during(lab, &Wish::local("planned"), |lab, vips| {
         let outcome = disturb(lab, vips[0], How::StopSpeaker, false)?;
-        outcome.stream.lost_by_moves_alone(1)?;
+        only_moves_cost(&outcome.stream, 1)?;
         moved_from(lab, vips[0], &outcome.owner)?;
         one_answers(lab, vips[0])
     })

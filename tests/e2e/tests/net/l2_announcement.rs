@@ -14,23 +14,17 @@ use lightship_lab::substrate::CLIENT_NETNS;
 use serde_json::{Value, json};
 
 use crate::common::Served;
+use crate::modes::only_moves_cost;
 use crate::placing::{condition, owner, wait};
 
 const NAME: &str = "chosen";
 
 fn apply(lab: &Lab, spec: &Value) -> Result<()> {
-    let object = json!({
-        "apiVersion": "lightship.dev/v1beta1",
-        "kind": "L2Announcement",
-        "metadata": { "name": NAME },
-        "spec": spec,
-    });
-    lab.apply(&object.to_string()).map(drop)
+    scene::l2_announcement(lab, NAME, spec)
 }
 
 fn delete(lab: &Lab) -> Result<()> {
-    lab.kubectl(&["delete", "l2announcement", NAME, "--ignore-not-found"])
-        .map(drop)
+    scene::delete_l2_announcement(lab, NAME)
 }
 
 /// A selector of one node.
@@ -80,7 +74,7 @@ pub(crate) fn nodes(lab: &mut Lab) -> Result<()> {
         let macs = who_answers(lab, address)?;
         ensure!(macs.iter().eq([&found.mac]), "{macs:?}, not {}", found.mac);
         let seen: Stream = stream.end()?;
-        seen.lost_by_moves_alone(2)?;
+        only_moves_cost(&seen, 2)?;
 
         apply(lab, &json!({ "nodeSelectors": [only("nobody")] }))?;
         wait(lab, address, "says that no node is selected", |v| {

@@ -93,6 +93,11 @@ pub(crate) fn cluster(lab: &mut Lab) -> Result<()> {
     })
 }
 
+/// Loses nothing over so many moves; in mode `Announce` nothing but the one connection that may be open at each.
+pub(crate) fn only_moves_cost(seen: &probe::Stream, moves: usize) -> Result<()> {
+    seen.lost_by_moves_alone(if kernel_directs() { 0 } else { moves })
+}
+
 /// Exactly one node answers for an address, and it is the one that the VirtualIP names.
 pub(crate) fn one_answers(lab: &Lab, address: std::net::IpAddr) -> Result<()> {
     let vip = vip::find(lab, address)?.context("no VirtualIP")?;
