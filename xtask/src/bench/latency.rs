@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use lightship_e2e::figures::{median_ms, table};
+use lightship_e2e::figures::{self, median_ms, table};
 use lightship_e2e::probe::{Probe, ms_between};
 use lightship_e2e::scene::{self, Wish};
 use lightship_e2e::{crowd, director, timeline, vip};
@@ -15,6 +15,7 @@ use lightship_lab::progress::Progress;
 use serde_json::json;
 
 use super::report::Section;
+use super::verdict::{self, Judged, Limit};
 
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -174,11 +175,18 @@ fn text(runs: &[Run]) -> String {
         first.clone(),
         median(|run| run.all_reply),
     ]);
+    // Without directors: there the kernel's own work and that of all nodes on one machine count, too.
+    let announced: Vec<f64> = runs.iter().map(|run| run.announced).collect();
+    let what = "created to announced, median";
+    let judged = figures::median(&announced)
+        .filter(|_| runs.iter().all(|run| run.directors.is_none()))
+        .map(|ms| verdict::lines(&[Judged::new(what, ms, "ms", Limit::AtMost(60.0))]) + "\n")
+        .unwrap_or_default();
     format!(
         "Milliseconds after the Service was sent to the API server, for one with a ready pod on \
          every node. **Lightship's own part (announced, and every director programmed): median \
          {own} ms; first reply: median {first} ms.** The rest is kube-proxy, which writes its rules \
-         once a second at most; `all nodes reply` is when the last node's kube-proxy had them.\n\n{}",
+         once a second at most; `all nodes reply` is when the last node's kube-proxy had them.\n\n{judged}{}",
         table(
             &[
                 "run",

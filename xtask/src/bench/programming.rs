@@ -134,7 +134,7 @@ pub(super) fn measure(lab: &mut Lab, vips: usize) -> Result<Section> {
         cpu: share(after.cpu_seconds - before.cpu_seconds),
         cpu_of_few: share(few.1.cpu_seconds - few.0.cpu_seconds),
         director_cpu: share(director(&after)? - director(&before)?),
-        resident_mib: after.resident_mib,
+        resident_mb: after.resident_mb,
         kernel_kib_per_vip: kernel_kib / (vips + 1) as f64,
     };
     Ok(Section {
@@ -153,7 +153,7 @@ struct Cost {
     cpu_of_few: f64,
     /// The part of the thread that keeps the table.
     director_cpu: f64,
-    resident_mib: f64,
+    resident_mb: f64,
     kernel_kib_per_vip: f64,
 }
 
@@ -184,12 +184,7 @@ fn text(empty: &[Turn], changes: &[Turn], cost: &Cost) -> String {
             "% of a core",
             Limit::AtMost(1.0),
         ),
-        Judged::new(
-            "memory (RSS)",
-            cost.resident_mib,
-            "MiB",
-            Limit::AtMost(40.0),
-        ),
+        Judged::new("memory (RSS)", cost.resident_mb, "MB", Limit::AtMost(40.0)),
     ];
     format!(
         "One node's director; the other real servers are Node objects and signed heartbeats. From empty it took {made} netlink \

@@ -26,6 +26,8 @@ pub(super) struct Size {
 
 /// As many as are to be managed.
 pub(super) const NODES: u16 = 500;
+/// What `/proc` calls a kB, in units of 10⁶ bytes.
+const KB: f64 = 1024.0 / 1e6;
 /// A cluster of so many is an ordinary one, whose speakers have little to say to each other.
 const FEW: u16 = 10;
 
@@ -54,9 +56,10 @@ pub(super) struct Usage {
     /// The part of the thread that keeps the director's table, if there is one.
     pub(super) director_seconds: Option<f64>,
     datagrams: f64,
-    pub(super) resident_mib: f64,
+    /// In units of 10⁶ bytes.
+    pub(super) resident_mb: f64,
     /// The part of that which is the program itself and its libraries.
-    program_mib: f64,
+    program_mb: f64,
 }
 
 /// Measures it, on a lab of one node with IPv6.
@@ -131,14 +134,14 @@ fn text(size: &Size, alone: Usage, (before, after): (Usage, Usage), anew: Usage)
         ),
         Judged::new(
             "memory (RSS), of one that owned them all before",
-            after.resident_mib,
-            "MiB",
+            after.resident_mb,
+            "MB",
             Limit::AtMost(25.0),
         ),
         Judged::new(
             "memory (RSS), of one that starts among them",
-            anew.resident_mib,
-            "MiB",
+            anew.resident_mb,
+            "MB",
             Limit::AtMost(25.0),
         ),
     ];
@@ -146,10 +149,10 @@ fn text(size: &Size, alone: Usage, (before, after): (Usage, Usage), anew: Usage)
         "One speaker process for {seconds} s, after it had owned all VIPs and left them to others. Those are Node objects \
          and signed heartbeats from one generator. Its node is a namespace: unless this machine's own kernel has IPVS it \
          only announces, and what a director takes is in the section of its table. Right after its start, alone, the speaker's RSS \
-         was {:.1} MiB, {:.1} of them the program itself; at the end these are {:.1}.\n\n{}",
-        alone.resident_mib,
-        alone.program_mib,
-        anew.program_mib,
+         was {:.1} MB, {:.1} of them the program itself; at the end these are {:.1}.\n\n{}",
+        alone.resident_mb,
+        alone.program_mb,
+        anew.program_mb,
         verdict::lines(&judged)
     )
 }
@@ -293,8 +296,8 @@ fn parse(text: &str) -> Option<Usage> {
         cpu_seconds: seconds(text.lines().next()?)?,
         director_seconds: director.and_then(seconds),
         datagrams: value("Udp6InDatagrams")? + value("Udp6OutDatagrams")?,
-        resident_mib: value("VmRSS:")? / 1024.0,
-        program_mib: value("RssFile:")? / 1024.0,
+        resident_mb: value("VmRSS:")? * KB,
+        program_mb: value("RssFile:")? * KB,
     })
 }
 
@@ -310,7 +313,11 @@ mod tests {
         let usage = parse(text).unwrap();
         assert_eq!((usage.cpu_seconds, usage.datagrams), (3.0, 42.0));
         assert_eq!(usage.director_seconds, Some(0.5));
-        assert_eq!((usage.resident_mib, usage.program_mib), (20.0, 10.0));
+        let tenths = |mb: f64| (mb * 10.0).round();
+        assert_eq!(
+            (tenths(usage.resident_mb), tenths(usage.program_mb)),
+            (210.0, 105.0)
+        );
         assert!(parse("").is_none());
     }
 }

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::UdpGsoSegment;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -54,6 +56,10 @@ pub(crate) struct FloodArgs {
     /// Bytes of each datagram.
     #[arg(long, default_value_t = 32)]
     size: usize,
+    /// So many datagrams go to the kernel at once, which makes single ones of them as late as it can
+    /// (`UDP_SEGMENT`, at most 64): else the sender is slower than what it is to fill.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=64))]
+    burst: u16,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -170,19 +176,25 @@ pub(super) fn flood(args: &FloodArgs) -> Result<ExitCode> {
         .map(|_| {
             let socket = UdpSocket::bind(any)?;
             socket.connect(args.target)?;
+            setsockopt(
+                &socket,
+                UdpGsoSegment,
+                &i32::try_from(args.size).unwrap_or(i32::MAX),
+            )?;
             Ok(socket)
         })
         .collect::<io::Result<Vec<_>>>()
         .context("cannot open sockets")?;
-    let payload = vec![b'?'; args.size];
+    let payload = vec![b'?'; args.size * usize::from(args.burst)];
     let begun = Instant::now();
-    let mut datagrams = 0;
+    let mut bursts = 0;
     while begun.elapsed() < args.duration.0 {
         for socket in &sockets {
             // Full queues and ICMP errors of former datagrams are no failure here.
-            datagrams += u64::from(socket.send(&payload).is_ok());
+            bursts += u64::from(socket.send(&payload).is_ok());
         }
     }
+    let datagrams = bursts * u64::from(args.burst);
     emit(&Event::Sent {
         seconds: begun.elapsed().as_secs_f64(),
         datagrams,

@@ -33,7 +33,7 @@ struct Sent {
     datagrams: f64,
 }
 
-/// Figures of one way, one run.
+/// Figures of one way, one run, each per second.
 #[derive(Clone, Copy, Debug)]
 struct Figures {
     flows: f64,
@@ -41,8 +41,33 @@ struct Figures {
     offered: f64,
 }
 
-/// One run: the director, by hand, and new connections per second of an announced address.
-type Run = (Figures, Figures, f64);
+/// One run of each way.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    director: Figures,
+    by_hand: Figures,
+    announce: Figures,
+}
+
+/// Whose packets count as forwarded: a file of a counter on a node, as seen from a namespace of it.
+struct Counter<'a> {
+    node: &'a str,
+    netns: Option<&'a str>,
+    link: &'a str,
+    which: &'a str,
+}
+
+impl Counter<'_> {
+    fn read(&self, lab: &Lab) -> Result<f64> {
+        let file = format!("/sys/class/net/{}/statistics/{}", self.link, self.which);
+        let inside = self.netns.map(|name| format!("ip netns exec {name} "));
+        let line = format!("{}cat {file}", inside.unwrap_or_default());
+        Ok(lab.shell(self.node, &line)?.trim().parse()?)
+    }
+}
+
+/// The sender fills a way when it sends this many times what arrives.
+const FILLED: f64 = 1.1;
 
 /// Measures all ways in turn, so that whatever else the machine does hits them all.
 pub(in crate::bench) fn measure(lab: &mut Lab, runs: usize) -> Result<Section> {
@@ -67,22 +92,47 @@ pub(in crate::bench) fn measure(lab: &mut Lab, runs: usize) -> Result<Section> {
             Ok(target)
         })?;
         let announced = steps.step("a Service in mode Announce", || {
-            announced(lab, &nodes, &owner)
+            announced(lab, &backends, &owner)
         })?;
         let ours = SocketAddr::new(vip.address, PORT);
+        let leaves = |netns, link| {
+            let which = "tx_packets";
+            let (node, netns) = (owner.as_str(), Some(netns));
+            vec![Counter {
+                node,
+                netns,
+                link,
+                which,
+            }]
+        };
+        let of_ours = leaves(director::NETNS, "ls-dir");
+        let of_hand = leaves(NETNS, LINK);
+        // There the node's own link has the answers, too.
+        let arrives = |node| Counter {
+            node,
+            netns: None,
+            link: "eth0",
+            which: "rx_packets",
+        };
+        let names = backends.iter().map(String::as_str);
+        let of_announced: Vec<Counter> = names.map(arrives).collect();
         let mut figures = Vec::new();
         for run in 1..=runs {
             figures.push(steps.step(&format!("run {run} of {runs}"), || {
-                let of_ours = || one(lab, &owner, director::NETNS, "ls-dir", ours);
-                let of_hand = || one(lab, &owner, NETNS, LINK, by_hand);
                 // Each is the first as often: what one leaves behind, the other finds.
-                let (ours, by_hand) = if run % 2 == 1 {
-                    (of_ours()?, of_hand()?)
+                let (director, by_hand) = if run % 2 == 1 {
+                    let director = one(lab, &of_ours, ours)?;
+                    (director, one(lab, &of_hand, by_hand)?)
                 } else {
-                    let by_hand = of_hand()?;
-                    (of_ours()?, by_hand)
+                    let by_hand = one(lab, &of_hand, by_hand)?;
+                    (one(lab, &of_ours, ours)?, by_hand)
                 };
-                Ok((ours, by_hand, flows(lab, announced)?))
+                let announce = one(lab, &of_announced, announced)?;
+                Ok(Run {
+                    director,
+                    by_hand,
+                    announce,
+                })
             })?);
         }
         Ok(figures)
@@ -168,17 +218,11 @@ fn build(lab: &Lab, node: &str, vip: IpAddr) -> Result<()> {
     lab.shell(node, &line).map(drop)
 }
 
-/// New connections to the end of their first answer, per second.
-fn flows(lab: &Lab, target: SocketAddr) -> Result<f64> {
+/// New connections to the end of their first answer, then datagrams without end.
+fn one(lab: &Lab, counters: &[Counter], target: SocketAddr) -> Result<Figures> {
     let words = ["--workers", "32", "--warm-up", "1s", "--duration", "4s"];
-    Ok(load(lab, target, &words)?.done_per_second())
-}
-
-/// The same, then datagrams without end.
-fn one(lab: &Lab, node: &str, netns: &str, link: &str, target: SocketAddr) -> Result<Figures> {
-    let flows = flows(lab, target)?;
-    let counter = format!("ip netns exec {netns} cat /sys/class/net/{link}/statistics/tx_packets");
-    let packets = || -> Result<f64> { Ok(lab.shell(node, &counter)?.trim().parse()?) };
+    let flows = load(lab, target, &words)?.done_per_second();
+    let packets = || -> Result<f64> { counters.iter().map(|counter| counter.read(lab)).sum() };
     let before = packets()?;
     let target = target.to_string();
     let words = ["flood", "--target", &target, "--duration", "4s"];
@@ -190,33 +234,44 @@ fn one(lab: &Lab, node: &str, netns: &str, link: &str, target: SocketAddr) -> Re
     })
 }
 
-fn text(figures: &[Run]) -> String {
-    let ratio = |of: fn(&Figures) -> f64| {
-        let ratios: Vec<f64> = figures.iter().map(|(a, b, _)| of(a) / of(b)).collect();
-        median(&ratios).unwrap_or(f64::NAN)
+fn text(runs: &[Run]) -> String {
+    let of_hand = |way: fn(&Run) -> &Figures, of: fn(&Figures) -> f64| {
+        let ratios = runs.iter().map(|run| of(way(run)) / of(&run.by_hand));
+        median(&ratios.collect::<Vec<f64>>()).unwrap_or(f64::NAN)
     };
-    let announced = figures
+    let director: fn(&Run) -> &Figures = |run| &run.director;
+    let announce: fn(&Run) -> &Figures = |run| &run.announce;
+    let filled = runs
         .iter()
-        .map(|(_, hand, announced)| announced / hand.flows);
-    let announced = median(&announced.collect::<Vec<f64>>()).unwrap_or(f64::NAN);
+        .flat_map(|run| [run.director, run.by_hand])
+        .map(|figures| figures.offered / figures.forwarded)
+        .fold(f64::INFINITY, f64::min);
     let least = Limit::AtLeast(0.95);
+    let flows = of_hand(director, |f| f.flows);
+    let datagrams = of_hand(director, |f| f.forwarded);
     let judged = [
-        Judged::new("new connections, of by hand", ratio(|f| f.flows), "", least),
-        Judged::new("datagrams, of by hand", ratio(|f| f.forwarded), "", least),
+        Judged::new("new connections, of by hand", flows, "×", least),
+        Judged::new("datagrams, of by hand", datagrams, "×", least),
+        Judged::new(
+            "datagrams sent, of those forwarded, least of all runs",
+            filled,
+            "×",
+            Limit::AtLeast(FILLED),
+        ),
     ];
-    let rows: Vec<Vec<String>> = figures
+    let rows: Vec<Vec<String>> = runs
         .iter()
         .enumerate()
-        .map(|(index, (ours, by_hand, announced))| {
-            vec![
-                (index + 1).to_string(),
-                format!("{:.0}", ours.flows),
-                format!("{:.0}", by_hand.flows),
-                format!("{announced:.0}"),
-                format!("{:.0}", ours.forwarded),
-                format!("{:.0}", by_hand.forwarded),
-                format!("{:.0} / {:.0}", ours.offered, by_hand.offered),
+        .map(|(index, run)| {
+            let ways = [&run.director, &run.by_hand, &run.announce];
+            let cells = |of: fn(&Figures) -> f64| ways.map(|way| format!("{:.0}", of(way)));
+            [
+                &[(index + 1).to_string()][..],
+                &cells(|f| f.flows),
+                &cells(|f| f.forwarded),
+                &[cells(|f| f.offered).join(" / ")],
             ]
+            .concat()
         })
         .collect();
     format!(
@@ -224,9 +279,12 @@ fn text(figures: &[Run]) -> String {
          services and destinations, made with `ip` and `ipvsadm`. The backends are the two other \
          nodes. New connections: 32 at a time, each with a question and its answer. Datagrams: \
          32 bytes, sent from 64 ports faster than the node takes them; counted is what leaves the \
-         director. Beside them a Service of policy Cluster in mode `Announce` at the same node, with a pod \
-         on each: there every connection passes kube-proxy's address translation both ways, and the \
-         answers, too, leave by this node: {announced:.2} times as many new connections as by hand.\n\n{}\n{}",
+         director. Beside them a Service of policy Cluster in mode `Announce` at the same node, with the same pods: \
+         there all passes kube-proxy's address translation both ways, and the answers, too, leave by this node; \
+         counted is what arrives at the two others. It has {:.2} times as many new connections as by hand, \
+         and {:.2} times as many datagrams.\n\n{}\n{}",
+        of_hand(announce, |f| f.flows),
+        of_hand(announce, |f| f.forwarded),
         verdict::lines(&judged),
         table(
             &[
@@ -236,6 +294,7 @@ fn text(figures: &[Run]) -> String {
                 "Announce",
                 "datagrams/s",
                 "by hand",
+                "Announce",
                 "offered/s"
             ],
             &rows
