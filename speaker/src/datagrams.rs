@@ -1,11 +1,10 @@
 //! The heartbeat sockets: one for each family that the own node has an InternalIP of.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use lightship_netio::{Result, bind_datagram};
-use tokio::net::UdpSocket;
+use lightship_netio::{Awaited, Result, bind_datagram};
 
 /// How often at most it is told of a peer that datagrams to it cannot be sent.
 const SAY: Duration = Duration::from_secs(60);
@@ -30,16 +29,16 @@ pub(crate) struct Datagrams {
 struct Bound {
     address: IpAddr,
     /// Does not block.
-    socket: std::net::UdpSocket,
+    socket: UdpSocket,
     /// The same socket, if each datagram is to wake whoever waits.
-    awaited: Option<UdpSocket>,
+    awaited: Option<Awaited>,
 }
 
 impl Bound {
     fn arrange(&mut self, awaited: bool) -> std::io::Result<()> {
         if awaited != self.awaited.is_some() {
             let again = awaited.then(|| self.socket.try_clone()).transpose()?;
-            self.awaited = again.map(UdpSocket::from_std).transpose()?;
+            self.awaited = again.map(Awaited::new).transpose()?;
         }
         Ok(())
     }
@@ -67,7 +66,7 @@ impl Datagrams {
         }
     }
 
-    /// Whether [`Self::recv`] returns at once and not when a datagram arrives. Where one comes each
+    /// Whether [`Self::readable`] returns at once and not when a datagram arrives. Where one comes each
     /// millisecond anyway, reading what has come now and then costs a fraction of being woken by each:
     /// the kernel does that whether or not somebody waits, once a socket is among those that are.
     pub(crate) fn poll(&mut self, polled: bool) {
@@ -160,14 +159,12 @@ impl Datagrams {
         }
     }
 
-    /// Waits for a datagram, unless [`Self::poll`] has it not wait; `None` when there is none, which the next
-    /// call may find. Safe to cancel.
-    pub(crate) async fn recv(&mut self, buf: &mut [u8]) -> Option<(usize, IpAddr)> {
+    /// Waits until [`Self::try_recv`] may find a datagram, unless [`Self::poll`] has it not wait. Safe to cancel.
+    pub(crate) async fn readable(&self) {
         tokio::select! {
             () = readable(&self.v4) => {}
             () = readable(&self.v6) => {}
         }
-        self.try_recv(buf)
     }
 
     /// A datagram that is here already. The families take turns, so that a flood by one does not
@@ -191,8 +188,7 @@ async fn readable(slot: &Option<Bound>) {
             awaited: Some(awaited),
             ..
         }) => {
-            // What is wrong with it is found when it is read.
-            drop(awaited.readable().await);
+            awaited.readable().await;
         }
         Some(_) => {}
         None => std::future::pending().await,
@@ -241,7 +237,8 @@ mod tests {
     async fn next(of: &mut Datagrams, buf: &mut [u8]) -> (usize, IpAddr) {
         let received = async {
             loop {
-                if let Some(received) = of.recv(buf).await {
+                of.readable().await;
+                if let Some(received) = of.try_recv(buf) {
                     return received;
                 }
             }
@@ -283,7 +280,8 @@ mod tests {
             dual.poll(polled);
             single.poll(polled);
             if polled {
-                assert_eq!(dual.recv(&mut buf).await, None);
+                dual.readable().await;
+                assert_eq!(dual.try_recv(&mut buf), None);
             }
             single.send(three, b"on", now);
             let (length, sender) = next(&mut dual, &mut buf).await;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use ipnet::IpNet;
 use lightship_membership::Keys;
-use lightship_netio::{Filter, PacketSocket, Watched};
+use lightship_netio::{Alarm, Filter, PacketSocket, Watched};
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{mpsc, watch};
 
@@ -27,7 +27,7 @@ use lightship_core::core::{
     Core, DirectorIntent, DirectorReport, HANDOVER, Listen, Output, Ownership, Snapshot,
 };
 use lightship_core::further::{Own, Via};
-use lightship_core::path::{Peers, Verdict};
+use lightship_core::path::{Kept, Peers, Verdict};
 use lightship_core::world::World;
 
 /// At most this many frames or datagrams are taken before the core decides, so that a flood
@@ -65,6 +65,8 @@ pub struct Links {
     pub paths: watch::Sender<Arc<Peers>>,
     /// What the path test says.
     pub verdict: watch::Receiver<Arc<Verdict>>,
+    /// What of that the next start of the speaker should know.
+    pub kept: watch::Receiver<Kept>,
     /// What is owned.
     pub ownership: watch::Sender<Arc<Ownership>>,
     /// How things stand, for the monitoring port.
@@ -112,16 +114,18 @@ fn open(index: u32) -> anyhow::Result<Option<PacketSocket>> {
     }
 }
 
-/// Waits for a datagram, but at least until `begin`. Safe to cancel.
+/// Waits for a datagram, but at least until `begin`, so that others come in with it: not for the time alone, of
+/// which nothing follows. Safe to cancel.
 async fn from_peers(
     udp: &mut Datagrams,
     datagram: &mut [u8],
     begin: Instant,
 ) -> Option<(usize, std::net::IpAddr)> {
+    udp.readable().await;
     if begin > Instant::now() {
         tokio::time::sleep_until(begin.into()).await;
     }
-    udp.recv(datagram).await
+    udp.try_recv(datagram)
 }
 
 /// Runs the core until it is told to stop and has handed its VIPs over.
@@ -147,6 +151,7 @@ pub async fn run(
     let mut counted: Option<Duration> = None;
     let mut read_again = Instant::now();
     let mut memory = Memory::new(origin.elapsed());
+    let mut alarm = Alarm::new()?;
     loop {
         let now = origin.elapsed();
         udp.poll(core.is_sparse());
@@ -291,6 +296,10 @@ pub async fn run(
                 let verdict = links.verdict.borrow_and_update().clone();
                 core.on_path(&verdict, origin.elapsed());
             }
+            Ok(()) = links.kept.changed() => {
+                let kept = links.kept.borrow_and_update().clone();
+                links.saved.send_modify(|saved| saved.paths = kept);
+            }
             Ok(()) = links.networks.changed() => {
                 let networks = links.networks.borrow_and_update().clone();
                 core.on_networks(networks, origin.elapsed());
@@ -310,7 +319,8 @@ pub async fn run(
                 leaving = Some(now);
                 core.leave(now);
             }
-            () = tokio::time::sleep_until(deadline.into()) => {
+            woken = alarm.wait_until(deadline) => {
+                woken.context("the timer of heartbeats fails")?;
                 links.lateness.observe(deadline.elapsed().as_secs_f64());
                 // Who is awake anyway need not be woken for it later.
                 if core.is_sparse() {

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::director;
 use crate::uplink::Current;
-use lightship_core::path::{Family, Host, Peers, Shot, Tester, Verdict};
+use lightship_core::path::{Family, Host, Kept, Peers, Shot, Tester, Verdict};
 use lightship_core::world::{NodeName, World};
 
 /// Where the test sends and hears.
@@ -31,7 +31,7 @@ pub struct Place {
     pub port: u16,
 }
 
-/// What the test hears of.
+/// What the test hears of, and where it is kept what it finds.
 pub struct Inputs {
     /// The uplink.
     pub uplink: watch::Receiver<Current>,
@@ -41,6 +41,8 @@ pub struct Inputs {
     pub world: watch::Receiver<Option<Arc<World>>>,
     /// The heartbeat secrets, newest first.
     pub secrets: watch::Receiver<Vec<Vec<u8>>>,
+    /// What the next start of the speaker should know.
+    pub kept: watch::Sender<Kept>,
     /// True once the speaker is to stop.
     pub stop: watch::Receiver<bool>,
 }
@@ -48,16 +50,32 @@ pub struct Inputs {
 /// At most this many frames are taken before questions are sent.
 const BURST: usize = 64;
 
-/// Runs the test until the speaker stops.
+/// The test as it begins at `now`, with what it had found when the speaker last ran, which is published.
+pub fn begin(
+    place: &Place,
+    current: &Current,
+    world: &World,
+    kept: &Kept,
+    verdicts: &watch::Sender<Arc<Verdict>>,
+    now: Duration,
+) -> Tester {
+    let own = own(place, current, Some(world)).unwrap_or(NOBODY);
+    let tester = Tester::new(&place.me, place.boot_id, own, kept, now);
+    publish(verdicts, tester.verdict(now));
+    tester
+}
+
+/// Runs the test until the speaker stops. `origin` is when its time began.
 ///
 /// # Errors
 /// When a socket cannot be opened or fails for good.
 pub async fn run(
     place: Place,
+    mut tester: Tester,
     mut inputs: Inputs,
     verdicts: watch::Sender<Arc<Verdict>>,
+    origin: Instant,
 ) -> anyhow::Result<()> {
-    let origin = Instant::now();
     let filter = Filter::Udp {
         port: place.port,
         first: MAGIC,
@@ -66,12 +84,10 @@ pub async fn run(
     let mut uplink =
         PacketSocket::open(current.link.index, filter).context("cannot listen for test frames")?;
     let mut mouth = Mouth::default();
-    let own = own(
-        &place,
-        &current,
-        inputs.world.borrow_and_update().as_deref(),
-    );
-    let mut tester = Tester::new(&place.me, place.boot_id, own.unwrap_or(NOBODY));
+    let world = inputs.world.borrow_and_update().clone();
+    if let Some(own) = own(&place, &current, world.as_deref()) {
+        tester.set_own(own, origin.elapsed());
+    }
     let mut keys = keys(&inputs.secrets.borrow_and_update());
     let mut frame = vec![0; 2048];
     loop {
@@ -84,7 +100,9 @@ pub async fn run(
             let shots = shots.iter();
             shots.for_each(|shot| mouth.send(shot, place.port, keys, &uplink));
         }
-        publish(&verdicts, tester.verdict(now));
+        let verdict = tester.verdict(now);
+        keep(&inputs.kept, tester.kept(&verdict, now));
+        publish(&verdicts, verdict);
         let deadline = tester
             .next_deadline()
             .unwrap_or(now + Duration::from_secs(60));
@@ -215,6 +233,14 @@ impl Mouth {
             }
         }
     }
+}
+
+fn keep(to: &watch::Sender<Kept>, kept: Kept) {
+    to.send_if_modified(|before| {
+        let changed = *before != kept;
+        *before = kept;
+        changed
+    });
 }
 
 fn publish(verdicts: &watch::Sender<Arc<Verdict>>, verdict: Verdict) {

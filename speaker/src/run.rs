@@ -198,6 +198,16 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     // Without a state file the node has booted, and kube-proxy with it.
     let idle = saved.boot_id == 0 || saved.idle;
     core.on_serves(!idle, now);
+    let place = prober::Place {
+        me: me.clone(),
+        director: has_director.then_some(director_mac),
+        boot_id,
+        port: args.heartbeat_port,
+    };
+    let current = Current::new(link.clone());
+    let tester = prober::begin(&place, &current, &first, &saved.paths, &verdict_tx, now);
+    core.on_path(&tester.verdict(now), now);
+    let (kept_tx, kept) = watch::channel(saved.paths.clone());
     let (serves_tx, serves) = watch::channel(!idle);
     if idle {
         tokio::spawn(crate::proxy::wait(client.clone(), serves_tx));
@@ -258,22 +268,20 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     tokio::spawn(uplink::watch(choice, world.clone(), search, told));
     tokio::spawn(follow_facts(uplink.clone(), further.clone(), facts));
     let (paths_tx, paths_rx) = watch::channel(Arc::default());
-    let place = prober::Place {
-        me: args.node_name.as_str().into(),
-        director: has_director.then_some(director_mac),
-        boot_id,
-        port: args.heartbeat_port,
-    };
     let inputs = prober::Inputs {
         uplink: uplink.clone(),
         peers: paths_rx,
         world: world.clone(),
         secrets: secrets.clone(),
+        kept: kept_tx.clone(),
         stop: stop.clone(),
     };
     tokio::spawn(async move {
-        if let Err(error) = prober::run(place, inputs, verdict_tx).await {
+        if let Err(error) = prober::run(place, tester, inputs, verdict_tx.clone(), origin).await {
             tracing::error!(%error, "the network is not tested any more");
+            // Nobody would ever find that it is not so any more.
+            verdict_tx.send_replace(Arc::default());
+            kept_tx.send_replace(Default::default());
         }
     });
     let (groups_tx, groups_rx) = watch::channel(Default::default());
@@ -283,6 +291,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
         serves,
         paths: paths_tx,
         verdict,
+        kept,
         networks: networks_rx,
         further,
         used: used_tx,

@@ -127,9 +127,13 @@ pub async fn find(name: Option<&str>, node: &Node) -> anyhow::Result<Uplink> {
     })
 }
 
-/// How soon after a change of routes alone the networks on the uplink are read again at the
-/// earliest: a routing daemon may change thousands. Reading takes at most a twentieth of the time.
+/// Between two looks at networks and further uplinks for changes of routes, or of interfaces that are none, alone: a
+/// routing daemon may change thousands. Looking takes at most a twentieth of the time.
 const ROUTES: Duration = Duration::from_millis(50);
+
+/// The first of such changes after a while waits so long for those that come with it: an interface gets its
+/// carrier and its addresses one after another.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Where it is told what is seen.
 #[derive(Debug)]
@@ -184,9 +188,9 @@ async fn follow(
     // Opened before the first look, so that no change falls between.
     let mut monitor = Monitor::open()?;
     let rtnl = Rtnl::open()?;
-    let mut pause = ROUTES;
-    // When the networks are to be read again.
+    // When the networks are to be read again, and before when not for changes of routes alone.
     let mut due = Some(Instant::now());
+    let mut rested = Instant::now();
     let mut found = further::Found::default();
     loop {
         let address = choice.address(world.borrow_and_update().as_deref());
@@ -200,7 +204,7 @@ async fn follow(
             due = None;
             let began = Instant::now();
             let (links, direct) = (rtnl.links().await?, direct(&rtnl).await?);
-            pause = (began.elapsed() * 20).max(ROUTES);
+            rested = Instant::now() + (began.elapsed() * 20).max(ROUTES);
             // Without a carrier the kernel has no routes there, but the LAN is the same when it is
             // back, of which there is a notice.
             if now.state.carrier {
@@ -243,7 +247,7 @@ async fn follow(
             };
             match look {
                 Look::None => {}
-                Look::Routes => due = due.or(Some(Instant::now() + pause)),
+                Look::Routes => due = due.or(Some(rested.max(Instant::now() + GATHER))),
                 Look::All => {
                     due = Some(Instant::now());
                     break;

@@ -108,13 +108,21 @@ impl Lan {
 
     /// Waits until what is followed is so.
     fn sees(&self, what: &str, wanted: impl Fn(&Current, &[IpNet]) -> bool) {
+        let so = || wanted(&self.current.borrow(), &self.networks.borrow());
+        self.follows(what, so);
+    }
+
+    /// Waits until the further uplinks are so.
+    fn sees_further(&self, what: &str, wanted: impl Fn(&[Own]) -> bool) {
+        self.follows(what, || wanted(&self.further.borrow()));
+    }
+
+    fn follows(&self, what: &str, so: impl Fn() -> bool) {
         let began = self.begun.get();
-        while !wanted(&self.current.borrow(), &self.networks.borrow()) {
-            let (now, networks) = (
-                self.current.borrow().clone(),
-                self.networks.borrow().clone(),
-            );
-            assert!(began.elapsed() < SOON, "{what}: {now:?} {networks:?}");
+        while !so() {
+            let late = began.elapsed() >= SOON;
+            let (now, networks) = (&self.current, &self.networks);
+            assert!(!late, "{what}: {now:?} {networks:?} {:?}", self.further);
             std::thread::sleep(Duration::from_millis(1));
         }
         let took = began.elapsed();
@@ -260,51 +268,45 @@ fn a_named_uplink_is_the_one_of_that_name() {
 #[test]
 fn further_uplinks_come_and_go_with_their_carrier_and_network() {
     let lan = Lan::new("further", None);
-    let named = |lan: &Lan| -> Vec<String> {
-        let further = lan.further.borrow();
-        let all = further.iter();
-        all.map(|own| own.told.interface.to_string()).collect()
-    };
-    let soon = |what: &str, wanted: &[&str]| {
-        let began = Instant::now();
-        while named(&lan) != wanted {
-            assert!(began.elapsed() < SOON, "{what}: {:?}", named(&lan));
-            std::thread::sleep(Duration::from_millis(1));
+    let named = |wanted: &'static [&str]| {
+        move |further: &[Own]| {
+            further
+                .iter()
+                .map(|own| &*own.told.interface)
+                .eq(wanted.iter().copied())
         }
-        eprintln!("{what}: {:?}", began.elapsed());
     };
-    soon("none", &[]);
-    lan.ip("link add eth1 type veth peer name far1");
-    lan.ip("link set far1 up");
-    lan.ip("link set eth1 up");
-    lan.ip("addr add 198.51.100.11/24 dev eth1");
-    soon("one that came", &["eth1"]);
-    let before = lan.further.borrow()[0].clone();
+    assert!(lan.further.borrow().is_empty());
     let network: IpNet = "198.51.100.0/24".parse().unwrap();
-    assert_eq!(*before.told.networks, [network]);
-    lan.ip("link set eth1 address 02:00:00:00:00:1c");
-    let began = Instant::now();
-    while lan.further.borrow()[0].told.mac[5] != 0x1c {
-        assert!(began.elapsed() < SOON);
-        std::thread::sleep(Duration::from_millis(1));
+    for _ in 0..4 {
+        lan.ip("link add eth1 type veth peer name far1");
+        lan.ip("link set far1 up");
+        lan.ip("link set eth1 up");
+        lan.ip("addr add 198.51.100.11/24 dev eth1");
+        lan.sees_further("one that came", named(&["eth1"]));
+        let before = lan.further.borrow()[0].clone();
+        assert_eq!(*before.told.networks, [network]);
+        lan.ip("link set eth1 address 02:00:00:00:00:1c");
+        lan.sees_further("another MAC", |further| further[0].told.mac[5] == 0x1c);
+        let director_mac = lan.further.borrow()[0].director_mac();
+        assert_eq!(
+            director_mac,
+            before.director_mac(),
+            "the director keeps its own"
+        );
+        lan.ip("link set far1 down");
+        lan.sees_further("no carrier", named(&[]));
+        lan.ip("link set far1 up");
+        lan.sees_further("a carrier", named(&["eth1"]));
+        lan.ip("addr del 198.51.100.11/24 dev eth1");
+        lan.sees_further("no network", named(&[]));
+        lan.ip("link set eth1 down");
+        lan.ip("link set eth1 name lan1");
+        lan.ip("link set lan1 up");
+        lan.ip("addr add 198.51.100.11/24 dev lan1");
+        lan.sees_further("another name", named(&["lan1"]));
+        lan.ip("link del lan1");
+        lan.sees_further("none again", named(&[]));
     }
-    let director_mac = lan.further.borrow()[0].director_mac();
-    assert_eq!(
-        director_mac,
-        before.director_mac(),
-        "the director keeps its own"
-    );
-    lan.ip("link set far1 down");
-    soon("no carrier", &[]);
-    lan.ip("link set far1 up");
-    soon("a carrier", &["eth1"]);
-    lan.ip("addr del 198.51.100.11/24 dev eth1");
-    soon("no network", &[]);
-    lan.ip("link set eth1 down");
-    lan.ip("link set eth1 name lan1");
-    lan.ip("link set lan1 up");
-    lan.ip("addr add 198.51.100.11/24 dev lan1");
-    soon("another name", &["lan1"]);
-    lan.ip("link del lan1");
-    soon("none again", &[]);
+    lan.saw_at_once();
 }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::further::Further;
+use crate::path::Kept;
 use crate::world::{NodeName, World};
 
 const HEADER: &str = "lightship-state 1 ";
@@ -46,6 +47,9 @@ pub struct Saved {
     /// The own kube-proxy was not known to have its rules yet (the speaker's `proxy`).
     #[serde(default)]
     pub idle: bool,
+    /// What the path test had found, where not all was well.
+    #[serde(default)]
+    pub paths: Kept,
 }
 
 /// What a peer last said of itself.

@@ -103,22 +103,30 @@ impl Entry {
     }
 }
 
+const KINDS: [Kind; 3] = [Kind::First, Kind::Repeat, Kind::Refresh];
+
 /// The announcements that are due.
 #[derive(Debug, Default)]
 pub struct Schedule {
     entries: BTreeMap<IpAddr, Entry>,
+    /// Of each kind, when the first is due, or before: it is asked for with each heartbeat, and there may be
+    /// thousands of entries.
+    earliest: [Option<Duration>; 3],
 }
 
 impl Schedule {
     /// Starts (or starts again) the burst of a VIP that was just taken.
     pub fn burst(&mut self, vip: IpAddr, urgency: Urgency, now: Duration) {
-        self.entries.insert(vip, Entry::at_step(urgency, 0, now));
+        let entry = Entry::at_step(urgency, 0, now);
+        note(&mut self.earliest, &entry);
+        self.entries.insert(vip, entry);
     }
 
     /// Has a VIP that is announced already said once more at `at`; its steps go on as they were.
     pub fn once(&mut self, vip: IpAddr, at: Duration) {
         if let Some(entry) = self.entries.get_mut(&vip) {
             entry.again = Some(at);
+            note(&mut self.earliest, entry);
         }
     }
 
@@ -130,16 +138,24 @@ impl Schedule {
             first: now,
             ..Entry::at_step(Urgency::Moved, RESUMED, now + BURST[RESUMED])
         };
+        note(&mut self.earliest, &entry);
         self.entries.entry(vip).or_insert(entry);
     }
 
     /// Stops announcing a VIP.
     pub fn stop(&mut self, vip: IpAddr) {
         self.entries.remove(&vip);
+        if self.entries.is_empty() {
+            self.earliest = Default::default();
+        }
     }
 
     /// Takes the VIPs to announce now of a kind, most urgent first, as far as there is room.
     pub fn due(&mut self, kind: Kind, pace: &mut Pace, now: Duration) -> Vec<IpAddr> {
+        let something = self.earliest[kind as usize].is_some_and(|at| at <= now);
+        if !something || pace.opens(kind) > now {
+            return Vec::new();
+        }
         let entries = self.entries.iter();
         let due = entries.filter_map(|(vip, e)| {
             let due = e.due(kind).filter(|due| *due <= now)?;
@@ -160,17 +176,27 @@ impl Schedule {
                 entry.said(*vip, now);
             }
         }
+        self.earliest = Default::default();
+        for entry in self.entries.values() {
+            note(&mut self.earliest, entry);
+        }
         vips
     }
 
     /// When [`Schedule::due`] has to be asked again.
     pub fn next_deadline(&self, pace: &Pace) -> Option<Duration> {
-        let kinds = [Kind::First, Kind::Repeat, Kind::Refresh];
-        let next = kinds.into_iter().filter_map(|kind| {
-            let due = self.entries.values().filter_map(|e| e.due(kind)).min()?;
+        let next = KINDS.into_iter().filter_map(|kind| {
+            let due = self.earliest[kind as usize]?;
             Some(due.max(pace.opens(kind)))
         });
         next.min()
+    }
+}
+
+fn note(earliest: &mut [Option<Duration>; 3], entry: &Entry) {
+    for kind in KINDS {
+        let earliest = &mut earliest[kind as usize];
+        *earliest = earliest.iter().copied().chain(entry.due(kind)).min();
     }
 }
 

@@ -78,6 +78,16 @@ impl Set {
         self.0 == 0
     }
 
+    /// One bit for each, as in a datagram.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The set of these bits; those that stand for nothing change nothing.
+    pub fn from_bits(bits: u8) -> Set {
+        Set(bits)
+    }
+
     /// Those that are not in `other`.
     #[must_use]
     pub fn without(self, other: Set) -> Set {

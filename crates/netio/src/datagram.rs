@@ -5,6 +5,10 @@ use std::net::{SocketAddr, UdpSocket};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::async_fd::register_to_read;
 use crate::packet::set_receive_buffer;
 use crate::{Error, Result};
 
@@ -37,4 +41,39 @@ pub fn bind_datagram(at: SocketAddr) -> Result<UdpSocket> {
         Ok(socket.into())
     };
     open().map_err(|e| Error::os(format!("open UDP socket at {at}"), e))
+}
+
+/// A UDP socket whose datagrams are waited for. What it sends wakes nobody.
+#[derive(Debug)]
+pub struct Awaited(AsyncFd<UdpSocket>);
+
+impl Awaited {
+    /// Of a socket that does not block; a clone of it may send meanwhile.
+    ///
+    /// # Errors
+    /// The runtime cannot watch it.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(socket: UdpSocket) -> io::Result<Self> {
+        register_to_read(socket).map(Awaited)
+    }
+
+    /// Waits until [`Self::try_recv_from`] may find a datagram. Safe to cancel.
+    pub async fn readable(&self) {
+        // Whether there is anything left is seen when it is read.
+        if let Ok(mut guard) = self.0.readable().await {
+            guard.retain_ready();
+        }
+    }
+
+    /// A datagram that is here already.
+    ///
+    /// # Errors
+    /// There is none ([`io::ErrorKind::WouldBlock`]), or one that the socket was told of.
+    pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        // Of several interests at once this would never read.
+        self.0
+            .try_io(Interest::READABLE, |socket| socket.recv_from(buf))
+    }
 }

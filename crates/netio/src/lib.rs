@@ -29,9 +29,11 @@
 //! - [`Monitor`]: notices of changes to them
 //! - [`PacketSocket`]: ARP and NDP frames in and out
 //! - [`MulticastGroups`]: membership of solicited-node groups
-//! - [`bind_datagram`]: UDP at an address that may come and go
+//! - [`Alarm`]: wakes at a moment that often changes
+//! - [`bind_datagram`], [`Awaited`]: UDP at an address that may come and go
 //! - [`sysctl`], [`load_module`], [`raise_priority`]: the rest of a node's set-up
 
+mod alarm;
 mod async_fd;
 mod datagram;
 mod error;
@@ -45,7 +47,8 @@ mod priority;
 mod rtnl;
 pub mod sysctl;
 
-pub use datagram::bind_datagram;
+pub use alarm::Alarm;
+pub use datagram::{Awaited, bind_datagram};
 pub use error::{Error, Result};
 pub use lightship_frames::Mac;
 pub use memory::{give_back, keep_memory_small};

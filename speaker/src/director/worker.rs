@@ -34,9 +34,9 @@ const RETRY: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_millis(50);
 const PACE: Duration = Duration::from_millis(250);
 
-/// So many services and destinations are compared with the kernel's at each check: an idle
-/// speaker should not spend a noticeable part of a core on a large table.
-const SAMPLE: usize = 500;
+/// So much is compared with the kernel's at each check, in destinations: an idle speaker should not spend a
+/// noticeable part of a core on a large table.
+const SAMPLE: usize = 540;
 
 /// New services are worked out and sent in groups of so many, so that a large table
 /// is never in memory as a whole.

@@ -101,6 +101,19 @@ fn a_node_that_is_not_ready_is_read_as_any_other() {
 }
 
 #[test]
+fn a_node_that_somebody_says_is_shut_down_or_cordons_is_read_as_such() {
+    let node: core::Node = object(json!({
+        "metadata": { "name": "n" },
+        "spec": {
+            "unschedulable": true,
+            "taints": [{ "key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute" }],
+        },
+    }));
+    let node = convert::node(&node);
+    assert!(node.out_of_service && node.cordoned && !node.excluded);
+}
+
+#[test]
 fn endpoints_are_sorted_by_what_they_can_do() {
     let endpoint = |node: Option<&str>, ready: Option<bool>, serving: Option<bool>| {
         json!({ "addresses": ["198.51.100.1"], "nodeName": node,

@@ -59,7 +59,7 @@ fn load(lab: &Lab, target: SocketAddr, words: &[&str]) -> Result<Load> {
 }
 
 /// Makes a Service of IPv4 with a pod on each of these nodes, and waits until its address has
-/// exactly them as backends (with `Announce`: until it is announced). Each gets an address of its own:
+/// exactly them as backends, with policy Cluster all nodes (with `Announce`: until it is announced). Each gets an address of its own:
 /// downloads that were broken off leave connection tracking entries on the nodes, by which a new connection
 /// from the same port to the same address goes to a Pod that is no more.
 fn service(
@@ -81,6 +81,10 @@ fn service(
     object["spec"]["externalIPs"] = json!(external);
     lab.apply(&object.to_string())?;
     let addresses = lab.wait_addresses(name, Duration::from_secs(20))?;
+    let backends = match policy {
+        TrafficPolicy::Cluster => lab.node_names().len(),
+        TrafficPolicy::Local => nodes.len(),
+    };
     let address: IpAddr = addresses
         .first()
         .context("no address")?
@@ -92,7 +96,7 @@ fn service(
         "is announced with its backends",
         Duration::from_secs(30),
         |vip| {
-            let whole = vip.mode == "Announce" || vip.serving() == nodes.len();
+            let whole = vip.mode == "Announce" || vip.serving() == backends;
             vip.ready && vip.owner.is_some() && whole
         },
     )

@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(all.len(), 2_000);
         let soon_after = |from| move |at: &&Duration| (from..from + 20 * MS).contains(*at);
         let crowd = |from: &Duration| all.iter().filter(soon_after(*from)).count();
-        assert!(all.iter().all(|at| crowd(at) <= 50));
+        assert!(all.iter().all(|at| crowd(at) <= crate::pace::FRAMES));
         for (vip, at) in &cleared {
             let [first, second] = probes[vip][..] else {
                 panic!("{vip}")

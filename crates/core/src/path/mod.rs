@@ -7,9 +7,11 @@
 //!
 //! - [`tester`]: what is asked when, and what was answered
 //! - [`verdict`]: what follows
+//! - [`kept`]: what outlives a restart
 //!
 //! The sockets are in `prober.rs`.
 
+mod kept;
 mod tester;
 mod verdict;
 
@@ -17,6 +19,7 @@ use std::collections::BTreeMap;
 
 use crate::world::NodeName;
 
+pub use kept::Kept;
 pub use tester::{Family, Host, Peer, Shot, Tester};
 pub use verdict::{Fault, Verdict};
 

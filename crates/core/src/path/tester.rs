@@ -8,6 +8,7 @@ use lightship_frames::{Mac, udp};
 use lightship_membership::graph::digest;
 use lightship_membership::path::{Probe, Question, Set};
 
+use super::kept::{self, Kept, Way};
 use super::verdict::{Verdict, Vote};
 use crate::world::{Node, NodeName};
 
@@ -28,6 +29,10 @@ const SOON: Duration = Duration::from_secs(2);
 const ASK_BACK: Duration = Duration::from_secs(5);
 /// What a peer said of its way to here counts for so long: two of its rounds and a bit.
 const FRESH: Duration = Duration::from_secs(1_500);
+/// A node that was known before the restart and has not been heard so long after it is gone.
+const REMEMBERED: Duration = Duration::from_secs(10);
+/// What one had said before the restart counts for so long after it: who is asked asks back within seconds.
+const REMEMBERED_WORD: Duration = Duration::from_secs(60);
 
 /// Sources that are neither node's, of two ranges each: addresses that nobody has, and some that no
 /// filter of odd sources should know. Nobody answers to them: the datagram meets an open port.
@@ -142,9 +147,11 @@ struct Trial {
     open: BTreeMap<u64, Question>,
     /// What the last round with an answer found lost; `None` before the first.
     lost: Option<Set>,
+    /// That is from before the restart, and no round has confirmed it since.
+    remembered: bool,
     /// Good rounds in a row after a loss.
     good: u32,
-    /// What the other node says of its way to here, and when it did.
+    /// What the other node says of its way to here, and until when it counts.
     told: Option<(Set, Duration)>,
 }
 
@@ -157,15 +164,25 @@ pub struct Tester {
     peers: BTreeMap<NodeName, Peer>,
     digests: BTreeMap<u64, NodeName>,
     trials: BTreeMap<(NodeName, Family), Trial>,
+    /// What was known before the restart of nodes that have not been heard since, and until when.
+    remembered: BTreeMap<(NodeName, Family), Way>,
+    forget: Duration,
     serial: u64,
     /// No batch before this.
     slot: Duration,
 }
 
 impl Tester {
-    /// A test that knows no peer yet. `boot_id` is that of the heartbeats.
-    pub fn new(me: &NodeName, boot_id: u64, own: Host) -> Tester {
+    /// A test that knows no peer yet, but what it had found when the speaker last ran. `boot_id` is that of
+    /// the heartbeats.
+    pub fn new(me: &NodeName, boot_id: u64, own: Host, kept: &Kept, now: Duration) -> Tester {
+        let ways = kept
+            .ways
+            .iter()
+            .filter(|_| kept.own == kept::fingerprint(&own));
         Tester {
+            remembered: ways.map(|way| (way.key(), way.clone())).collect(),
+            forget: now + REMEMBERED,
             me: digest(me),
             boot_id,
             own,
@@ -181,6 +198,7 @@ impl Tester {
     pub fn set_own(&mut self, own: Host, now: Duration) {
         if self.own != own {
             self.own = own;
+            self.remembered.clear();
             self.again(now);
             let peers = std::mem::take(&mut self.peers);
             self.set_peers(peers, now);
@@ -198,11 +216,20 @@ impl Tester {
                 let key = (name.clone(), family);
                 if self.own.address(family).is_none() || host.address(family).is_none() {
                     self.trials.remove(&key);
+                    self.remembered.remove(&key);
                 } else if changed || !self.trials.contains_key(&key) {
                     // What the other one found of us does not depend on its addresses alone, but
                     // it too asks anew.
+                    let way = self.remembered.remove(&key);
+                    let way = way.filter(|way| way.host == kept::fingerprint(host));
                     let trial = Trial {
                         due: now + SLOT,
+                        lost: way.as_ref().and_then(Way::found),
+                        remembered: way.is_some(),
+                        told: way
+                            .as_ref()
+                            .and_then(Way::told)
+                            .map(|lost| (lost, now + REMEMBERED_WORD)),
                         ..Trial::default()
                     };
                     self.trials.insert(key, trial);
@@ -237,7 +264,7 @@ impl Tester {
         let name = self.digests.get(&probe.asker)?;
         let peer = self.peers.get(name)?.host;
         if let Some(trial) = self.trials.get_mut(&(name.clone(), family)) {
-            trial.told = Some((probe.lost, now));
+            trial.told = Some((probe.lost, now + FRESH));
             // Something is new over there, so it may be here: both ways are known anew then.
             if !probe.back && trial.tries == 0 {
                 trial.begin((now + SOON).max(trial.ended + ASK_BACK));
@@ -277,6 +304,9 @@ impl Tester {
 
     /// Sends what is due: questions to at most one node.
     pub fn tick(&mut self, now: Duration) -> Vec<Shot> {
+        if now >= self.forget {
+            self.remembered.clear();
+        }
         if now < self.slot {
             return Vec::new();
         }
@@ -362,8 +392,10 @@ impl Tester {
     pub fn next_deadline(&self) -> Option<Duration> {
         let heard = |name| self.peers.get(name).is_some_and(|peer| peer.heard);
         let live = self.trials.iter().filter(|((name, _), _)| heard(name));
-        let due = live.map(|(_, trial)| trial.due).min()?;
-        Some(due.max(self.slot))
+        let due = live.map(|(_, trial)| trial.due).min();
+        let due = due.map(|due| due.max(self.slot));
+        let forget = (!self.remembered.is_empty()).then_some(self.forget);
+        due.into_iter().chain(forget).min()
     }
 
     /// What follows from all that is known now.
@@ -371,17 +403,48 @@ impl Tester {
         let votes = self.trials.iter().map(|((name, _), trial)| Vote {
             peer: name,
             found: trial.lost,
-            told: trial
-                .told
-                .filter(|(_, at)| now.saturating_sub(*at) < FRESH)
-                .map(|(lost, _)| lost),
+            told: trial.told(now),
             forwards: self.peers.get(name).is_some_and(|peer| peer.directs),
         });
-        Verdict::of(votes, self.own.director.is_some())
+        let remembered = self.remembered.values().map(|way| Vote {
+            peer: &way.peer,
+            found: way.found(),
+            told: way.told(),
+            forwards: way.directs,
+        });
+        Verdict::of(votes.chain(remembered), self.own.director.is_some())
+    }
+
+    /// What the next start of the speaker should know besides this verdict: nothing where all is well.
+    pub fn kept(&self, verdict: &Verdict, now: Duration) -> Kept {
+        if verdict.fine() {
+            return Kept::default();
+        }
+        let ways = self.trials.iter().filter_map(|((name, family), trial)| {
+            let peer = self.peers.get(name)?;
+            Some(Way {
+                peer: name.clone(),
+                v6: *family == Family::V6,
+                host: kept::fingerprint(&peer.host),
+                found: trial.lost.map(Set::bits),
+                told: trial.told(now).map(Set::bits),
+                directs: peer.directs,
+            })
+        });
+        Kept {
+            own: kept::fingerprint(&self.own),
+            ways: ways.chain(self.remembered.values().cloned()).collect(),
+        }
     }
 }
 
 impl Trial {
+    /// What the other node said lately of its way to here.
+    fn told(&self, now: Duration) -> Option<Set> {
+        let (lost, until) = self.told?;
+        (now < until).then_some(lost)
+    }
+
     fn begin(&mut self, now: Duration) {
         self.due = self.due.min(now);
         self.tries = 0;
@@ -397,6 +460,9 @@ impl Trial {
         if !self.answered.has(Question::Plain) {
             // Neither node can say anything of the way: perhaps the other one is gone.
             next = AFTER_LOSS;
+            if self.remembered {
+                self.lost = None;
+            }
         } else if !missing.is_empty() {
             self.lost = Some(missing);
             self.good = 0;
@@ -415,6 +481,7 @@ impl Trial {
         } else {
             self.lost = Some(Set::default());
         }
+        self.remembered = false;
         self.ended = now;
         self.back = false;
         self.due = Duration::MAX;

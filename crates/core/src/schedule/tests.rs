@@ -51,7 +51,7 @@ fn a_burst_follows_the_documented_steps_then_refreshes_each_minute() {
 }
 
 #[test]
-fn a_thousand_vips_are_all_announced_within_a_second_and_again_past_the_locktime() {
+fn a_thousand_vips_are_all_announced_within_a_second_of_a_crash_and_again_past_the_locktime() {
     let mut schedule = Schedule::default();
     for vip in many(51, 1_000) {
         schedule.burst(vip, Urgency::Lost, Duration::ZERO);
@@ -60,7 +60,8 @@ fn a_thousand_vips_are_all_announced_within_a_second_and_again_past_the_locktime
     let first = said.iter().filter(|(_, kind, _)| *kind == Kind::First);
     let first: BTreeMap<IpAddr, Duration> = first.map(|(at, _, vip)| (*vip, *at)).collect();
     assert_eq!(first.len(), 1_000);
-    assert!(first.values().all(|at| *at < ms(1_000)));
+    // What is left of a second once a crash has been noticed.
+    assert!(first.values().all(|at| *at < ms(700)));
     for (vip, first) in first {
         let later = ms(1_000) + first..=ms(10_000);
         let again = |(at, _, of): &(Duration, Kind, IpAddr)| *of == vip && later.contains(at);
@@ -85,7 +86,7 @@ fn the_documented_rates_hold_in_every_second() {
             let frames = all.filter(|(_, k, _)| kind.is_none_or(|kind| *k == kind));
             frames.count() * 2
         };
-        assert!(count(None) <= 2_550, "{second}");
+        assert!(count(None) <= 3_060, "{second}");
         assert!(count(Some(Kind::Repeat)) <= 510, "{second}");
         assert!(count(Some(Kind::Refresh)) <= 52, "{second}");
     }
@@ -95,10 +96,10 @@ fn the_documented_rates_hold_in_every_second() {
 fn what_a_dead_node_had_comes_before_planned_moves_new_vips_repeats_and_refreshes() {
     let mut schedule = Schedule::default();
     // Three slots of each, entered in the wrong order.
-    for vip in many(10, 75) {
+    for vip in many(10, 90) {
         schedule.resume(vip, Duration::ZERO);
     }
-    for vip in many(20, 75) {
+    for vip in many(20, 90) {
         schedule.burst(vip, Urgency::New, ms(200));
     }
     run(&mut schedule, ms(299));
@@ -109,7 +110,7 @@ fn what_a_dead_node_had_comes_before_planned_moves_new_vips_repeats_and_refreshe
         (40, Urgency::Moved),
         (50, Urgency::Lost),
     ] {
-        for vip in many(third, 75) {
+        for vip in many(third, 90) {
             schedule.burst(vip, urgency, now);
         }
     }
@@ -124,11 +125,11 @@ fn what_a_dead_node_had_comes_before_planned_moves_new_vips_repeats_and_refreshe
         .iter()
         .copied()
         .filter(|g| *g >= 30)
-        .take(225)
+        .take(270)
         .collect();
-    assert_eq!(first, [[50; 75], [40; 75], [30; 75]].concat());
+    assert_eq!(first, [[50; 90], [40; 90], [30; 90]].concat());
     // And nothing else comes in between, since the slots are full.
-    assert_eq!(order[..225], first);
+    assert_eq!(order[..270], first);
 }
 
 #[test]

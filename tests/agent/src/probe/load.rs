@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::UdpGsoSegment;
 use serde::Serialize;
@@ -186,6 +186,11 @@ pub(super) fn flood(args: &FloodArgs) -> Result<ExitCode> {
         .collect::<io::Result<Vec<_>>>()
         .context("cannot open sockets")?;
     let payload = vec![b'?'; args.size * usize::from(args.burst)];
+    // What a UDP datagram has room for in IPv4.
+    ensure!(
+        payload.len() <= 65_507,
+        "--size times --burst is more than 65507"
+    );
     let begun = Instant::now();
     let mut bursts = 0;
     while begun.elapsed() < args.duration.0 {

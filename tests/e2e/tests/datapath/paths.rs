@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lightship_e2e::object::{self, Condition};
 use lightship_e2e::scene::{self, Wish};
-use lightship_e2e::{probe, vip};
+use lightship_e2e::{probe, timeline, vip};
 use lightship_lab::state::PortFilter;
 use lightship_lab::{How, Lab, sh};
 use serde_json::Value;
@@ -46,6 +46,8 @@ pub(crate) fn filters(lab: &mut Lab) -> Result<()> {
             }
             eprintln!("    {node}: {reason}");
             // Served by that node's own kube-proxy now, or by another node's director.
+            served(lab, vip)?;
+            remembered(lab, &node, reason)?;
             served(lab, vip)?;
             lab.heal(&node)?;
             lab.fail(&node, How::KillSpeaker)?;
@@ -93,6 +95,22 @@ pub(crate) fn filters(lab: &mut Lab) -> Result<()> {
         speaker(lab, &node, "DirectRouting", "Passed")?;
         scene::wait_served(lab, vip, 3)
     })
+}
+
+/// A speaker that starts again says at once what it had found: the test takes four seconds.
+fn remembered(lab: &mut Lab, node: &str, reason: &str) -> Result<()> {
+    let before = timeline::speaker(lab, node)?;
+    let since = before.last().map_or(0, |line| line.at_ns) + 1;
+    lab.fail(node, How::KillSpeaker)?;
+    let start = timeline::wait_line(lab, node, since, &["speaker starts"], SOON)?;
+    let said = timeline::wait_line(lab, node, since, &["path test", reason], SOON)?;
+    let after = said.checked_sub(start).context("said before the start")?;
+    let took = Duration::from_nanos(after);
+    ensure!(
+        took < Duration::from_secs(1),
+        "{node}: {reason} only {took:?} after its start"
+    );
+    Ok(())
 }
 
 /// Waits until new connections succeed, whichever nodes serve them.

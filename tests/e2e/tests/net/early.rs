@@ -78,11 +78,24 @@ pub(crate) fn crash(lab: &mut Lab) -> Result<()> {
     outcome
 }
 
-/// A node that only its peers have lost keeps its pods, or has them back from its kubelet, as
-/// it goes on renewing its Lease.
+/// A node that only its peers have lost has its pods back from its kubelet, as it goes on renewing its Lease.
 fn cut_off(lab: &mut Lab) -> Result<()> {
     let node = lab.node_names().remove(0);
+    // The next renewal is then seconds away, the mark one or two.
+    let renewed = renewed(lab, &node)?;
+    sh::wait_for(
+        &format!("{node} renews its Lease"),
+        Duration::from_secs(20),
+        Duration::from_millis(100),
+        || Ok((self::renewed(lab, &node)? != renewed).then_some(())),
+    )?;
     lab.fail(&node, How::Partition { also_api: false })?;
+    sh::wait_for(
+        &format!("the pod of {node} is marked"),
+        Duration::from_secs(9),
+        Duration::from_millis(50),
+        || Ok((pod_ready(lab, &node)?.as_deref() == Some("False")).then_some(())),
+    )?;
     let note = told(lab, &node, "NodeFailureHeldBack")?;
     ensure!(note.contains("renewed its Lease"), "{note}");
     let pod = format!("{APP}-{node}");
@@ -107,6 +120,12 @@ fn heal(lab: &mut Lab, address: IpAddr) -> Result<()> {
     let nodes = lab.node_names().len();
     vip::wait_settled(lab, address, nodes, Duration::from_secs(60))?;
     scene::wait_served(lab, address, nodes)
+}
+
+/// When a node last renewed its Lease.
+fn renewed(lab: &Lab, node: &str) -> Result<String> {
+    let lease = lab.kubectl_json(&["get", "lease", node, "-n", "kube-node-lease"])?;
+    Ok(lease["spec"]["renewTime"].to_string())
 }
 
 fn pod_ready(lab: &Lab, node: &str) -> Result<Option<String>> {

@@ -41,7 +41,7 @@ impl Lan {
         let hosts: BTreeMap<u8, Host> = (1..=nodes).map(|n| (n, host(n, true))).collect();
         let mut testers = BTreeMap::new();
         for (node, own) in &hosts {
-            let mut tester = Tester::new(&name(*node), 7, *own);
+            let mut tester = Tester::new(&name(*node), 7, *own, &Kept::default(), Duration::ZERO);
             let peers = hosts.iter().filter(|(other, _)| *other != node);
             let peers = peers.map(|(other, host)| (name(*other), heard(*host)));
             tester.set_peers(peers.collect(), Duration::ZERO);
@@ -80,6 +80,23 @@ impl Lan {
         if let Some(answer) = tester.on_probe(&shot.probe, family, self.now) {
             self.deliver(&answer);
         }
+    }
+
+    /// Its speaker starts anew with these addresses and what was kept, as it came out of a file, and has
+    /// heard nobody yet.
+    fn restart(&mut self, node: u8, own: Host) -> BTreeMap<NodeName, Peer> {
+        let before = &self.testers[&node];
+        let peers = before.peers.clone();
+        let text = serde_json::to_string(&before.kept(&self.verdict(node), self.now)).unwrap();
+        let kept = serde_json::from_str(&text).unwrap();
+        let tester = Tester::new(&name(node), 8, own, &kept, self.now);
+        self.testers.insert(node, tester);
+        peers
+    }
+
+    fn hear(&mut self, node: u8, peers: BTreeMap<NodeName, Peer>) {
+        let now = self.now;
+        self.testers.get_mut(&node).unwrap().set_peers(peers, now);
     }
 
     fn verdict(&self, node: u8) -> Verdict {
@@ -394,10 +411,139 @@ fn no_more_than_25_frames_a_second_are_sent() {
 
 #[test]
 fn a_node_without_a_director_asks_only_for_the_ways_to_others() {
-    let mut tester = Tester::new(&name(1), 7, host(1, false));
+    let mut tester = Tester::new(
+        &name(1),
+        7,
+        host(1, false),
+        &Kept::default(),
+        Duration::ZERO,
+    );
     tester.set_peers([(name(2), heard(host(2, true)))].into(), Duration::ZERO);
     let shots = tester.tick(seconds(1));
     let asked: Vec<_> = shots.iter().map(|shot| shot.probe.question).collect();
     assert_eq!(asked, [Question::Plain, Question::ToDirector]);
     assert!(shots.iter().all(|shot| !shot.by_director));
+}
+
+/// Two of three ways of each kind fail, so that the first answer alone would say that all is well.
+#[test]
+fn a_verdict_outlives_a_restart_until_it_is_known_anew() {
+    let rules: [(Rule, Option<Fault>, bool); 3] = [
+        (
+            Box::new(|shot| {
+                of_node(shot.eth.0, 2) && is_director(shot.eth.0) && !of_node(shot.eth.1, 1)
+            }),
+            Some(Fault::FramesFromDirectorDropped),
+            false,
+        ),
+        (
+            Box::new(|shot| {
+                of_node(shot.eth.1, 2) && is_director(shot.eth.1) && !of_node(shot.eth.0, 1)
+            }),
+            Some(Fault::FramesToDirectorDropped),
+            false,
+        ),
+        (
+            Box::new(|shot| {
+                of_node(shot.eth.1, 2) && is_director(shot.eth.0) && !of_node(shot.eth.0, 1)
+            }),
+            None,
+            true,
+        ),
+    ];
+    for (rule, fault, deaf) in rules {
+        let mut lan = Lan::new(4, rule);
+        let seen = |lan: &Lan| (lan.verdict(2).fault, lan.verdict(2).deaf);
+        lan.run(seconds(20));
+        assert_eq!(seen(&lan), (fault, deaf));
+        let before = lan.verdict(2);
+        let peers = lan.restart(2, host(2, true));
+        assert_eq!(lan.verdict(2), before);
+        lan.run(Duration::from_millis(500));
+        // One after another is heard.
+        let first = peers
+            .iter()
+            .take(1)
+            .map(|(name, peer)| (name.clone(), *peer));
+        lan.hear(2, first.collect());
+        for _ in 0..10 {
+            assert_eq!(seen(&lan), (fault, deaf));
+            lan.run(Duration::from_millis(50));
+        }
+        lan.hear(2, peers);
+        for _ in 0..200 {
+            assert_eq!(seen(&lan), (fault, deaf));
+            lan.run(Duration::from_millis(100));
+        }
+        // What was set right meanwhile is seen, too.
+        lan.rule = Box::new(|_| false);
+        let peers = lan.restart(2, host(2, true));
+        lan.hear(2, peers);
+        assert_eq!(seen(&lan), (fault, deaf));
+        lan.run(seconds(20));
+        assert!(lan.verdict(2).fine(), "{:?}", lan.verdict(2));
+        assert_eq!(
+            lan.testers[&2].kept(&lan.verdict(2), lan.now),
+            Kept::default()
+        );
+    }
+}
+
+#[test]
+fn what_was_known_of_other_addresses_or_of_nodes_that_are_gone_does_not_outlive_a_restart() {
+    let mut lan = Lan::new(3, |shot| is_director(shot.eth.0));
+    lan.run(seconds(15));
+    let kept = lan.testers[&2].kept(&lan.verdict(2), lan.now);
+    assert!(lan.verdict(2).fault.is_some());
+    let other = Host {
+        uplink: MAC_OF(2, 3),
+        ..host(2, true)
+    };
+    lan.restart(2, other);
+    assert!(lan.verdict(2).fine());
+
+    let tester = || Tester::new(&name(2), 8, host(2, true), &kept, Duration::ZERO);
+    let mut moved = tester();
+    let peers = [1, 3].map(|node| {
+        let host = Host {
+            v4: Some(Ipv4Addr::new(192, 0, 2, 90 + node)),
+            ..host(node, true)
+        };
+        (name(node), heard(host))
+    });
+    moved.set_peers(peers.into(), Duration::ZERO);
+    assert!(moved.verdict(Duration::ZERO).fine());
+
+    let mut alone = tester();
+    assert!(alone.verdict(Duration::ZERO).fault.is_some());
+    assert_eq!(alone.next_deadline(), Some(REMEMBERED));
+    assert_eq!(alone.tick(REMEMBERED), []);
+    assert!(alone.verdict(REMEMBERED).fine());
+    assert_eq!(alone.next_deadline(), None);
+}
+
+/// Its path test is heard of in heartbeats, but does not answer.
+#[test]
+fn what_was_known_before_a_restart_has_to_be_confirmed_within_a_round() {
+    let mut lan = Lan::new(2, |shot| of_node(shot.eth.1, 2) && is_director(shot.eth.1));
+    lan.run(seconds(20));
+    assert_eq!(lan.verdict(2).fault, Some(Fault::FramesToDirectorDropped));
+    let peers = lan.restart(2, host(2, true));
+    lan.rule = Box::new(|_| true);
+    lan.hear(2, peers);
+    lan.run(seconds(20));
+    assert!(lan.verdict(2).fault.is_some(), "the other's word counts");
+    lan.run(seconds(60));
+    assert_eq!(lan.verdict(2).reason(), "NotTested");
+
+    let mut lan = Lan::new(2, |shot| of_node(shot.eth.0, 2) && is_director(shot.eth.0));
+    lan.run(seconds(20));
+    assert_eq!(lan.verdict(2).fault, Some(Fault::FramesFromDirectorDropped));
+    let peers = lan.restart(2, host(2, true));
+    lan.rule = Box::new(|_| true);
+    lan.hear(2, peers);
+    lan.run(seconds(3));
+    assert!(lan.verdict(2).fault.is_some());
+    lan.run(seconds(10));
+    assert_eq!(lan.verdict(2).reason(), "NotTested");
 }
