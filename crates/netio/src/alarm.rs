@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// Wakes at a moment, by a timer of the kernel's (timerfd_create(2)).
 ///
 /// The runtime's own timers are kept in a wheel of milliseconds that is turned every 64 of them, and setting one
-/// that is due before all others wakes the runtime itself: three wakes for one. This one wakes once, and within
+/// that is due before all others wakes the runtime itself: up to three wakes for one. This one wakes once, and within
 /// microseconds.
 #[derive(Debug)]
 pub struct Alarm {
