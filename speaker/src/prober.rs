@@ -15,7 +15,7 @@ use lightship_netio::{Filter, PacketSocket};
 use tokio::sync::watch;
 
 use crate::director;
-use crate::uplink::Current;
+use crate::uplink::{Current, tell};
 use lightship_core::path::{Family, Host, Kept, Peers, Shot, Tester, Verdict};
 use lightship_core::world::{NodeName, World};
 
@@ -101,7 +101,7 @@ pub async fn run(
             shots.for_each(|shot| mouth.send(shot, place.port, keys, &uplink));
         }
         let verdict = tester.verdict(now);
-        keep(&inputs.kept, tester.kept(&verdict, now));
+        tell(&inputs.kept, tester.kept(&verdict, now));
         publish(&verdicts, verdict);
         let deadline = tester
             .next_deadline()
@@ -233,14 +233,6 @@ impl Mouth {
             }
         }
     }
-}
-
-fn keep(to: &watch::Sender<Kept>, kept: Kept) {
-    to.send_if_modified(|before| {
-        let changed = *before != kept;
-        *before = kept;
-        changed
-    });
 }
 
 fn publish(verdicts: &watch::Sender<Arc<Verdict>>, verdict: Verdict) {

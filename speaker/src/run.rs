@@ -206,7 +206,7 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     };
     let current = Current::new(link.clone());
     let tester = prober::begin(&place, &current, &first, &saved.paths, &verdict_tx, now);
-    core.on_path(&tester.verdict(now), now);
+    core.on_path(&verdict.borrow(), now);
     let (kept_tx, kept) = watch::channel(saved.paths.clone());
     let (serves_tx, serves) = watch::channel(!idle);
     if idle {

@@ -257,7 +257,8 @@ async fn follow(
     }
 }
 
-fn tell<T: PartialEq + ?Sized>(to: &watch::Sender<Arc<T>>, found: Arc<T>) {
+/// Sends what is not what was sent last.
+pub(crate) fn tell<T: PartialEq>(to: &watch::Sender<T>, found: T) {
     to.send_if_modified(|before| {
         let changed = *before != found;
         *before = found;

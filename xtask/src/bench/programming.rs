@@ -186,13 +186,19 @@ fn text(empty: &[Turn], changes: &[Turn], cost: &Cost) -> String {
             "% of a core",
             Limit::AtMost(1.0),
         ),
+        Judged::new(
+            "idle, processor, the whole speaker among three nodes",
+            cost.cpu_of_few,
+            "% of a core",
+            Limit::AtMost(1.0),
+        ),
         Judged::new("memory (RSS)", cost.resident_mb, "MB", Limit::AtMost(40.0)),
     ];
     format!(
         "One node's director; the other real servers are Node objects and signed heartbeats. From empty it took {made} netlink \
          messages in {} turns. Times are those of the director's turns, from what is wanted to what the \
          kernel has confirmed. On a User Mode Linux kernel system calls and page faults take several times as long as on a \
-         machine's own; what the figures would be there was not measured, for want of one with IPVS. Idle is judged among three nodes: \
+         machine's own; what the figures would be there was not measured, for want of one with IPVS. Idle is judged among three nodes: the whole speaker, and of it \
          the thread that compares the table with the kernel's each second, and links and settings every other. All else that \
          the speaker does then is waking for heartbeats, on this kernel {:.2} % of a core; what that is on this machine's own, without a director, \
          `cargo xtask bench scale --nodes 3` measures. Among all {OTHERS} others the two are {:.2} % and {:.2} %. \

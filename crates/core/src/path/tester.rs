@@ -176,10 +176,8 @@ impl Tester {
     /// A test that knows no peer yet, but what it had found when the speaker last ran. `boot_id` is that of
     /// the heartbeats.
     pub fn new(me: &NodeName, boot_id: u64, own: Host, kept: &Kept, now: Duration) -> Tester {
-        let ways = kept
-            .ways
-            .iter()
-            .filter(|_| kept.own == kept::fingerprint(&own));
+        let same = kept.own == kept::fingerprint(&own);
+        let ways = kept.ways.iter().filter(|_| same);
         Tester {
             remembered: ways.map(|way| (way.key(), way.clone())).collect(),
             forget: now + REMEMBERED,

@@ -525,25 +525,29 @@ fn what_was_known_of_other_addresses_or_of_nodes_that_are_gone_does_not_outlive_
 /// Its path test is heard of in heartbeats, but does not answer.
 #[test]
 fn what_was_known_before_a_restart_has_to_be_confirmed_within_a_round() {
-    let mut lan = Lan::new(2, |shot| of_node(shot.eth.1, 2) && is_director(shot.eth.1));
-    lan.run(seconds(20));
-    assert_eq!(lan.verdict(2).fault, Some(Fault::FramesToDirectorDropped));
-    let peers = lan.restart(2, host(2, true));
-    lan.rule = Box::new(|_| true);
-    lan.hear(2, peers);
-    lan.run(seconds(20));
-    assert!(lan.verdict(2).fault.is_some(), "the other's word counts");
-    lan.run(seconds(60));
-    assert_eq!(lan.verdict(2).reason(), "NotTested");
-
-    let mut lan = Lan::new(2, |shot| of_node(shot.eth.0, 2) && is_director(shot.eth.0));
-    lan.run(seconds(20));
-    assert_eq!(lan.verdict(2).fault, Some(Fault::FramesFromDirectorDropped));
-    let peers = lan.restart(2, host(2, true));
-    lan.rule = Box::new(|_| true);
-    lan.hear(2, peers);
-    lan.run(seconds(3));
-    assert!(lan.verdict(2).fault.is_some());
-    lan.run(seconds(10));
-    assert_eq!(lan.verdict(2).reason(), "NotTested");
+    // What the other one had said counts for a minute, what was found here for a round.
+    let rules: [(Rule, Fault, [u64; 2]); 2] = [
+        (
+            Box::new(|shot| of_node(shot.eth.1, 2) && is_director(shot.eth.1)),
+            Fault::FramesToDirectorDropped,
+            [20, 60],
+        ),
+        (
+            Box::new(|shot| of_node(shot.eth.0, 2) && is_director(shot.eth.0)),
+            Fault::FramesFromDirectorDropped,
+            [3, 10],
+        ),
+    ];
+    for (rule, fault, [holds, then]) in rules {
+        let mut lan = Lan::new(2, rule);
+        lan.run(seconds(20));
+        assert_eq!(lan.verdict(2).fault, Some(fault));
+        let peers = lan.restart(2, host(2, true));
+        lan.rule = Box::new(|_| true);
+        lan.hear(2, peers);
+        lan.run(seconds(holds));
+        assert!(lan.verdict(2).fault.is_some(), "{fault:?}");
+        lan.run(seconds(then));
+        assert_eq!(lan.verdict(2).reason(), "NotTested");
+    }
 }
