@@ -92,7 +92,7 @@ pub struct Args {
 
     /// How long to ask the LAN whether another machine uses an address before it is announced for
     /// the first time ever, in milliseconds, 0 to 2000.
-    #[arg(long, default_value = "25", value_parser = short_wait, value_name = "MS")]
+    #[arg(long, default_value = "20", value_parser = short_wait, value_name = "MS")]
     pub conflict_wait: Duration,
 
     /// Where metrics and probes are served over HTTP: an address with a port, or `none`. The default

@@ -219,25 +219,21 @@ pub async fn run(
         let deadline = origin + core.next_deadline(now);
         tokio::select! {
             received = from_peers(&mut udp, &mut datagram, read_again) => {
-                let mut next = received;
-                for _ in 0..BURST {
-                    let Some((length, from)) = next else {
-                        read_again = Instant::now() + core.gather();
-                        break;
-                    };
+                let (mut next, mut left) = (received, BURST);
+                while let Some((length, from)) = next {
                     core.on_datagram(from, &datagram[..length], origin.elapsed());
-                    next = udp.try_recv(&mut datagram);
+                    left -= 1;
+                    next = (left > 0).then(|| udp.try_recv(&mut datagram)).flatten();
+                }
+                if left > 0 {
+                    read_again = Instant::now() + core.gather();
                 }
             }
             received = packets.recv(&mut frame) => match received {
                 Ok((length, _)) => {
-                    let mut next = Some(length);
-                    for _ in 0..BURST {
-                        let Some(length) = next else { break };
-                        let heard = &frame[..length.min(frame.len())];
+                    packets.pass(length, &mut frame, BURST, |heard| {
                         core.on_frame(&Via::Main, heard, origin.elapsed());
-                        next = packets.try_recv(&mut frame).ok().flatten().map(|(l, _)| l);
-                    }
+                    });
                 }
                 Err(error) if error.is_retryable() => {
                     tracing::warn!(%error, "the uplink is away");

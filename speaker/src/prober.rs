@@ -108,20 +108,15 @@ pub async fn run(
             .unwrap_or(now + Duration::from_secs(60));
         tokio::select! {
             received = uplink.recv(&mut frame) => match received {
-                Ok((length, _)) => {
-                    let mut next = Some(length);
-                    for _ in 0..BURST {
-                        let (Some(length), Some(keys)) = (next, &keys) else { break };
-                        let heard = read(&frame[..length.min(frame.len())], keys);
-                        let answer = heard.and_then(|(probe, family)| {
-                            tester.on_probe(&probe, family, origin.elapsed())
-                        });
-                        if let Some(answer) = answer {
-                            mouth.send(&answer, place.port, keys, &uplink);
-                        }
-                        next = uplink.try_recv(&mut frame).ok().flatten().map(|(l, _)| l);
+                Ok((length, _)) => uplink.pass(length, &mut frame, BURST, |heard| {
+                    let Some(keys) = &keys else { return };
+                    let answer = read(heard, keys).and_then(|(probe, family)| {
+                        tester.on_probe(&probe, family, origin.elapsed())
+                    });
+                    if let Some(answer) = answer {
+                        mouth.send(&answer, place.port, keys, &uplink);
                     }
-                }
+                }),
                 Err(error) if error.is_retryable() => {
                     // Down; when it is back, somebody may have moved the cable.
                     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -31,7 +31,7 @@ const BURST: [Duration; 6] = [
 ];
 
 /// The first step of a VIP that was announced before a restart.
-const RESUMED: usize = 3;
+const RESUMED: usize = 1;
 
 /// The mean time between refreshes.
 const REFRESH: Duration = Duration::from_secs(60);
@@ -132,7 +132,7 @@ impl Schedule {
 
     /// Enters a VIP that was owned before a restart, as if it had been announced now: clients know it
     /// most likely. Another node may have announced it meanwhile, though, and yielded without a word of
-    /// it being heard here, so the later steps follow, of which one may be lost.
+    /// it being heard here, so the later steps follow, of which some may be lost.
     pub fn resume(&mut self, vip: IpAddr, now: Duration) {
         let entry = Entry {
             first: now,

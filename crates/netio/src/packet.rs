@@ -154,12 +154,20 @@ impl PacketSocket {
         }
     }
 
-    /// A frame that is here already, or `None`: to empty the queue after
-    /// [`Self::recv`] without going round the runtime for each frame.
-    ///
-    /// # Errors
-    /// As [`Self::recv`].
-    pub fn try_recv(&self, buf: &mut [u8]) -> Result<Option<(usize, PacketMeta)>> {
+    /// Passes on the frame of `length` octets that [`Self::recv`] has put into `buf`, and those that are here
+    /// already, at most `limit` in all. An error ends it.
+    pub fn pass(&self, length: usize, buf: &mut [u8], limit: usize, mut on: impl FnMut(&[u8])) {
+        on(&buf[..length.min(buf.len())]);
+        for _ in 1..limit {
+            let Ok(Some((length, _))) = self.try_recv(buf) else {
+                break;
+            };
+            on(&buf[..length.min(buf.len())]);
+        }
+    }
+
+    /// A frame that is here already, or `None`, without going round the runtime.
+    fn try_recv(&self, buf: &mut [u8]) -> Result<Option<(usize, PacketMeta)>> {
         loop {
             match recv_from(self.fd.get_ref(), buf) {
                 Ok((_, meta)) if meta.pkttype == PacketType::Outgoing => {}

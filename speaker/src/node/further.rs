@@ -89,13 +89,10 @@ impl Further {
             return;
         };
         let via = Via::Further(socket.uplink.told.interface.clone());
-        let mut next = Some(length);
-        for _ in 0..super::BURST {
-            let Some(length) = next else { break };
-            on(&via, &socket.frame[..length.min(socket.frame.len())]);
-            let more = socket.packets.try_recv(&mut socket.frame);
-            next = more.ok().flatten().map(|(length, _)| length);
-        }
+        let hear = |heard: &[u8]| on(&via, heard);
+        socket
+            .packets
+            .pass(length, &mut socket.frame, super::BURST, hear);
     }
 
     /// Closes one that has failed for good.

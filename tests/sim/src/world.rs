@@ -91,7 +91,7 @@ impl Default for Setup {
             stagger: Duration::from_millis(200),
             solicit: true,
             rebalance: None,
-            conflict_wait: Duration::from_millis(25),
+            conflict_wait: Duration::from_millis(20),
             direct_routing: true,
             director_delay: Duration::from_millis(3),
             apart: false,

@@ -11,6 +11,7 @@ use lightship_e2e::probe::{Probe, ms_between};
 use lightship_e2e::scene::{self, Wish};
 use lightship_e2e::{crowd, director, timeline, vip};
 use lightship_lab::Lab;
+use lightship_lab::options::SubstrateKind;
 use lightship_lab::progress::Progress;
 use serde_json::json;
 
@@ -45,6 +46,10 @@ pub(super) fn measure_among(lab: &mut Lab, runs: usize, others: usize) -> Result
         crowd::gather(lab, others, &[80])
     })?;
     let mut among = measure(lab, runs)?;
+    among.text = format!(
+        "The first reply of the first run waits until kube-proxy has written the rules of all {others}.\n\n{}",
+        among.text
+    );
     among.id += &format!("-{others}");
     among.title = format!(
         "A new Service among {others}, nodes of kind {}",
@@ -74,7 +79,7 @@ pub(super) fn measure(lab: &mut Lab, runs: usize) -> Result<Section> {
         id: format!("latency-{substrate}"),
         title,
         command: "cargo xtask bench latency".to_owned(),
-        text: text(&measured),
+        text: text(&measured, lab.state().options.substrate),
     })
 }
 
@@ -144,7 +149,7 @@ fn last_first_reply(stream: &mut Probe) -> Option<u64> {
     first.into_values().max()
 }
 
-fn text(runs: &[Run]) -> String {
+fn text(runs: &[Run], substrate: SubstrateKind) -> String {
     let optional = |value: Option<f64>| value.map_or("-".into(), |ms| format!("{ms:.0}"));
     let mut rows: Vec<Vec<String>> = runs
         .iter()
@@ -175,11 +180,11 @@ fn text(runs: &[Run]) -> String {
         first.clone(),
         median(|run| run.all_reply),
     ]);
-    // Without directors: there the kernel's own work and that of all nodes on one machine count, too.
+    // On nodes with kernels of their own, those kernels' share of one machine counts, too.
     let announced: Vec<f64> = runs.iter().map(|run| run.announced).collect();
     let what = "created to announced, median";
     let judged = figures::median(&announced)
-        .filter(|_| runs.iter().all(|run| run.directors.is_none()))
+        .filter(|_| substrate == SubstrateKind::Netns)
         .map(|ms| verdict::lines(&[Judged::new(what, ms, "ms", Limit::AtMost(60.0))]) + "\n")
         .unwrap_or_default();
     format!(

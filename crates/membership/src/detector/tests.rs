@@ -116,6 +116,18 @@ fn a_crash_is_seen_after_the_timeout_and_the_silence_told() {
 }
 
 #[test]
+fn beats_of_few_peers_put_the_next_tick_off() {
+    let mut bench = Bench::new(&["a", "b"]);
+    for at in (0..1_000).step_by(50) {
+        bench.beat("a", at);
+        bench.beat("b", at + 25);
+        // Never further than an interval, by which our own lateness is told.
+        assert_eq!(bench.detector.next_deadline(bench.now), ms(at + 125));
+    }
+    assert_eq!(bench.changes(), [(0, Alive), (25, Alive)]);
+}
+
+#[test]
 fn a_late_node_is_probed_at_once_and_then_steadily() {
     let mut bench = Bench::new(&["a"]);
     bench.beat("a", 0);

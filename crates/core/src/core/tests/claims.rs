@@ -171,7 +171,7 @@ fn a_resumed_claim_is_announced_at_once_where_a_lower_one_stood_meanwhile() {
         let core = lan.cores.get_mut(&1).unwrap();
         core.tick(now);
         core.on_heartbeat(address(2), &beat, now);
-        lan.run(600 * MS);
+        lan.run(90 * MS);
         assert_eq!(lan.owner(vip(1)), 1);
         assert_eq!(lan.announced(1, now) > 0, said, "{theirs:?}");
     }
