@@ -16,15 +16,36 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// The owner is drained: its addresses move, and what it serves itself goes on.
 pub(crate) fn keeps(lab: &mut Lab) -> Result<()> {
-    Served::during(lab, &Wish::local("drain").fresh(), |lab, vips| {
+    let annotate = |lab: &Lab, owner: &str, less| {
+        let drain = if less {
+            "lightship.dev/drain=true"
+        } else {
+            "lightship.dev/drain-"
+        };
+        lab.kubectl(&["annotate", "node", owner, drain])
+    };
+    keeps_while(lab, "drain", annotate)
+}
+
+/// The same of a cordon, where speakers have `--cordon=move`.
+pub(crate) fn cordon_keeps(lab: &mut Lab) -> Result<()> {
+    let cordon = |lab: &Lab, owner: &str, less| {
+        lab.kubectl(&[if less { "cordon" } else { "uncordon" }, owner])
+    };
+    keeps_while(lab, "cordon", cordon)
+}
+
+/// `ask` has a node do less, and no more.
+fn keeps_while(
+    lab: &mut Lab,
+    name: &str,
+    ask: impl Fn(&Lab, &str, bool) -> Result<String>,
+) -> Result<()> {
+    Served::during(lab, &Wish::local(name).fresh(), |lab, vips| {
         let address = vips[0];
         let owner = vip::owner(lab, address)?;
-        let annotate = |lab: &Lab, what: &str| {
-            let annotation = format!("lightship.dev/drain{what}");
-            lab.kubectl(&["annotate", "node", &owner, &annotation])
-        };
         let mut flows = Probe::flows(lab, address, FLOWS)?;
-        annotate(lab, "=true")?;
+        ask(lab, &owner, true)?;
         let seen = (|| {
             moved_from(lab, address, &owner)?;
             let nodes = lab.node_names().len();
@@ -36,7 +57,7 @@ pub(crate) fn keeps(lab: &mut Lab) -> Result<()> {
             let seen = probe::stream_for(lab, address, 10, Duration::from_secs(2), false)?;
             anyhow::Ok((seen, flows.end::<Flows>()?))
         })();
-        annotate(lab, "-")?;
+        ask(lab, &owner, false)?;
         let (seen, flows) = seen?;
         eprintln!(
             "    {owner} served {:?} of {FLOWS} and kept {:?}",
