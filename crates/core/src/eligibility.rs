@@ -16,6 +16,7 @@
 //! | the annotation `lightship.dev/drain` | avoided: somebody is about to work on it |
 //! | the taint `node.kubernetes.io/out-of-service` | avoided: somebody says that it is shut down |
 //! | a cordon, with `--cordon=move` | avoided: the operator takes a cordon for the begin of work on it |
+//! | a port that drops what its director sends, and replies to clients too, as its path test found | avoided: whom it answers for is not served |
 //! | the VIP on no network of its uplinks, while another node has it on one | avoided: its LAN does not ask for it |
 //! | a director, and the VIP on a network of a further uplink only, while another node with a director has it on one of its main uplink | avoided: the two directors would send to different LANs |
 //! | a cordon otherwise | nothing: it forwards as before, until its speaker is stopped |
@@ -88,6 +89,8 @@ pub enum Avoid {
     OutOfService,
     /// `spec.unschedulable`, and the policy says to move.
     Cordoned,
+    /// Its replies are lost, as its path test found ([`NodeHealth::muted`]).
+    Muted,
     /// The VIP is on no network of its uplinks, but on one of another node's, or its director is on
     /// another LAN than that of the VIP's real servers.
     OffLink,
@@ -158,6 +161,7 @@ pub fn judge(case: &Case<'_>) -> Eligibility {
             free || selected().any(|a| a.allows_interface(interface))
         });
         let directs = health.is_none_or(|h| h.direct_routing) && !announce_only;
+        let muted = health.is_some_and(|h| h.muted);
         let has_endpoint = case.local_nodes.is_none_or(|nodes| nodes.contains(name));
         let bar = if !free && announcements.is_empty() {
             Some(Bar::NotCovered)
@@ -195,7 +199,7 @@ pub fn judge(case: &Case<'_>) -> Eligibility {
         let preference = announcements.iter().map(|a| a.preference(&node.labels));
         let seat = Seat {
             preference: preference.sum(),
-            avoid: avoid(node, case.policy),
+            avoid: avoid(node, case.policy).or(muted.then_some(Avoid::Muted)),
             via: place.via,
             on_link: place.on_link,
         };

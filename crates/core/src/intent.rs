@@ -93,8 +93,10 @@ pub struct NodeHealth {
     /// People want it to do less, and have for long enough: it should get no new connections.
     pub retired: bool,
     /// What it is given is lost: its kube-proxy is not known to have its rules yet, or the network drops packets
-    /// to it that directors forward.
+    /// to it that directors forward, or its replies.
     pub idle: bool,
+    /// So is what clients send to it, and it may not use its director, by which others would serve them.
+    pub muted: bool,
 }
 
 /// All that a VIP's node sets follow from, beside the address itself.

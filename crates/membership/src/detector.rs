@@ -260,10 +260,11 @@ impl Detector {
         self.woken_at
     }
 
-    /// Whether others may have given this process up before it came back at [`Self::woken_at`]: all of
-    /// its heartbeats but one were missing then.
+    /// Whether others may have given this process up before it came back at [`Self::woken_at`]: they had not
+    /// heard it for so long. Its last heartbeat may be an interval older than the beat of a peer from
+    /// which another interval led to the deadline that it missed.
     pub fn was_missed(&self) -> bool {
-        self.slept + self.config.interval >= self.config.timeout()
+        self.slept + 2 * self.config.interval >= self.config.timeout()
     }
 
     /// Takes our own lateness off the silence of the peers.

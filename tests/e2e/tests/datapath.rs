@@ -64,6 +64,10 @@ fn main() -> ExitCode {
                     "a_crash_without_the_api_server",
                     failover::crash_without_api,
                 ),
+                (
+                    "a_crash_while_another_backend_goes",
+                    failover::crash_with_change,
+                ),
             ],
         ],
     )

@@ -742,6 +742,7 @@ impl Core {
                         further: told.further.clone(),
                         retired: self.retiring.retired(name),
                         idle: peer.idle,
+                        muted: peer.director && !direct_routing && peer.idle,
                     },
                 ))
             })
@@ -757,6 +758,7 @@ impl Core {
                 further: self.further.iter().map(|own| own.told.clone()).collect(),
                 retired: self.retiring.retired(&self.setup.me),
                 idle: self.shareless(),
+                muted: self.muted(),
             },
         );
         health

@@ -6,12 +6,12 @@ use std::time::Duration;
 use lightship_frames::Mac;
 
 use super::{Core, Output};
-use crate::path::{Host, Peer, Peers, Verdict};
+use crate::path::{Fault, Host, Peer, Peers, Verdict};
 
 impl Core {
     /// Takes what the path test says of this node: with a fault its director is not announced any
-    /// more, as if the node had none; if it gets nothing that others forward, it should have no share.
-    /// The director stays programmed, for the network may be mended.
+    /// more, as if the node had none; if it gets nothing that others forward, or its replies are dropped, it
+    /// should have no share. The director stays programmed, for the network may be mended.
     pub fn on_path(&mut self, verdict: &Verdict, now: Duration) {
         let Verdict { fault, deaf, .. } = *verdict;
         if (self.path_fault, self.deaf) == (fault, deaf) {
@@ -32,7 +32,15 @@ impl Core {
 
     /// Whether connections that are spread to this node would fail, as far as is known.
     pub(super) fn shareless(&self) -> bool {
-        self.idle || self.deaf
+        // Replies have a VIP as their source, which is not the node's own either.
+        let mute = self.path_fault == Some(Fault::ForeignSourceDropped);
+        self.idle || self.deaf || mute
+    }
+
+    /// Whether what clients send to this node itself would be lost, too, as [`crate::intent::NodeHealth::muted`] says it of
+    /// others: it has a director, may not use it, and should have no share either.
+    pub(super) fn muted(&self) -> bool {
+        self.setup.direct_routing && !self.directs() && self.shareless()
     }
 
     /// Tells the path test whom it may ask.

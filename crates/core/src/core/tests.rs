@@ -8,6 +8,7 @@ mod conflict;
 mod large;
 mod lost;
 mod pages;
+mod paths;
 mod peers;
 mod placing;
 mod saying;

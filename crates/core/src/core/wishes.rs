@@ -67,8 +67,8 @@ impl Core {
             .get(&target)
             .is_some_and(|s| s.avoid.is_some())
         {
-            let message =
-                "the node is drained, cordoned or out of service, or not on the address's network";
+            let message = "the node is drained, cordoned or out of service, not on the address's network, or at a \
+                           port that drops its replies";
             ("NodeAvoided", message.to_owned())
         } else {
             ("Waiting", self.why_not(&target))

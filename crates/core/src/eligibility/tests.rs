@@ -43,6 +43,7 @@ fn health(interface: &str, direct_routing: bool) -> NodeHealth {
         further: [].into(),
         retired: false,
         idle: false,
+        muted: false,
     }
 }
 

@@ -9,7 +9,7 @@
 //! | policy `Local` and only endpoints that terminate | weight 0 while another node has a ready one |
 //! | drained, out of service, cordoned with `--cordon=move`, and its time is over ([`NodeHealth::retired`]) | weight 0 while another node serves |
 //! | a kube-proxy that is not known to have its rules yet (the speaker's `proxy`) | weight 0 while another node serves |
-//! | a port that drops what directors forward, as its path test found ([`crate::path`]) | the same |
+//! | a port that drops what directors forward, or replies to clients, as its path test found ([`crate::path`]) | the same |
 //! | dead | it is listed for people, and leaves the table by way of [`crate::grace`] |
 //!
 //! Weight 0 and not removal: connections that a director knows stay where they are, and only new

@@ -31,6 +31,7 @@ fn healthy() -> NodeHealth {
         further: [].into(),
         retired: false,
         idle: false,
+        muted: false,
     }
 }
 

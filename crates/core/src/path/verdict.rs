@@ -46,7 +46,7 @@ impl Fault {
                 "the network drops packets whose source is not this node's own address; allow them \
                  (OpenStack: port security off; Proxmox: IP filter off; switch: IP source guard \
                  off). Until then replies to clients may be dropped too, for they have a VIP as \
-                 their source"
+                 their source: new connections and this node's addresses go to other nodes"
             }
         }
     }

@@ -118,13 +118,42 @@ fn a_crash_is_seen_after_the_timeout_and_the_silence_told() {
 #[test]
 fn beats_of_few_peers_put_the_next_tick_off() {
     let mut bench = Bench::new(&["a", "b"]);
-    for at in (0..1_000).step_by(50) {
-        bench.beat("a", at);
-        bench.beat("b", at + 25);
+    bench.beat("a", 0);
+    bench.beat("b", 0);
+    for at in (25..1_000).step_by(25) {
+        bench.run_to(at);
+        let peer = if at % 50 == 0 { "a" } else { "b" };
+        assert!(bench.detector.on_beat_of_live(&name(peer), ms(at)));
         // Never further than an interval, by which our own lateness is told.
-        assert_eq!(bench.detector.next_deadline(bench.now), ms(at + 125));
+        assert_eq!(bench.detector.next_deadline(bench.now), ms(at + 100));
     }
-    assert_eq!(bench.changes(), [(0, Alive), (25, Alive)]);
+    assert_eq!(bench.changes(), [(0, Alive), (0, Alive)]);
+}
+
+#[test]
+fn a_peer_that_beats_puts_off_nothing_that_is_due_of_another() {
+    let mut bench = Bench::new(&["a", "b"]);
+    bench.beat("b", 0);
+    for at in (0..500).step_by(5) {
+        bench.beat("a", at);
+    }
+    let due: Vec<u64> = (0..8).map(|n| 200 + n * 25).collect();
+    assert_eq!(bench.probes()[..8], due);
+    let of_b = [(0, Alive), (0, Alive), (200, Suspect), (400, Dead)];
+    assert_eq!(bench.changes(), of_b);
+}
+
+#[test]
+fn a_process_that_others_may_have_given_up_says_so() {
+    for (stopped, missed) in [(199, false), (200, true)] {
+        let mut bench = Bench::new(&["a"]);
+        bench.beat("a", 1_000);
+        bench.run_to(1_099);
+        // It should have run at 1,100; its own last heartbeat may be of 1,000, or a little after 900.
+        bench.now = ms(1_100 + stopped);
+        bench.detector.on_tick(bench.now);
+        assert_eq!(bench.detector.was_missed(), missed, "{stopped}");
+    }
 }
 
 #[test]

@@ -7,13 +7,19 @@ use anyhow::{Result, ensure};
 use lightship_e2e::experiment::{self, Outcome, PACE, Plan, Traffic};
 use lightship_e2e::probe::{self, Flows, Probe, Stream, ms_between};
 use lightship_e2e::scene::{self, Wish};
-use lightship_e2e::{director, vip};
+use lightship_e2e::{director, timeline, vip};
 use lightship_lab::{How, Lab};
 
 use crate::common::{Served, moved_from};
 
 /// Connections that stand when it happens.
 const FLOWS: usize = 200;
+
+/// How long it is watched after a crash.
+const WATCH: Duration = Duration::from_secs(8);
+
+/// In which a killed speaker is back, and in which a status follows.
+const BACK: Duration = Duration::from_secs(20);
 
 /// Longest outage that a test lets pass, in milliseconds: far above what is measured
 /// (`docs/performance.md`), for machines that have other work.
@@ -37,7 +43,7 @@ fn crash_and_return(lab: &mut Lab, wish: &Wish) -> Result<()> {
     Served::during(lab, wish, |lab, vips| {
         let owner = vip::owner(lab, vips[0])?;
         let mac = director::mac(lab, &owner)?;
-        let outcome = crash_owner(lab, vips[0], false)?;
+        let outcome = crash_owner(lab, vips[0])?;
         let vip = moved_from(lab, vips[0], &outcome.owner)?;
         eprintln!("    {:?} took over {}: {:?}", vip.owner, vips[0], vip.moved);
         let reason = vip.moved.as_ref().map(|(.., reason)| reason.as_str());
@@ -63,12 +69,87 @@ fn crash_and_return(lab: &mut Lab, wish: &Wish) -> Result<()> {
     })
 }
 
-/// The same while there is no API server: the nodes settle it among themselves.
+/// The same while there is no API server, and all speakers were killed and are back since: they and their directors
+/// go on with what they knew, and the nodes settle the crash among themselves.
 pub(crate) fn crash_without_api(lab: &mut Lab) -> Result<()> {
     Served::during(lab, &Wish::local("crash-no-api").fresh(), |lab, vips| {
-        let outcome = crash_owner(lab, vips[0], true)?;
+        let owner = vip::owner(lab, vips[0])?;
+        let nodes = lab.node_names();
+        let tables = |lab: &Lab| -> Result<Vec<Vec<director::Entry>>> {
+            nodes
+                .iter()
+                .map(|node| director::table(lab, node))
+                .collect()
+        };
+        let before = tables(lab)?;
+        lab.stop_api()?;
+        let killed = probe::now_ns();
+        for node in &nodes {
+            lab.fail(node, How::KillSpeaker)?;
+        }
+        for node in &nodes {
+            for part in ["last known state read", "speaker starts"] {
+                timeline::wait_line(lab, node, killed, &[part], BACK)?;
+            }
+        }
+        // They listen for 0.35 s before they take anything over, and look at their tables every second.
+        std::thread::sleep(Duration::from_secs(3));
+        let after = tables(lab)?;
+        ensure!(before == after, "changed:\n{before:#?}\n{after:#?}");
+        let traffic = Traffic::start(lab, vips[0], FLOWS)?;
+        std::thread::sleep(Duration::from_secs(1));
+        let outcome = traffic.disturb(lab, &owner, How::Crash, WATCH)?;
+        only_its_own(lab, &outcome)?;
         lab.start_api()?;
         moved_from(lab, vips[0], &outcome.owner)?;
+        scene::heal_and_settle(lab, vips[0])
+    })
+}
+
+/// Another node loses its endpoint at the moment of the crash: what the third one serves goes on. The heir's table
+/// differs from the dead owner's in two nodes then.
+pub(crate) fn crash_with_change(lab: &mut Lab) -> Result<()> {
+    Served::during(lab, &Wish::local("crash-change").fresh(), |lab, vips| {
+        let owner = vip::owner(lab, vips[0])?;
+        let mut others = lab.node_names();
+        others.retain(|node| *node != owner);
+        let [changed, third] = &others[..] else {
+            anyhow::bail!("three nodes are needed, not {others:?} and {owner}");
+        };
+        let traffic = Traffic::start(lab, vips[0], FLOWS)?;
+        std::thread::sleep(Duration::from_secs(1));
+        scene::set_ready(lab, changed, false)?;
+        let outcome = traffic.disturb(lab, &owner, How::Crash, WATCH);
+        let alone = outcome.and_then(|outcome| {
+            // Its status tells that all followed.
+            vip::wait(lab, vips[0], "is served by one node", BACK, |vip| {
+                vip.serving() == 1
+            })?;
+            Ok((
+                outcome,
+                probe::stream_for(lab, vips[0], PACE, Duration::from_secs(2), false)?,
+            ))
+        });
+        scene::set_ready(lab, changed, true)?;
+        let (outcome, seen) = alone?;
+        tell(&outcome);
+        let flows = &outcome.flows;
+        let opened = flows.nodes.get(third).copied().unwrap_or_default();
+        let kept = flows.kept_nodes.get(third).copied().unwrap_or_default();
+        eprintln!("    {changed} lost its endpoint meanwhile; {third} kept {kept} of {opened}");
+        ensure!(
+            opened > 0 && kept == opened && flows.changed_node == 0,
+            "connections were lost though their node lives and serves: {flows:?}"
+        );
+        ensure!(
+            outcome.takeover_ms().is_some_and(|ms| ms < LIMIT),
+            "new connections failed too long: {:?}",
+            outcome.stream
+        );
+        ensure!(
+            seen.failures == 0 && seen.nodes.keys().eq([third]),
+            "not {third} alone serves: {seen:?}"
+        );
         scene::heal_and_settle(lab, vips[0])
     })
 }
@@ -86,7 +167,7 @@ pub(crate) fn backend_crash(lab: &mut Lab) -> Result<()> {
         // Scheduled packet by packet: nothing pins a client to the dead node.
         let mut datagrams = Probe::stream(lab, vips[0], PACE, true)?;
         std::thread::sleep(Duration::from_secs(1));
-        let outcome = traffic.disturb(lab, backend, How::Crash, Duration::from_secs(8))?;
+        let outcome = traffic.disturb(lab, backend, How::Crash, WATCH)?;
         tell(&outcome);
         let datagrams: Stream = datagrams.end()?;
         let silent = experiment::takeover_ms(&datagrams, outcome.at_ns);
@@ -185,15 +266,21 @@ fn leaves_and_returns(lab: &mut Lab, address: IpAddr, node: &str, died_ns: u64) 
     Ok(())
 }
 
-fn crash_owner(lab: &mut Lab, address: IpAddr, api_stopped: bool) -> Result<Outcome> {
+fn crash_owner(lab: &mut Lab, address: IpAddr) -> Result<Outcome> {
     let plan = Plan {
         flows: FLOWS,
         how: How::Crash,
-        watch: Duration::from_secs(8),
-        api_stopped,
+        watch: WATCH,
+        api_stopped: false,
     };
     let outcome = experiment::run(lab, address, plan)?;
-    tell(&outcome);
+    only_its_own(lab, &outcome)?;
+    Ok(outcome)
+}
+
+/// The crash cost the connections of that node alone, and new ones failed until the takeover and not after it.
+fn only_its_own(lab: &Lab, outcome: &Outcome) -> Result<()> {
+    tell(outcome);
     let limit = LIMIT * f64::from(lab.state().pace);
     let takeover = outcome.takeover_ms();
     ensure!(
@@ -225,7 +312,7 @@ fn crash_owner(lab: &mut Lab, address: IpAddr, api_stopped: bool) -> Result<Outc
         "the dead node's connections hung for {:.0} ms",
         outcome.last_lost_ms()
     );
-    Ok(outcome)
+    Ok(())
 }
 
 /// The owner's speaker is told to end: it hands over first.

@@ -10,11 +10,12 @@ use lightship_e2e::neighbours::{self, Capture};
 use lightship_e2e::scene::{self, Wish};
 use lightship_e2e::{director, probe, timeline, vip};
 use lightship_lab::substrate::{LAB_NETNS, LAN_BRIDGE};
-use lightship_lab::{How, Lab};
+use lightship_lab::{How, Lab, sh};
 
 use crate::common::Served;
 
 const SOON: Duration = Duration::from_secs(20);
+const OFTEN: Duration = Duration::from_millis(200);
 
 fn dual(name: &str) -> Wish<'_> {
     Wish {
@@ -47,8 +48,52 @@ pub(crate) fn adoption(lab: &mut Lab) -> Result<()> {
         let forgotten: Vec<&String> = known.difference(&later).collect();
         ensure!(forgotten.is_empty(), "forgotten: {forgotten:?}");
         eprintln!("    {} connections known as before", known.len());
-        Ok(())
+        only_the_difference(lab, &owner, &before, &known, vips)
     })
+}
+
+/// What was changed while no speaker ran is put right by the next one, and nothing else.
+fn only_the_difference(
+    lab: &mut Lab,
+    node: &str,
+    whole: &(Vec<director::Entry>, String),
+    known: &BTreeSet<String>,
+    vips: &[IpAddr],
+) -> Result<()> {
+    lab.fail(node, How::StopSpeaker)?;
+    let mut others = lab.state().nodes.iter().filter(|n| n.spec.name != node);
+    let peer = others.next_back().context("no other node")?;
+    let peer = peer.spec.addresses[0].addr();
+    let (v4, v6) = (vips[0], vips[1]);
+    let gone = "! pidof lightship-speaker";
+    sh::wait_for("the speaker has ended", SOON, OFTEN, || {
+        Ok(lab.shell(node, gone).is_ok().then_some(()))
+    })?;
+    let line = format!(
+        "ipvsadm -d -t {v4}:80 -r {peer}:80; ip -6 route del local {v6} table local; \
+         ip neigh del {peer} dev ls-dir; echo 0 > /proc/sys/net/ipv4/vs/sloppy_tcp"
+    );
+    director::run(lab, node, &["sh", "-c", &line])?;
+    let broken = state(lab, node)?;
+    ensure!(broken.0 != whole.0 && broken.1 != whole.1, "{broken:#?}");
+    lab.heal(node)?;
+    let mut last = None;
+    let mended = sh::wait_for("all is as before", SOON, OFTEN, || {
+        let now = state(lab, node)?;
+        let file = "/proc/sys/net/ipv4/vs/sloppy_tcp";
+        let setting = director::run(lab, node, &["cat", file])?;
+        let same = now == *whole && setting.trim() == "1";
+        last = Some((now, setting));
+        Ok(same.then_some(()))
+    });
+    mended.with_context(|| format!("{whole:#?}\nand now\n{last:#?}"))?;
+    // Those of the real server that was gone may have been forgotten with it.
+    let later = director::connections(lab, node)?;
+    let of_peer = |line: &&String| line.contains(&peer.to_string());
+    let forgotten: Vec<&String> = known.difference(&later).filter(|l| !of_peer(l)).collect();
+    ensure!(forgotten.is_empty(), "forgotten: {forgotten:?}");
+    eprintln!("    what was changed meanwhile is as before");
+    Ok(())
 }
 
 fn state(lab: &Lab, node: &str) -> Result<(Vec<director::Entry>, String)> {

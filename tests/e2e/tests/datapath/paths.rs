@@ -1,17 +1,19 @@
 //! Ports that drop what a director sends or gets: seen, named, and got round.
 
 use std::net::IpAddr;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lightship_e2e::object::{self, Condition};
 use lightship_e2e::scene::{self, Wish};
 use lightship_e2e::{probe, timeline, vip};
 use lightship_lab::state::PortFilter;
+use lightship_lab::substrate::LAB_NETNS;
 use lightship_lab::{How, Lab, sh};
 use serde_json::Value;
 
-use crate::common::Served;
+use crate::common::{Served, moved_from};
 
 /// How long a verdict may take: a restarted speaker, eight questions, and the word of the others.
 const SOON: Duration = Duration::from_secs(60);
@@ -27,12 +29,23 @@ pub(crate) fn filters(lab: &mut Lab) -> Result<()> {
             (
                 PortFilter::OwnMacSends,
                 "FramesFromDirectorDropped",
-                ["frames from a second MAC", "VMware: forged transmits"],
+                &["frames from a second MAC", "VMware: forged transmits"][..],
             ),
             (
                 PortFilter::OwnMacReceives,
                 "FramesToDirectorDropped",
-                ["frames to a second MAC", "VMware: MAC learning"],
+                &["frames to a second MAC", "VMware: MAC learning"],
+            ),
+            // Replies have a VIP as their source: such a node serves nobody, in neither mode.
+            (
+                PortFilter::OwnAddressSends,
+                "ForeignSourceDropped",
+                &[
+                    "packets whose source is not this node's own address",
+                    "OpenStack: port security off",
+                    "switch: IP source guard off",
+                    "replies to clients",
+                ],
             ),
         ] {
             let node = vip::owner(lab, vip)?;
@@ -40,12 +53,15 @@ pub(crate) fn filters(lab: &mut Lab) -> Result<()> {
             // It would ask within ten minutes.
             lab.fail(&node, How::KillSpeaker)?;
             let said = speaker(lab, &node, "Announce", reason)?;
-            names(&said, &settings)?;
+            names(&said, settings)?;
             for other in lab.node_names().iter().filter(|other| **other != node) {
                 speaker(lab, other, "DirectRouting", "")?;
             }
             eprintln!("    {node}: {reason}");
             // Served by that node's own kube-proxy now, or by another node's director.
+            if filter == PortFilter::OwnAddressSends {
+                moved_from(lab, vip, &node)?;
+            }
             served(lab, vip)?;
             remembered(lab, &node, reason)?;
             served(lab, vip)?;
@@ -53,26 +69,6 @@ pub(crate) fn filters(lab: &mut Lab) -> Result<()> {
             lab.fail(&node, How::KillSpeaker)?;
             speaker(lab, &node, "DirectRouting", "Passed")?;
         }
-        // Replies have a VIP as their source: such a node serves nobody, in neither mode, so that it is
-        // named is all that can be had.
-        let node = vip::owner(lab, vip)?;
-        lab.fail(&node, How::Filter(PortFilter::OwnAddressSends))?;
-        lab.fail(&node, How::KillSpeaker)?;
-        let reason = "ForeignSourceDropped";
-        let said = speaker(lab, &node, "Announce", reason)?;
-        eprintln!("    {node}: {reason}");
-        names(
-            &said,
-            &[
-                "packets whose source is not this node's own address",
-                "OpenStack: port security off",
-                "switch: IP source guard off",
-                "replies to clients",
-            ],
-        )?;
-        lab.heal(&node)?;
-        lab.fail(&node, How::KillSpeaker)?;
-        speaker(lab, &node, "DirectRouting", "Passed")?;
         scene::wait_served(lab, vip, 3)?;
         // Nothing that others forward reaches this one; its own director works.
         let owner = vip::owner(lab, vip)?;
@@ -93,8 +89,46 @@ pub(crate) fn filters(lab: &mut Lab) -> Result<()> {
         lab.heal(&node)?;
         lab.fail(&node, How::KillSpeaker)?;
         speaker(lab, &node, "DirectRouting", "Passed")?;
+        between_two(lab)?;
         scene::wait_served(lab, vip, 3)
     })
+}
+
+/// Between two nodes alone: neither is to blame, so that both go on and name each other.
+fn between_two(lab: &mut Lab) -> Result<()> {
+    let [first, second, _] = &lab.state().nodes[..] else {
+        bail!("three nodes are needed");
+    };
+    let rule = format!(
+        "table bridge lightship_pair {{ chain forward {{ type filter hook forward priority 0; \
+         iifname {} oifname {} ether saddr != {} drop; }}; }}",
+        first.spec.port(),
+        second.spec.port(),
+        first.spec.mac
+    );
+    let names = [first.spec.name.clone(), second.spec.name.clone()];
+    let nft = |line: &str| {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", LAB_NETNS, "nft", line]);
+        sh::run(command).map(drop)
+    };
+    nft(&rule)?;
+    let said = lab.fail(&names[0], How::KillSpeaker).and_then(|()| {
+        for (node, other) in [(&names[0], &names[1]), (&names[1], &names[0])] {
+            let said = speaker(lab, node, "DirectRouting", "SomePathsFail")?;
+            let message = tested(&said).context("no condition PathsTested")?.message;
+            ensure!(message.contains(&**other), "{node}: {message}");
+            eprintln!("    {node}: SomePathsFail, {other}");
+        }
+        Ok(())
+    });
+    nft("delete table bridge lightship_pair")?;
+    said?;
+    lab.fail(&names[0], How::KillSpeaker)?;
+    for node in &names {
+        speaker(lab, node, "DirectRouting", "Passed")?;
+    }
+    Ok(())
 }
 
 /// A speaker that starts again says at once what it had found: the test takes four seconds.

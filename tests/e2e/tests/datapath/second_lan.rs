@@ -178,6 +178,24 @@ fn adopted(lab: &mut Lab, node: &str) -> Result<()> {
     thread::sleep(Duration::from_secs(4));
     let after = links(lab)?;
     ensure!(after == before, "{before:#?} became {after:#?}");
+    // One that is taken away by hand is made again, with the same MAC.
+    let name = after.iter().find_map(|line| {
+        let name = line.split([':', '@']).nth(1)?.trim();
+        name.starts_with("ls-dir-").then_some(name)
+    });
+    let name = name.with_context(|| format!("no link of a further uplink: {after:#?}"))?;
+    director::run(lab, node, &["ip", "link", "del", name])?;
+    self::links(lab, node, 0)?;
+    self::links(lab, node, 1)?;
+    let macs = |lines: &[String]| -> BTreeSet<String> {
+        let mac = |line: &String| Some(line.split("link/ether ").nth(1)?[..17].to_owned());
+        lines.iter().filter_map(mac).collect()
+    };
+    let again = links(lab)?;
+    ensure!(
+        macs(&again) == macs(&before),
+        "{before:#?} became {again:#?}"
+    );
     Ok(())
 }
 
