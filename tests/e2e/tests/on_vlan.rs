@@ -1,13 +1,10 @@
-//! The director on nodes whose LAN is a VLAN, with tagged frames between them; the client is in it, too. And what a
-//! cordon does there with `--cordon=move`.
+//! The director on nodes whose LAN is a VLAN, with tagged frames between them; the client is in it, too.
 #![allow(
     dead_code,
     reason = "the tests are shared with datapath.rs and beside_ipvs.rs, which run more of them"
 )]
 
 mod common;
-#[path = "datapath/drain.rs"]
-mod drain;
 #[path = "datapath/sctp.rs"]
 mod sctp;
 #[path = "beside_ipvs/uplinks.rs"]
@@ -21,18 +18,11 @@ use lightship_lab::options::{Options, SubstrateKind, UplinkKind};
 fn main() -> ExitCode {
     let options = Options::resolve(3, Some(SubstrateKind::Uml), None, Families::Dual, true);
     common::main(
-        options.map(|options| {
-            let options = options.with_uplinks(&[UplinkKind::Vlan]);
-            options.with_speaker_flags(&["--cordon=move"])
-        }),
+        options.map(|options| options.with_uplinks(&[UplinkKind::Vlan])),
         "",
         &[&[
             ("a_vlan_is_the_uplink", uplinks::said),
             ("on_a_vlan_directors_spread_and_move", sctp::spread_and_move),
-            (
-                "a_cordoned_node_keeps_connections_and_gets_no_new_ones",
-                drain::cordon_keeps,
-            ),
         ]],
     )
 }

@@ -28,7 +28,10 @@ pub(crate) fn keeps(lab: &mut Lab) -> Result<()> {
 }
 
 /// The same of a cordon, where speakers have `--cordon=move`.
-#[allow(dead_code, reason = "only the speakers of on_vlan.rs have the flag")]
+#[allow(
+    dead_code,
+    reason = "only the speakers of beside_ipvs.rs have the flag"
+)]
 pub(crate) fn cordon_keeps(lab: &mut Lab) -> Result<()> {
     let cordon = |lab: &Lab, owner: &str, less| {
         lab.kubectl(&[if less { "cordon" } else { "uncordon" }, owner])

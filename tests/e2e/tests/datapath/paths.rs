@@ -137,9 +137,8 @@ fn remembered(lab: &mut Lab, node: &str, reason: &str) -> Result<()> {
     let since = before.last().map_or(0, |line| line.at_ns) + 1;
     lab.fail(node, How::KillSpeaker)?;
     let start = timeline::wait_line(lab, node, since, &["speaker starts"], SOON)?;
-    let said = timeline::wait_line(lab, node, since, &["path test", reason], SOON)?;
-    let after = said.checked_sub(start).context("said before the start")?;
-    let took = Duration::from_nanos(after);
+    let said = timeline::wait_line(lab, node, start, &["path test", reason], SOON)?;
+    let took = Duration::from_nanos(said - start);
     ensure!(
         took < Duration::from_secs(1),
         "{node}: {reason} only {took:?} after its start"
