@@ -16,7 +16,7 @@
 //! | the annotation `lightship.dev/drain` | avoided: somebody is about to work on it |
 //! | the taint `node.kubernetes.io/out-of-service` | avoided: somebody says that it is shut down |
 //! | a cordon, with `--cordon=move` | avoided: the operator takes a cordon for the begin of work on it |
-//! | a port that drops what its director sends, and replies to clients too, as its path test found | avoided: whom it answers for is not served |
+//! | a port that drops what its director sends, and replies to clients too, as its path test found, while that of another node found none of that | avoided, on the main uplink: whom it answers for is not served |
 //! | the VIP on no network of its uplinks, while another node has it on one | avoided: its LAN does not ask for it |
 //! | a director, and the VIP on a network of a further uplink only, while another node with a director has it on one of its main uplink | avoided: the two directors would send to different LANs |
 //! | a cordon otherwise | nothing: it forwards as before, until its speaker is stopped |
@@ -161,7 +161,6 @@ pub fn judge(case: &Case<'_>) -> Eligibility {
             free || selected().any(|a| a.allows_interface(interface))
         });
         let directs = health.is_none_or(|h| h.direct_routing) && !announce_only;
-        let muted = health.is_some_and(|h| h.muted);
         let has_endpoint = case.local_nodes.is_none_or(|nodes| nodes.contains(name));
         let bar = if !free && announcements.is_empty() {
             Some(Bar::NotCovered)
@@ -199,7 +198,7 @@ pub fn judge(case: &Case<'_>) -> Eligibility {
         let preference = announcements.iter().map(|a| a.preference(&node.labels));
         let seat = Seat {
             preference: preference.sum(),
-            avoid: avoid(node, case.policy).or(muted.then_some(Avoid::Muted)),
+            avoid: avoid(node, case.policy),
             via: place.via,
             on_link: place.on_link,
         };
@@ -215,6 +214,7 @@ pub fn judge(case: &Case<'_>) -> Eligibility {
             seat.avoid = seat.avoid.or(Some(Avoid::OffLink));
         }
     }
+    all.avoid_muted(case.health);
     all
 }
 
@@ -231,6 +231,23 @@ fn place(
 }
 
 impl Eligibility {
+    /// Last, and only while there is a node that is known to be better: one that has just booted is not, and
+    /// would get all VIPs of a cluster all of whose ports are alike. The path test is about the main uplink.
+    fn avoid_muted(&mut self, health: &BTreeMap<NodeName, NodeHealth>) {
+        let good = |h: &NodeHealth| h.alive && h.proven && !h.idle;
+        let better = self
+            .seats
+            .iter()
+            .any(|(name, seat)| seat.avoid.is_none() && health.get(name).is_some_and(good));
+        if better {
+            let muted = |name: &NodeName| health.get(name).is_some_and(|h| h.muted);
+            let seats = self.seats.iter_mut();
+            seats
+                .filter(|(name, seat)| seat.via == Via::Main && muted(name))
+                .for_each(|(_, seat)| seat.avoid = seat.avoid.or(Some(Avoid::Muted)));
+        }
+    }
+
     /// Whether any node that may own the VIP has it on a network of the uplink for it.
     pub fn somewhere_on_link(&self) -> bool {
         self.seats.values().any(|seat| seat.on_link == Some(true))

@@ -95,8 +95,10 @@ pub struct NodeHealth {
     /// What it is given is lost: its kube-proxy is not known to have its rules yet, or the network drops packets
     /// to it that directors forward, or its replies.
     pub idle: bool,
-    /// So is what clients send to it, and it may not use its director, by which others would serve them.
+    /// Clients that reach it get no answer either: it has a director that it may not use, and its own share is lost.
     pub muted: bool,
+    /// Its path test found that its port passes what a director sends and gets.
+    pub proven: bool,
 }
 
 /// All that a VIP's node sets follow from, beside the address itself.

@@ -64,7 +64,7 @@ pub enum MoveReason {
     Rebalanced,
     /// Moved or pinned by hand.
     Requested,
-    /// The owner is to be avoided: drained, cordoned, out of service, or on another LAN.
+    /// The owner is to be avoided: drained, cordoned, out of service, at a port that drops its replies, or on another LAN.
     Drained,
 }
 
@@ -100,7 +100,7 @@ impl fmt::Display for MoveReason {
             Self::Resumed => "kept across a restart of the speaker",
             Self::Rebalanced => "moved to spread addresses evenly",
             Self::Requested => "moved by hand",
-            Self::Drained => "the previous owner is drained, or on another LAN than the address",
+            Self::Drained => "the previous owner is drained, at a port that drops its replies, or on another LAN than the address",
         })
     }
 }

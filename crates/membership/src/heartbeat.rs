@@ -105,7 +105,7 @@ pub struct Claim {
     pub epoch: u64,
 }
 
-/// What the sender says of itself in one bit each. Unknown bits are ignored.
+/// What the sender says of itself in one bit each. All eight are taken: what is told next is a field at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Flags {
     /// The speaker is going away (SIGTERM) and hands its VIPs over.
@@ -123,6 +123,9 @@ pub struct Flags {
     pub tests_paths: bool,
     /// The sender has a director, whatever its mode is now.
     pub director: bool,
+    /// The path test of the sender found that its port passes what a director sends and gets. Of a release that does
+    /// not say so, nobody thinks so.
+    pub proven: bool,
 }
 
 impl Flags {
@@ -133,6 +136,7 @@ impl Flags {
     const IDLE: u8 = 16;
     const TESTS_PATHS: u8 = 32;
     const DIRECTOR: u8 = 64;
+    const PROVEN: u8 = 128;
 
     fn to_bits(self) -> u8 {
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };
@@ -143,6 +147,7 @@ impl Flags {
             | bit(self.idle, Self::IDLE)
             | bit(self.tests_paths, Self::TESTS_PATHS)
             | bit(self.director, Self::DIRECTOR)
+            | bit(self.proven, Self::PROVEN)
     }
 
     fn from_bits(bits: u8) -> Self {
@@ -154,6 +159,7 @@ impl Flags {
             idle: bits & Self::IDLE != 0,
             tests_paths: bits & Self::TESTS_PATHS != 0,
             director: bits & Self::DIRECTOR != 0,
+            proven: bits & Self::PROVEN != 0,
         }
     }
 }

@@ -97,9 +97,10 @@ impl Core {
             // are heard.
             self.say_again = Some(now + self.setup.interval * 2);
         }
-        let paths = (beat.flags.tests_paths, beat.flags.director);
-        self.stale |= (peer.tests_paths, peer.director) != paths;
-        (peer.tests_paths, peer.director) = paths;
+        let flags = &beat.flags;
+        let paths = (flags.tests_paths, flags.director, flags.proven);
+        self.stale |= (peer.tests_paths, peer.director, peer.proven) != paths;
+        (peer.tests_paths, peer.director, peer.proven) = paths;
         self.unreported |=
             std::mem::replace(&mut peer.digest, beat.table_digest) != beat.table_digest;
         // Once per heartbeat, not once per page of it.

@@ -192,6 +192,8 @@ struct Peer {
     tests_paths: bool,
     /// It has a director, whatever its mode.
     director: bool,
+    /// Its path test found that the network lets its director work.
+    proven: bool,
     /// It says that this node has come and gone lately.
     holds_us: bool,
     /// What its last heartbeat said ([`lightship_membership::Heartbeat::content`]), if all that follows from it
@@ -267,6 +269,8 @@ pub struct Core {
     path_fault: Option<Fault>,
     /// The network does not deliver here what other directors forward.
     deaf: bool,
+    /// It lets through what a director sends and gets.
+    proven: bool,
     uplink: UplinkState,
     /// The networks on the main uplink; empty while not known.
     networks: Arc<[IpNet]>,
@@ -366,6 +370,7 @@ impl Core {
             director,
             path_fault: None,
             deaf: false,
+            proven: false,
             uplink: UplinkState::FINE,
             networks: [].into(),
             further: setup.further.clone(),
@@ -743,6 +748,7 @@ impl Core {
                         retired: self.retiring.retired(name),
                         idle: peer.idle,
                         muted: peer.director && !direct_routing && peer.idle,
+                        proven: peer.proven,
                     },
                 ))
             })
@@ -759,6 +765,7 @@ impl Core {
                 retired: self.retiring.retired(&self.setup.me),
                 idle: self.shareless(),
                 muted: self.muted(),
+                proven: self.proven,
             },
         );
         health

@@ -13,11 +13,11 @@ impl Core {
     /// more, as if the node had none; if it gets nothing that others forward, or its replies are dropped, it
     /// should have no share. The director stays programmed, for the network may be mended.
     pub fn on_path(&mut self, verdict: &Verdict, now: Duration) {
-        let Verdict { fault, deaf, .. } = *verdict;
-        if (self.path_fault, self.deaf) == (fault, deaf) {
+        let found = (verdict.fault, verdict.deaf, verdict.proven);
+        if (self.path_fault, self.deaf, self.proven) == found {
             return;
         }
-        (self.path_fault, self.deaf) = (fault, deaf);
+        (self.path_fault, self.deaf, self.proven) = found;
         self.turn(None);
         self.stale = true;
         self.unreported = true;

@@ -148,6 +148,7 @@ impl Core {
                 idle: self.shareless(),
                 tests_paths: true,
                 director: self.setup.direct_routing,
+                proven: self.proven,
             },
             uplink_mac: self.setup.uplink_mac.0,
             director_mac: self.setup.director_mac.0,

@@ -129,6 +129,8 @@ struct Lan {
     reports: BTreeMap<u8, Arc<Ownership>>,
     /// What each node's kernel lets through.
     listens: BTreeMap<u8, Listen>,
+    /// What each says of others when that changes.
+    judged: Vec<(u8, NodeName, PeerState)>,
     /// Directors do not say that they have done what they were asked for.
     slow_directors: bool,
     /// No heartbeat and no frame passes between this node and the others.
@@ -194,7 +196,8 @@ impl Lan {
                 Output::Listen(to) => drop(self.listens.insert(from, to)),
                 Output::Uplinks(used) => drop(self.used.insert(from, used)),
                 Output::Groups(groups) => drop(self.groups.insert(from, groups)),
-                Output::Paths(_) | Output::Save | Output::Peer(..) => {}
+                Output::Peer(node, _, to) => self.judged.push((from, node, to)),
+                Output::Paths(_) | Output::Save => {}
             }
         }
     }

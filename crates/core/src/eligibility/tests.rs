@@ -44,6 +44,7 @@ fn health(interface: &str, direct_routing: bool) -> NodeHealth {
         retired: false,
         idle: false,
         muted: false,
+        proven: false,
     }
 }
 
@@ -212,6 +213,34 @@ fn drained_and_shut_down_nodes_are_avoided_and_cordoned_ones_as_the_flag_says() 
     assert_eq!(avoided(&given), [drained, out, None]);
     given.policy.cordon_moves = true;
     assert_eq!(avoided(&given), [drained, out, Some(Avoid::Cordoned)]);
+}
+
+#[test]
+fn a_port_that_drops_replies_is_avoided_only_while_another_one_is_known_to_be_better() {
+    let mut given = Given::new();
+    let avoided = |given: &Given| -> Vec<Option<Avoid>> {
+        let seats = given.judge().seats;
+        seats.values().map(|seat| seat.avoid).collect()
+    };
+    given.health.get_mut(&name(1)).unwrap().muted = true;
+    assert_eq!(
+        avoided(&given),
+        [None, None, None],
+        "nothing is known of the others"
+    );
+    given.health.get_mut(&name(2)).unwrap().proven = true;
+    assert_eq!(avoided(&given), [Some(Avoid::Muted), None, None]);
+    for worse in [
+        |health: &mut NodeHealth| health.alive = false,
+        |health: &mut NodeHealth| health.idle = true,
+    ] {
+        let was = given.health[&name(2)].clone();
+        worse(given.health.get_mut(&name(2)).unwrap());
+        assert_eq!(avoided(&given), [None, None, None]);
+        given.health.insert(name(2), was);
+    }
+    given.node(2).drained = true;
+    assert_eq!(avoided(&given), [None, Some(Avoid::Drained), None]);
 }
 
 #[test]

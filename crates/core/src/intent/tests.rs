@@ -32,6 +32,7 @@ fn healthy() -> NodeHealth {
         retired: false,
         idle: false,
         muted: false,
+        proven: false,
     }
 }
 

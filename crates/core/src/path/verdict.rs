@@ -46,7 +46,8 @@ impl Fault {
                 "the network drops packets whose source is not this node's own address; allow them \
                  (OpenStack: port security off; Proxmox: IP filter off; switch: IP source guard \
                  off). Until then replies to clients may be dropped too, for they have a VIP as \
-                 their source: new connections and this node's addresses go to other nodes"
+                 their source: while another node can serve, it gets this one's addresses and new \
+                 connections"
             }
         }
     }
@@ -76,6 +77,9 @@ pub struct Verdict {
     pub with: BTreeSet<NodeName>,
     /// On how many ways anything is known.
     pub known: usize,
+    /// Frames were seen to pass here both ways. Not so where most others say that theirs did not come, whoever is to
+    /// blame for that.
+    pub proven: bool,
 }
 
 impl Verdict {
@@ -96,6 +100,7 @@ impl Verdict {
         let lost = |lost: Set| lost.has(Question::FromDirector) || foreign(lost);
         let forwarded = |vote: &Vote<'_>| vote.told.filter(|_| vote.forwards);
         let back = Share::of(&votes, forwarded, &lost);
+        let come = !told(&lost).most;
         let faults = [
             (Fault::FramesFromDirectorDropped, &from),
             (Fault::FramesToDirectorDropped, &to),
@@ -110,13 +115,16 @@ impl Verdict {
                 .flat_map(|share| share.with.iter().cloned())
                 .collect(),
         };
+        // A rule of the whole network makes every node fail as a sender; then who receives is not
+        // to blame, and all announce.
+        let deaf = back.most && !from.most && !out.most;
+        let known = votes.iter().filter(|vote| vote.found.is_some()).count();
         Verdict {
             fault,
-            // A rule of the whole network makes every node fail as a sender; then who receives is not
-            // to blame, and all announce.
-            deaf: back.most && !from.most && !out.most,
+            deaf,
             with,
-            known: votes.iter().filter(|vote| vote.found.is_some()).count(),
+            known,
+            proven: has_director && fault.is_none() && !deaf && come && known > 0,
         }
     }
 
@@ -125,6 +133,7 @@ impl Verdict {
         *self
             == Verdict {
                 known: self.known,
+                proven: self.proven,
                 ..Verdict::default()
             }
     }

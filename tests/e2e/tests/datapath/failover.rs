@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use lightship_e2e::experiment::{self, Outcome, PACE, Plan, Traffic};
 use lightship_e2e::probe::{self, Flows, Probe, Stream, ms_between};
 use lightship_e2e::scene::{self, Wish};
-use lightship_e2e::{director, timeline, vip};
+use lightship_e2e::{director, neighbours, timeline, vip};
 use lightship_lab::{How, Lab};
 
 use crate::common::{Served, moved_from};
@@ -96,6 +96,12 @@ pub(crate) fn crash_without_api(lab: &mut Lab) -> Result<()> {
         std::thread::sleep(Duration::from_secs(3));
         let after = tables(lab)?;
         ensure!(before == after, "changed:\n{before:#?}\n{after:#?}");
+        let answers = neighbours::who_answers(lab, vips[0])?;
+        let own = director::mac(lab, &owner)?;
+        ensure!(
+            answers.iter().eq([&own]),
+            "{answers:?} answer, not {owner}: {own}"
+        );
         let traffic = Traffic::start(lab, vips[0], FLOWS)?;
         std::thread::sleep(Duration::from_secs(1));
         let outcome = traffic.disturb(lab, &owner, How::Crash, WATCH)?;
@@ -141,8 +147,9 @@ pub(crate) fn crash_with_change(lab: &mut Lab) -> Result<()> {
             opened > 0 && kept == opened && flows.changed_node == 0,
             "connections were lost though their node lives and serves: {flows:?}"
         );
+        let limit = LIMIT * f64::from(lab.state().pace);
         ensure!(
-            outcome.takeover_ms().is_some_and(|ms| ms < LIMIT),
+            outcome.takeover_ms().is_some_and(|ms| ms < limit),
             "new connections failed too long: {:?}",
             outcome.stream
         );

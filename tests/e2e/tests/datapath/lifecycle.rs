@@ -48,7 +48,7 @@ pub(crate) fn adoption(lab: &mut Lab) -> Result<()> {
         let forgotten: Vec<&String> = known.difference(&later).collect();
         ensure!(forgotten.is_empty(), "forgotten: {forgotten:?}");
         eprintln!("    {} connections known as before", known.len());
-        only_the_difference(lab, &owner, &before, &known, vips)
+        only_the_difference(lab, &owner, &before, vips)
     })
 }
 
@@ -57,7 +57,6 @@ fn only_the_difference(
     lab: &mut Lab,
     node: &str,
     whole: &(Vec<director::Entry>, String),
-    known: &BTreeSet<String>,
     vips: &[IpAddr],
 ) -> Result<()> {
     lab.fail(node, How::StopSpeaker)?;
@@ -69,6 +68,8 @@ fn only_the_difference(
     sh::wait_for("the speaker has ended", SOON, OFTEN, || {
         Ok(lab.shell(node, gone).is_ok().then_some(()))
     })?;
+    // Some may have aged since the first look.
+    let known = director::connections(lab, node)?;
     let line = format!(
         "ipvsadm -d -t {v4}:80 -r {peer}:80; ip -6 route del local {v6} table local; \
          ip neigh del {peer} dev ls-dir; echo 0 > /proc/sys/net/ipv4/vs/sloppy_tcp"

@@ -179,24 +179,20 @@ fn adopted(lab: &mut Lab, node: &str) -> Result<()> {
     let after = links(lab)?;
     ensure!(after == before, "{before:#?} became {after:#?}");
     // One that is taken away by hand is made again, with the same MAC.
-    let name = after.iter().find_map(|line| {
+    let further = |lines: &[String]| -> Option<(String, String)> {
+        let line = lines.iter().find(|line| line.contains(": ls-dir-"))?;
+        let mac = line.split("link/ether ").nth(1)?.split(' ').next()?;
         let name = line.split([':', '@']).nth(1)?.trim();
-        name.starts_with("ls-dir-").then_some(name)
-    });
-    let name = name.with_context(|| format!("no link of a further uplink: {after:#?}"))?;
-    director::run(lab, node, &["ip", "link", "del", name])?;
-    self::links(lab, node, 0)?;
-    self::links(lab, node, 1)?;
-    let macs = |lines: &[String]| -> BTreeSet<String> {
-        let mac = |line: &String| Some(line.split("link/ether ").nth(1)?[..17].to_owned());
-        lines.iter().filter_map(mac).collect()
+        Some((name.to_owned(), mac.to_owned()))
     };
-    let again = links(lab)?;
-    ensure!(
-        macs(&again) == macs(&before),
-        "{before:#?} became {again:#?}"
-    );
-    Ok(())
+    let (name, mac) = further(&after).with_context(|| format!("none of them: {after:#?}"))?;
+    director::run(lab, node, &["ip", "link", "del", &name])?;
+    let (soon, often) = (Duration::from_secs(10), Duration::from_millis(200));
+    sh::wait_for("the deleted link is made again", soon, often, || {
+        let now = links(lab)?;
+        let another = now.len() == before.len() && now != before;
+        Ok((another && further(&now).is_some_and(|(_, now)| now == mac)).then_some(()))
+    })
 }
 
 /// The owner's kernel is killed: connections to other nodes stay.

@@ -16,12 +16,12 @@ use crate::common::figure;
 /// So many VIPs.
 const COUNT: usize = 1000;
 
-/// Within which all are announced, from the first of them on.
+/// Seconds within which all are announced, from the crash on.
 const WITHIN: f64 = 1.0;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// One node takes all VIPs of one that crashed, and the client hears of each within a second of the first.
+/// One node takes all VIPs of one that crashed, and the client hears of each within a second.
 pub(crate) fn announced(lab: &mut Lab) -> Result<()> {
     let start = Instant::now();
     let gathered = crowd::gather(lab, COUNT, &[80]);

@@ -1,13 +1,13 @@
 //! What follows for the cluster from what a node's path test says, and from another address of a node.
 
-use lightship_membership::PeerState;
-
 use super::*;
 use crate::path::{Fault, Verdict};
 
 fn says(lan: &mut Lan, n: u8, fault: Option<Fault>) {
     let verdict = Verdict {
         fault,
+        known: 2,
+        proven: fault.is_none(),
         ..Verdict::default()
     };
     let now = lan.now;
@@ -26,6 +26,10 @@ fn a_node_whose_replies_are_dropped_owns_and_serves_only_while_no_other_can() {
     let mut lan = Lan::with(1);
     lan.run(1_000 * MS);
     let mute = lan.owner(vip(1));
+    for n in 1..=3 {
+        says(&mut lan, n, None);
+    }
+    lan.run(300 * MS);
     says(&mut lan, mute, Some(Fault::ForeignSourceDropped));
     lan.run(300 * MS);
     let heir = lan.owner(vip(1));
@@ -48,6 +52,30 @@ fn a_node_whose_replies_are_dropped_owns_and_serves_only_while_no_other_can() {
 }
 
 #[test]
+fn where_all_ports_are_alike_a_node_that_has_not_been_tested_takes_nothing() {
+    let mut lan = Lan::with(3);
+    lan.run(1_000 * MS);
+    let owners = lan.owners();
+    for n in 1..=3 {
+        says(&mut lan, n, Some(Fault::ForeignSourceDropped));
+        lan.run(300 * MS);
+    }
+    assert_eq!(lan.owners(), owners);
+    // One boots anew; what it had goes to the two others meanwhile.
+    let world = lan.cores[&1].world.clone();
+    lan.cores.remove(&1);
+    lan.run(1_000 * MS);
+    let owners = lan.owners();
+    let booted = core(1, world, &Saved::default(), lan.now);
+    lan.cores.insert(1, booted);
+    lan.run(2_000 * MS);
+    assert_eq!(lan.owners(), owners);
+    says(&mut lan, 1, Some(Fault::ForeignSourceDropped));
+    lan.run(300 * MS);
+    assert_eq!(lan.owners(), owners);
+}
+
+#[test]
 fn a_node_whose_director_cannot_be_used_goes_on_to_own_and_to_serve() {
     let mut lan = Lan::with(1);
     lan.run(1_000 * MS);
@@ -63,6 +91,7 @@ fn a_node_with_another_address_is_followed_and_not_taken_for_gone() {
     let mut lan = Lan::with(1);
     lan.run(1_000 * MS);
     let owner = lan.owner(vip(1));
+    lan.judged.clear();
     let (before, after) = (address(2), IpAddr::from([192, 0, 2, 99]));
     let mut next = (*lan.cores[&1].world).clone();
     next.nodes.get_mut(&name(2)).unwrap().v4 = Some([192, 0, 2, 99].into());
@@ -75,6 +104,11 @@ fn a_node_with_another_address_is_followed_and_not_taken_for_gone() {
     }
     lan.run(1_000 * MS);
     assert_eq!(lan.owner(vip(1)), owner);
+    assert!(
+        lan.judged.iter().all(|(.., to)| to.can_own()),
+        "{:?}",
+        lan.judged
+    );
     for n in [1, 3] {
         assert_eq!(lan.cores[&n].detector.state(&name(2)), PeerState::Alive);
         let table = &lan.directors[&n];

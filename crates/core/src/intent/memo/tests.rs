@@ -210,7 +210,15 @@ fn disturb(world: &mut World, health: &mut BTreeMap<NodeName, NodeHealth>, numbe
         12 => health.get_mut(&of_node).unwrap().alive ^= true,
         13 => health.get_mut(&of_node).unwrap().direct_routing ^= true,
         14 => world.nodes.get_mut(&of_node).unwrap().excluded ^= true,
-        _ => {}
+        _ => {
+            let health = health.get_mut(&of_node).unwrap();
+            match number / 512 % 4 {
+                0 => health.idle ^= true,
+                1 => health.muted ^= true,
+                2 => health.proven ^= true,
+                _ => health.retired ^= true,
+            }
+        }
     }
 }
 

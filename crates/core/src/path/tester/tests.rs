@@ -192,6 +192,7 @@ fn a_port_that_lets_only_its_own_address_send_is_told_from_one_that_lets_only_it
     assert_eq!(lan.verdict(2).fault, Some(Fault::ForeignSourceDropped));
     assert_eq!(lan.verdict(1).fault, None);
     assert!(!lan.verdict(1).deaf);
+    assert!(lan.verdict(1).proven && !lan.verdict(2).proven);
 }
 
 #[test]
@@ -236,6 +237,8 @@ fn who_does_not_forward_says_nothing_of_what_reaches_others() {
     let tester = lan.testers.get_mut(&2).unwrap();
     tester.set_peers([(name(1), peer)].into(), now);
     assert_eq!((lan.verdict(2).fault, lan.verdict(2).deaf), (None, false));
+    // So much is not known of it, though, that all should go there.
+    assert!(!lan.verdict(2).proven);
 }
 
 #[test]
