@@ -240,7 +240,7 @@ impl Eligibility {
             .iter()
             .any(|(name, seat)| seat.avoid.is_none() && health.get(name).is_some_and(good));
         if better {
-            let muted = |name: &NodeName| health.get(name).is_some_and(|h| h.muted);
+            let muted = |name: &NodeName| health.get(name).is_some_and(NodeHealth::muted);
             let seats = self.seats.iter_mut();
             seats
                 .filter(|(name, seat)| seat.via == Via::Main && muted(name))

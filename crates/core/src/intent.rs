@@ -95,10 +95,17 @@ pub struct NodeHealth {
     /// What it is given is lost: its kube-proxy is not known to have its rules yet, or the network drops packets
     /// to it that directors forward, or its replies.
     pub idle: bool,
-    /// Clients that reach it get no answer either: it has a director that it may not use, and its own share is lost.
-    pub muted: bool,
+    /// It has a director, whether it may use it or not.
+    pub director: bool,
     /// Its path test found that its port passes what a director sends and gets.
     pub proven: bool,
+}
+
+impl NodeHealth {
+    /// Clients that reach it get no answer either: it has a director that it may not use, and its own share is lost.
+    pub(crate) fn muted(&self) -> bool {
+        self.director && !self.direct_routing && self.idle
+    }
 }
 
 /// All that a VIP's node sets follow from, beside the address itself.

@@ -278,15 +278,14 @@ pub fn wait_served(lab: &Lab, address: IpAddr, nodes: usize) -> Result<()> {
     }
 }
 
-/// Has the lab's kubelet say that a node's pod of [`APP`] is not ready, or that it is again.
+/// Has the lab's kubelet say that a pod is not ready, or that it is again.
 ///
 /// # Errors
 /// When the API server refuses.
-pub fn set_ready(lab: &Lab, node: &str, ready: bool) -> Result<()> {
-    let pod = format!("{APP}-{node}");
+pub fn set_ready(lab: &Lab, pod: &str, ready: bool) -> Result<()> {
     let label = if ready { "-" } else { "=false" };
     let label = format!("lab.lightship.dev/ready{label}");
-    lab.kubectl(&["label", "--overwrite", "pod", &pod, &label])
+    lab.kubectl(&["label", "--overwrite", "pod", pod, &label])
         .map(drop)
 }
 

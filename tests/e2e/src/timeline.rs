@@ -88,6 +88,17 @@ pub fn wait_line(
     )
 }
 
+/// Waits until a speaker that ended after `since_ns` is back, with the state that it had kept.
+///
+/// # Errors
+/// When it is not within `limit`.
+pub fn wait_resumed(lab: &Lab, node: &str, since_ns: u64, limit: Duration) -> Result<()> {
+    for part in ["last known state read", "speaker starts"] {
+        wait_line(lab, node, since_ns, &[part], limit)?;
+    }
+    Ok(())
+}
+
 /// How far a node's clock is ahead of this machine's, in ns; 0 where they are one.
 fn clock_ahead_ns(lab: &Lab, node: &str) -> Result<i64> {
     if !lab.substrate().has_management() {

@@ -37,12 +37,6 @@ impl Core {
         self.idle || self.deaf || mute
     }
 
-    /// Whether what clients send to this node itself would be lost, too, as [`crate::intent::NodeHealth::muted`] says it of
-    /// others: it has a director, may not use it, and should have no share either.
-    pub(super) fn muted(&self) -> bool {
-        self.setup.direct_routing && !self.directs() && self.shareless()
-    }
-
     /// Tells the path test whom it may ask.
     pub(super) fn tell_paths(&mut self) {
         let peers = self.peers.iter().filter(|(_, peer)| peer.tests_paths);

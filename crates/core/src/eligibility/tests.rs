@@ -43,7 +43,7 @@ fn health(interface: &str, direct_routing: bool) -> NodeHealth {
         further: [].into(),
         retired: false,
         idle: false,
-        muted: false,
+        director: direct_routing,
         proven: false,
     }
 }
@@ -222,7 +222,8 @@ fn a_port_that_drops_replies_is_avoided_only_while_another_one_is_known_to_be_be
         let seats = given.judge().seats;
         seats.values().map(|seat| seat.avoid).collect()
     };
-    given.health.get_mut(&name(1)).unwrap().muted = true;
+    let mute = given.health.get_mut(&name(1)).unwrap();
+    (mute.direct_routing, mute.idle) = (false, true);
     assert_eq!(
         avoided(&given),
         [None, None, None],

@@ -31,7 +31,7 @@ fn healthy() -> NodeHealth {
         further: [].into(),
         retired: false,
         idle: false,
-        muted: false,
+        director: true,
         proven: false,
     }
 }

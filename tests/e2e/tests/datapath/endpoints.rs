@@ -45,18 +45,10 @@ fn follow(lab: &Lab, wish: &Wish) -> Result<()> {
     let [first, second, third] = &nodes[..] else {
         anyhow::bail!("three nodes are needed, not {nodes:?}");
     };
-    let label = |what: &str| {
-        let pod = format!("followed-{first}");
-        lab.kubectl(&[
-            "label",
-            "pod",
-            &pod,
-            &format!("lab.lightship.dev/ready{what}"),
-        ])
-    };
+    let pod = format!("followed-{first}");
     served_by(lab, address, &[first, second, third], "all are ready")?;
     healthy(lab, wish.name, &[first, second, third])?;
-    label("=false")?;
+    scene::set_ready(lab, &pod, false)?;
     served_by(lab, address, &[second, third], "one is not ready")?;
     healthy(lab, wish.name, &[second, third])?;
     scene::patch_service(lab, wish.name, &json!({ "publishNotReadyAddresses": true }))?;
@@ -67,7 +59,7 @@ fn follow(lab: &Lab, wish: &Wish) -> Result<()> {
         &json!({ "publishNotReadyAddresses": false }),
     )?;
     served_by(lab, address, &[second, third], "they are not any more")?;
-    label("-")?;
+    scene::set_ready(lab, &pod, true)?;
     served_by(lab, address, &[first, second, third], "it is ready again")?;
 
     // It goes on serving what it has until the end of its grace time.
@@ -321,10 +313,9 @@ pub(crate) fn preferred(lab: &mut Lab) -> Result<()> {
         )?;
         crossing(lab, vips[0], |crossed| crossed == 0, "before")?;
         let pod = format!("{APP}-{}", lab.node_names()[0]);
-        let ready = "lab.lightship.dev/ready";
-        lab.kubectl(&["label", "pod", &pod, &format!("{ready}=false")])?;
+        scene::set_ready(lab, &pod, false)?;
         let fallback = crossing(lab, vips[0], |crossed| crossed > 0, "one node has no pod");
-        lab.kubectl(&["label", "pod", &pod, &format!("{ready}-")])?;
+        scene::set_ready(lab, &pod, true)?;
         fallback
     });
     for node in lab.node_names() {

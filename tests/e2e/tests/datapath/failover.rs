@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use lightship_e2e::experiment::{self, Outcome, PACE, Plan, Traffic};
 use lightship_e2e::probe::{self, Flows, Probe, Stream, ms_between};
-use lightship_e2e::scene::{self, Wish};
+use lightship_e2e::scene::{self, APP, Wish};
 use lightship_e2e::{director, neighbours, timeline, vip};
 use lightship_lab::{How, Lab};
 
@@ -88,9 +88,7 @@ pub(crate) fn crash_without_api(lab: &mut Lab) -> Result<()> {
             lab.fail(node, How::KillSpeaker)?;
         }
         for node in &nodes {
-            for part in ["last known state read", "speaker starts"] {
-                timeline::wait_line(lab, node, killed, &[part], BACK)?;
-            }
+            timeline::wait_resumed(lab, node, killed, BACK)?;
         }
         // They listen for 0.35 s before they take anything over, and look at their tables every second.
         std::thread::sleep(Duration::from_secs(3));
@@ -124,7 +122,8 @@ pub(crate) fn crash_with_change(lab: &mut Lab) -> Result<()> {
         };
         let traffic = Traffic::start(lab, vips[0], FLOWS)?;
         std::thread::sleep(Duration::from_secs(1));
-        scene::set_ready(lab, changed, false)?;
+        let pod = format!("{APP}-{changed}");
+        scene::set_ready(lab, &pod, false)?;
         let outcome = traffic.disturb(lab, &owner, How::Crash, WATCH);
         let alone = outcome.and_then(|outcome| {
             // Its status tells that all followed.
@@ -136,7 +135,7 @@ pub(crate) fn crash_with_change(lab: &mut Lab) -> Result<()> {
                 probe::stream_for(lab, vips[0], PACE, Duration::from_secs(2), false)?,
             ))
         });
-        scene::set_ready(lab, changed, true)?;
+        scene::set_ready(lab, &pod, true)?;
         let (outcome, seen) = alone?;
         tell(&outcome);
         let flows = &outcome.flows;

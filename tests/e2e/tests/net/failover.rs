@@ -142,9 +142,7 @@ pub(crate) fn restart_without_api(lab: &mut Lab) -> Result<()> {
             lab.fail(node, How::KillSpeaker)?;
         }
         for node in &nodes {
-            for part in ["last known state read", "speaker starts"] {
-                timeline::wait_line(lab, node, killed, &[part], CALM)?;
-            }
+            timeline::wait_resumed(lab, node, killed, CALM)?;
         }
         // They listen for 0.35 s before they take anything over.
         thread::sleep(CALM);

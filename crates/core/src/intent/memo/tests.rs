@@ -214,7 +214,7 @@ fn disturb(world: &mut World, health: &mut BTreeMap<NodeName, NodeHealth>, numbe
             let health = health.get_mut(&of_node).unwrap();
             match number / 512 % 4 {
                 0 => health.idle ^= true,
-                1 => health.muted ^= true,
+                1 => health.director ^= true,
                 2 => health.proven ^= true,
                 _ => health.retired ^= true,
             }
