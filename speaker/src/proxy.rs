@@ -1,4 +1,4 @@
-//! Whether kube-proxy on this node has its rules yet.
+//! When a node that has booted can take a share: its kube-proxy has its rules, and the path test has asked all.
 //!
 //! A node that boots runs its speaker long before its kube-proxy has written the first rule, and
 //! what a director hands to it meanwhile meets the loop guard. So it says in its heartbeats that it
@@ -7,19 +7,24 @@
 //! modes, and replacements of kube-proxy serve that address too. (kube-proxy's own `/healthz` says
 //! yes before it has written anything.)
 //!
+//! What is forwarded to it may also not reach it, or its replies not the clients. So the first round of the path test
+//! is waited for too, where other nodes answer it.
+//!
 //! Only a node that booted is in doubt: a speaker that restarts finds its state file and asks
 //! nothing. And the doubt ends after [`LIMIT`] whatever happens, as an API server that is away must
 //! not keep a node out.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Service;
 use kube::{Api, Client};
+use lightship_core::path::Verdict;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How long a node stays without a share at most.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -33,8 +38,20 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// by another loop.
 const MARGIN: Duration = Duration::from_secs(2);
 
-/// Sets `serves` once kube-proxy has its rules, or after [`LIMIT`].
-pub async fn wait(client: Client, serves: watch::Sender<bool>) {
+/// How long the path test has from the speaker's start at least: what others find lost on their ways to here they know
+/// after eight questions in four seconds, and tell it with the next ones, two seconds later.
+const TOLD: Duration = Duration::from_secs(8);
+
+/// How long its own first round is waited for after that: hundreds of nodes are not all asked by then.
+const TESTED: Duration = Duration::from_secs(5);
+
+/// Sets `serves` once kube-proxy has its rules, or after [`LIMIT`], and the path test has had its time.
+pub async fn wait(
+    client: Client,
+    mut tested: watch::Receiver<Arc<Verdict>>,
+    serves: watch::Sender<bool>,
+) {
+    let started = Instant::now();
     match timeout(LIMIT, answered(client)).await {
         Ok(address) => {
             tracing::info!(%address, "kube-proxy has its rules");
@@ -44,6 +61,13 @@ pub async fn wait(client: Client, serves: watch::Sender<bool>) {
             "the API server was not reached by its ClusterIP for {} s: the node gets its share all the same",
             LIMIT.as_secs()
         ),
+    }
+    sleep_until(started + TOLD).await;
+    if timeout(TESTED, tested.wait_for(|verdict| verdict.judged))
+        .await
+        .is_err()
+    {
+        tracing::info!("the path test has not asked all nodes yet; the node gets its share");
     }
     serves.send_replace(true);
 }

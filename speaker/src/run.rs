@@ -210,7 +210,11 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     let (kept_tx, kept) = watch::channel(saved.paths.clone());
     let (serves_tx, serves) = watch::channel(!idle);
     if idle {
-        tokio::spawn(crate::proxy::wait(client.clone(), serves_tx));
+        tokio::spawn(crate::proxy::wait(
+            client.clone(),
+            verdict.clone(),
+            serves_tx,
+        ));
     }
     let (saved_tx, saved_rx) = watch::channel(Saved {
         idle,

@@ -59,6 +59,8 @@ pub(crate) struct PeerClaims {
     complete: bool,
     /// Claims for VIPs that have gone since, made by a node that cannot say whether it knows of that.
     past: BTreeMap<IpAddr, u64>,
+    /// At which [`Self::note`] these claims were last noted.
+    noted: Option<u64>,
 }
 
 const SWEEPS_TO_FORGET: u64 = 2;
@@ -66,9 +68,10 @@ const SWEEPS_TO_FORGET: u64 = 2;
 impl PeerClaims {
     /// Takes a datagram with a scope in. True if it changed what the peer claims.
     pub(crate) fn told(&mut self, claims: &[Claim], scope: &Scope) -> bool {
-        if self.complete && self.knows_all(scope) && self.past.is_empty() {
+        if self.says_nothing_new(scope) {
             return false;
         }
+        self.noted = None;
         // Runs over pages are of no use any more.
         self.pages = 0;
         let mut changed = false;
@@ -89,6 +92,16 @@ impl PeerClaims {
             changed |= !std::mem::replace(&mut self.complete, true);
         }
         changed
+    }
+
+    /// Is all that the peer claims what was known of it before?
+    pub(crate) fn says_nothing_new(&self, scope: &Scope) -> bool {
+        self.complete && self.knows_all(scope) && self.past.is_empty()
+    }
+
+    /// Whether its claims, as they are now, have to be noted elsewhere: once at each `turn`, and after each change.
+    pub(crate) fn note(&mut self, turn: u64) -> bool {
+        self.noted.replace(turn) != Some(turn)
     }
 
     /// Is what is known just what the peer claims now?
@@ -112,6 +125,7 @@ impl PeerClaims {
     }
 
     fn insert(&mut self, vip: IpAddr, epoch: u64) -> bool {
+        self.noted = None;
         let before = self.claims.insert(vip, (epoch, self.sweep));
         if let Some((before, _)) = before {
             self.digest = self.digest.wrapping_sub(weight(&vip, before));
@@ -121,6 +135,7 @@ impl PeerClaims {
     }
 
     fn remove(&mut self, vip: &IpAddr) -> bool {
+        self.noted = None;
         let before = self.claims.remove(vip);
         if let Some((epoch, _)) = before {
             self.digest = self.digest.wrapping_sub(weight(vip, epoch));
@@ -133,6 +148,7 @@ impl PeerClaims {
         if self.says_the_same(pages, claims) {
             return false;
         }
+        self.noted = None;
         if self.pages != pages || self.seen.contains(&page) || self.sweep == 0 {
             self.sweep += 1;
             self.pages = pages;

@@ -49,6 +49,8 @@ pub struct Election {
     resumed: BTreeSet<IpAddr>,
     /// The highest claim ever heard for a VIP and who made it.
     highest: BTreeMap<IpAddr, (u64, NodeName)>,
+    /// How often any of these were forgotten, as their VIPs had gone or come again.
+    parted: u64,
     /// VIPs that have gone while nodes in sight claimed them, and the highest epoch of those claims.
     ended: BTreeMap<IpAddr, u64>,
     waits: BTreeMap<IpAddr, Wait>,
@@ -106,6 +108,7 @@ impl Election {
             mine: BTreeMap::new(),
             resumed: BTreeSet::new(),
             highest: BTreeMap::new(),
+            parted: 0,
             ended: BTreeMap::new(),
             waits: BTreeMap::new(),
             raise_again: BTreeMap::new(),
@@ -221,12 +224,27 @@ impl Election {
         if *node == self.me {
             return true;
         }
-        for claim in claims.iter().filter(|claim| claim.epoch != ENDED) {
-            self.note_epoch(claim.vip, claim.epoch, node);
+        let parted = self.parted;
+        if let Some(table) = self.peers.get_mut(node)
+            && table.says_nothing_new(scope)
+        {
+            // Nearly every heartbeat is such a one: its claims are those that were noted already.
+            if table.note(parted) {
+                let known: Vec<Claim> = table.iter().collect();
+                self.note_epochs(node, &known);
+            }
+            return true;
         }
+        self.note_epochs(node, claims);
         let table = self.peers.entry(node.clone()).or_default();
         self.dirty |= table.told(claims, scope);
         table.knows_all(scope)
+    }
+
+    fn note_epochs(&mut self, node: &NodeName, claims: &[Claim]) {
+        for claim in claims.iter().filter(|claim| claim.epoch != ENDED) {
+            self.note_epoch(claim.vip, claim.epoch, node);
+        }
     }
 
     /// As [`Self::on_told`], one page of a node of an older release, whose datagrams have no scope.

@@ -21,10 +21,12 @@ use netlink_sys::protocols::NETLINK_GENERIC;
 pub use apply::{ApplyError, OpError};
 use link::Link;
 
-use crate::codec::{self, FAMILY_NAME, IpvsMessage};
+use crate::codec::{self, FAMILY_NAME, IpvsMessage, Payload};
 use crate::diff::Op;
 use crate::error::Error;
-use crate::model::{DestinationState, Info, Service, ServiceKey, ServiceState, Stats, Timeouts};
+use crate::model::{
+    Destination, DestinationState, Info, Service, ServiceKey, ServiceState, Stats, Timeouts,
+};
 
 /// How long a client waits for a reply, unless told otherwise. The kernel
 /// answers within the send call, so this only ends what would be a hang.
@@ -97,9 +99,22 @@ impl Client {
     /// # Errors
     /// As [`Client::dump`].
     pub fn dump_services(&mut self) -> Result<Vec<(Service, Stats)>, Error> {
-        let mut services =
-            self.dump_of(&IpvsMessage::dump_services(), |message| message.service())?;
+        let mut services = self.dump_of(&IpvsMessage::dump_services(), |reply| {
+            reply.ipvs()?.service()
+        })?;
         services.sort_by_key(|(service, _)| service.key);
+        Ok(services)
+    }
+
+    /// As [`Self::dump_services`] without the counters, which takes less than half of the time.
+    ///
+    /// # Errors
+    /// As [`Client::dump`].
+    pub fn dump_service_settings(&mut self) -> Result<Vec<Service>, Error> {
+        let mut services = self.dump_of(&IpvsMessage::dump_services(), |reply| {
+            Ok(reply.ipvs_settings()?.service()?.0)
+        })?;
+        services.sort_by_key(|service| service.key);
         Ok(services)
     }
 
@@ -118,10 +133,28 @@ impl Client {
     /// # Errors
     /// As [`Client::dump`].
     pub fn dump_destinations(&mut self, key: ServiceKey) -> Result<Vec<DestinationState>, Error> {
-        let mut destinations = self.dump_of(&IpvsMessage::dump_destinations(key), |message| {
-            message.destination(key.family())
+        let mut destinations = self.dump_of(&IpvsMessage::dump_destinations(key), |reply| {
+            reply.ipvs()?.destination(key.family())
         })?;
         // The kernel lists the newest first.
+        destinations.reverse();
+        Ok(destinations)
+    }
+
+    /// As [`Self::dump_destinations`] without what changes by itself: counters and connections.
+    ///
+    /// # Errors
+    /// As [`Client::dump`].
+    pub fn dump_destination_settings(
+        &mut self,
+        key: ServiceKey,
+    ) -> Result<Vec<Destination>, Error> {
+        let mut destinations = self.dump_of(&IpvsMessage::dump_destinations(key), |reply| {
+            Ok(reply
+                .ipvs_settings()?
+                .destination(key.family())?
+                .destination)
+        })?;
         destinations.reverse();
         Ok(destinations)
     }
@@ -189,7 +222,7 @@ impl Client {
     fn dump_of<T>(
         &mut self,
         message: &IpvsMessage,
-        read: impl Fn(&IpvsMessage) -> Result<T, DecodeError>,
+        read: impl Fn(&Payload<'_>) -> Result<T, DecodeError>,
     ) -> Result<Vec<T>, Error> {
         for _ in 0..DUMP_ATTEMPTS {
             let sequence = self.link.next_sequence();
@@ -199,9 +232,7 @@ impl Client {
                 NLM_F_REQUEST | NLM_F_DUMP,
                 sequence,
             );
-            let reply = self
-                .link
-                .exchange(&bytes, sequence, |payload| read(&payload.ipvs()?))?;
+            let reply = self.link.exchange(&bytes, sequence, &read)?;
             if !reply.interrupted {
                 return Ok(reply.messages);
             }

@@ -326,6 +326,16 @@ fn refusals_name_their_op_and_the_rest_is_done() {
     assert_eq!(table.0.service(wanted.key).unwrap().0, service);
     assert_eq!(table.0.service(absent).unwrap_err().errno(), Some(ESRCH));
     assert_eq!(table.0.dump_destinations(absent).unwrap(), []);
+    // Without the counters it is the same.
+    let settings = table.0.dump_service_settings().unwrap();
+    assert_eq!(settings, std::slice::from_ref(&service));
+    let destinations = table.0.dump_destinations(wanted.key).unwrap();
+    let settings = table.0.dump_destination_settings(wanted.key).unwrap();
+    assert!(
+        settings
+            .iter()
+            .eq(destinations.iter().map(|d| &d.destination))
+    );
 }
 
 #[test]

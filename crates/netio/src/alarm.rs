@@ -74,6 +74,8 @@ impl Alarm {
             // Set anew meanwhile, it may not have gone off; then nothing can be read.
             if let Ok(read) = ready.try_io(|timer| Ok(timer.get_ref().0.wait()?)) {
                 read?;
+                // There is nothing more to read until it goes off again.
+                ready.clear_ready();
                 self.set = None;
             }
         }

@@ -42,8 +42,9 @@ const SAMPLE: usize = 540;
 /// is never in memory as a whole.
 const CREATE: usize = 64;
 
-/// Up to so many services are listed at each check, and of a larger table so many at an average.
-const LIST: usize = 1_000;
+/// Up to so many services are listed at each check, and of a larger table so many at an average: all of a thousand
+/// within two seconds.
+const LIST: usize = 500;
 
 pub(super) struct Worker {
     ground: Ground,
@@ -324,17 +325,16 @@ impl Worker {
         self.unlisted += LIST;
         if self.unlisted >= known.len() {
             self.unlisted = 0;
-            let listed = self.ipvs.dump_services()?;
-            let listed = listed.iter().map(|(service, _)| service);
-            if !known.has_services(listed) {
+            let listed = self.ipvs.dump_service_settings()?;
+            if !known.has_services(listed.iter()) {
                 self.known = None;
                 return Ok(());
             }
         }
         let cost = |index: usize| known.cost(index);
         for index in self.rota.turn(known.len(), SAMPLE, cost) {
-            let found = self.ipvs.dump_destinations(known.key(index))?;
-            if !known.has_destinations(index, found.iter().map(|d| &d.destination)) {
+            let found = self.ipvs.dump_destination_settings(known.key(index))?;
+            if !known.has_destinations(index, found.iter()) {
                 self.known = None;
                 return Ok(());
             }

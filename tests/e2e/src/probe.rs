@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use lightship_lab::workload::PORT;
+use lightship_lab::workload::{PORT, RESERVED_PORTS};
 use lightship_lab::{Lab, process, progress};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
@@ -182,10 +183,14 @@ impl Probe {
     /// # Errors
     /// When the probe does not start.
     pub fn stream(lab: &Lab, vip: IpAddr, every: u32, udp: bool) -> Result<Self> {
+        Self::stream_with(lab, vip, every, if udp { &["--udp"] } else { &[] })
+    }
+
+    fn stream_with(lab: &Lab, vip: IpAddr, every: u32, more: &[&str]) -> Result<Self> {
         let (target, every) = (target(vip).to_string(), format!("{every}ms"));
         let mut words = vec!["stream", "--target", &target, "--every", &every];
         words.extend(["--timeout", "900ms", "--duration", "10m", "--records"]);
-        words.extend(udp.then_some("--udp"));
+        words.extend(more);
         let mut probe = Self::start(lab, &words)?;
         probe.wait_event("started", Duration::from_secs(10))?;
         Ok(probe)
@@ -283,6 +288,23 @@ pub fn ask(lab: &Lab, vip: IpAddr, udp: bool) -> Result<Answer> {
     Probe::start(lab, &words)?
         .first_answer(Duration::from_secs(5))
         .with_context(|| format!("{vip} does not answer"))
+}
+
+/// Whether new connections succeed yet: one every 10 ms for a second, from [`RESERVED_PORTS`], of which each comes
+/// again only after thousands of others.
+///
+/// # Errors
+/// As [`stream_for`].
+pub fn try_out(lab: &Lab, vip: IpAddr) -> Result<Stream> {
+    /// More than one second takes, also if the probe is told of its end late.
+    const PORTS: u16 = 200;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let places = (RESERVED_PORTS.end() - RESERVED_PORTS.start()) / PORTS;
+    let place = NEXT.fetch_add(1, Ordering::Relaxed) % places;
+    let from = (RESERVED_PORTS.start() + place * PORTS).to_string();
+    let mut probe = Probe::stream_with(lab, vip, 10, &["--from-port", &from])?;
+    thread::sleep(Duration::from_secs(1));
+    probe.end()
 }
 
 /// New connections every `every` milliseconds for `span`.

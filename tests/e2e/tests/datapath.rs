@@ -10,6 +10,8 @@ mod early;
 mod ipvs;
 #[path = "datapath/moves.rs"]
 mod moves;
+#[path = "datapath/packets.rs"]
+mod packets;
 #[path = "datapath/paths.rs"]
 mod paths;
 #[path = "datapath/replaced.rs"]
@@ -21,7 +23,7 @@ mod upkeep;
 
 use std::process::ExitCode;
 
-use beside::{failover, hosts, lifecycle, packets, spread};
+use beside::{failover, hosts, lifecycle, spread};
 use lightship_lab::addressing::Families;
 use lightship_lab::options::Options;
 

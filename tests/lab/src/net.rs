@@ -13,6 +13,7 @@ use crate::addressing::{self, Families};
 use crate::process;
 use crate::sh;
 use crate::substrate::{CLIENT_NETNS, LAB_NETNS, LAN_BRIDGE, MANAGEMENT_BRIDGE};
+use crate::workload::RESERVED_PORTS;
 
 /// Where `ip netns` keeps the names.
 const NETNS_FOLDER: &str = "/run/netns";
@@ -132,8 +133,12 @@ fn create_client(families: Families) -> Result<()> {
     }
     // A port that was used a minute or two ago stands for its former connection in the memory of nodes and
     // client: the more ports, the later one comes back to the same address.
-    let ports = "echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range";
-    sh::run(command_in(CLIENT_NETNS, &["sh", "-c", ports])).map(drop)
+    let ports = format!(
+        "cd /proc/sys/net/ipv4; echo 1024 65535 > ip_local_port_range; echo {}-{} > ip_local_reserved_ports",
+        RESERVED_PORTS.start(),
+        RESERVED_PORTS.end()
+    );
+    sh::run(command_in(CLIENT_NETNS, &["sh", "-c", &ports])).map(drop)
 }
 
 /// Adds an address; IPv6 without duplicate address detection, so that it serves at once.

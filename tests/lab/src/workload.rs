@@ -14,6 +14,10 @@ pub const PORT: u16 = 80;
 /// The port inside the pods, another one so that kube-proxy's translation shows.
 pub const POD_PORT: u16 = 8080;
 
+/// Ports of the client that its kernel gives to no connection: for those that are made while it is not certain yet that
+/// they succeed. What a node remembers of one that failed would be taken up by a later one of the same port.
+pub const RESERVED_PORTS: std::ops::RangeInclusive<u16> = 2_000..=9_999;
+
 /// `spec.externalTrafficPolicy` of a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrafficPolicy {

@@ -230,10 +230,12 @@ struct Owned {
 /// How long the shell lets a leaving core wait for others to take its VIPs.
 pub const HANDOVER: Duration = Duration::from_millis(1_500);
 
-/// How long heartbeats gather before they are read, among few nodes and among more than each beats to at every
-/// interval: waking costs more than reading, and of the latter one comes every other millisecond, so that the shell
-/// polls them. Of the former, two rarely come so close.
+/// How long heartbeats gather before they are read, among nodes that all beat to each other and among more: waking
+/// costs more than reading, and of the latter one comes every other millisecond, so that the shell polls them.
 const GATHER: [Duration; 2] = [Duration::from_millis(3), Duration::from_millis(35)];
+
+/// With so many peers, two heartbeats rarely come so close that to wait for the second costs less than to wake for it.
+const NOT_GATHERED: usize = 8;
 
 /// How long an announcement waits for the director to hold the latest intent.
 const DIRECTOR_WAIT: Duration = Duration::from_millis(100);
@@ -621,6 +623,9 @@ impl Core {
     /// For so long after heartbeats were read the next ones should be left to gather. At most half an interval: who is
     /// asked for a sign of life should not take much of the time that it has for it.
     pub fn gather(&self) -> Duration {
+        if self.peers.len() <= NOT_GATHERED {
+            return Duration::ZERO;
+        }
         GATHER[usize::from(self.is_sparse())].min(self.setup.interval / 2)
     }
 

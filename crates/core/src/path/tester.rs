@@ -410,7 +410,12 @@ impl Tester {
             told: way.told(),
             forwards: way.directs,
         });
-        Verdict::of(votes.chain(remembered), self.own.director.is_some())
+        let heard = |name| self.peers.get(name).is_some_and(|peer| peer.heard);
+        let mut asked = self.trials.iter().filter(|((name, _), _)| heard(name));
+        Verdict {
+            judged: asked.all(|(_, trial)| trial.judged()),
+            ..Verdict::of(votes.chain(remembered), self.own.director.is_some())
+        }
     }
 
     /// What the next start of the speaker should know besides this verdict: nothing where all is well.
@@ -441,6 +446,11 @@ impl Trial {
     fn told(&self, now: Duration) -> Option<Set> {
         let (lost, until) = self.told?;
         (now < until).then_some(lost)
+    }
+
+    /// Something is known of the way, or there was no answer to ever so many questions.
+    fn judged(&self) -> bool {
+        self.lost.is_some() || !self.ended.is_zero()
     }
 
     fn begin(&mut self, now: Duration) {

@@ -80,6 +80,8 @@ pub struct Verdict {
     /// Frames were seen to pass here both ways. Not so where most others say that theirs did not come, whoever is to
     /// blame for that.
     pub proven: bool,
+    /// No way to a node that is heard is still being asked for the first time.
+    pub judged: bool,
 }
 
 impl Verdict {
@@ -125,6 +127,7 @@ impl Verdict {
             with,
             known,
             proven: has_director && fault.is_none() && !deaf && come && known > 0,
+            judged: false,
         }
     }
 
@@ -134,6 +137,7 @@ impl Verdict {
             == Verdict {
                 known: self.known,
                 proven: self.proven,
+                judged: self.judged,
                 ..Verdict::default()
             }
     }

@@ -12,7 +12,7 @@ use crate::{Candidates, NodeName};
 impl Election {
     /// Before `vips` replace those that are known: parts with what belongs to others.
     pub(super) fn part_with(&mut self, vips: &BTreeMap<IpAddr, Candidates>) {
-        self.highest.retain(|vip, _| vips.contains_key(vip));
+        self.keep_highest(vips);
         // What was claimed before anything was known may be of any of them.
         let Some(known) = self.vips.take() else {
             return;
@@ -53,13 +53,23 @@ impl Election {
         if any {
             self.dirty = true;
             // Those of VIPs that have gone may have been heard again since.
-            self.highest.retain(|vip, _| vips.contains_key(vip));
+            self.keep_highest(vips);
             self.forget_ended();
         }
     }
 
-    fn ends(&mut self, vip: &IpAddr) {
+    fn keep_highest(&mut self, vips: &BTreeMap<IpAddr, Candidates>) {
+        self.parted += 1;
+        self.highest.retain(|vip, _| vips.contains_key(vip));
+    }
+
+    fn forget_highest(&mut self, vip: &IpAddr) {
+        self.parted += 1;
         self.highest.remove(vip);
+    }
+
+    fn ends(&mut self, vip: &IpAddr) {
+        self.forget_highest(vip);
         // Who is silent does not hear of the end. Who is in sight hears of it soon, or has just died.
         self.forget_silent(vip, u64::MAX);
         let claims = self.peers.values().filter_map(|table| table.epoch(vip));
@@ -69,7 +79,7 @@ impl Election {
     }
 
     fn begins(&mut self, vip: &IpAddr) {
-        self.highest.remove(vip);
+        self.forget_highest(vip);
         if let Some(highest) = self.ended.remove(vip) {
             self.forget_silent(vip, highest);
         }

@@ -13,7 +13,20 @@ pub(super) fn parse_list<A>(bytes: &[u8]) -> Result<Vec<A>, DecodeError>
 where
     A: for<'a> Parseable<NlaBuffer<&'a [u8]>>,
 {
+    parse_list_but(bytes, &[])
+}
+
+/// The same without looking into attributes of the kinds in `skipped`.
+pub(super) fn parse_list_but<A>(bytes: &[u8], skipped: &[u16]) -> Result<Vec<A>, DecodeError>
+where
+    A: for<'a> Parseable<NlaBuffer<&'a [u8]>>,
+{
+    let wanted = |nla: &Result<NlaBuffer<&[u8]>, DecodeError>| {
+        nla.as_ref()
+            .map_or(true, |nla| !skipped.contains(&nla.kind()))
+    };
     NlasIterator::new(bytes)
+        .filter(wanted)
         .map(|nla| A::parse(&nla?))
         .collect()
 }

@@ -85,11 +85,24 @@ impl Payload<'_> {
     /// # Errors
     /// When the payload is something else or malformed.
     pub fn ipvs(&self) -> Result<IpvsMessage, DecodeError> {
+        let (header, attrs) = self.split()?;
+        IpvsMessage::parse_with_param(attrs, header)
+    }
+
+    /// The same without the counters of its service or destination: for who reads a large table often.
+    ///
+    /// # Errors
+    /// As [`Payload::ipvs`].
+    pub fn ipvs_settings(&self) -> Result<IpvsMessage, DecodeError> {
+        let (header, attrs) = self.split()?;
+        IpvsMessage::parse_settings(attrs, header)
+    }
+
+    fn split(&self) -> Result<(GenlHeader, &[u8]), DecodeError> {
         let Self::Data(bytes) = self else {
             return Err("not a data message".into());
         };
-        let header = GenlHeader::parse(bytes)?;
-        IpvsMessage::parse_with_param(&bytes[GENL_HEADER_LEN..], header)
+        Ok((GenlHeader::parse(bytes)?, &bytes[GENL_HEADER_LEN..]))
     }
 }
 

@@ -6,7 +6,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_generic::{GenlFamily, GenlHeader};
 
-use super::attr::{parse_list, put};
+use super::attr::{parse_list, parse_list_but, put};
 use super::constants::*;
 use super::{Command, DestAttr, ServiceAttr};
 
@@ -88,6 +88,26 @@ impl<'a> Parseable<NlaBuffer<&'a [u8]>> for Attr {
     }
 }
 
+/// A service or destination without its counters, which are more than half of what a reply says.
+struct SettingsAttr(Attr);
+
+impl<'a> Parseable<NlaBuffer<&'a [u8]>> for SettingsAttr {
+    fn parse(nla: &NlaBuffer<&'a [u8]>) -> Result<Self, DecodeError> {
+        let value = nla.value();
+        let attr = match nla.kind() {
+            CMD_ATTR_SERVICE => {
+                parse_list_but(value, &[SVC_ATTR_STATS, SVC_ATTR_STATS64]).map(Attr::Service)
+            }
+            CMD_ATTR_DEST => {
+                parse_list_but(value, &[DEST_ATTR_STATS, DEST_ATTR_STATS64]).map(Attr::Dest)
+            }
+            _ => Attr::parse(nla),
+        };
+        attr.map(Self)
+            .with_context(|| format!("attribute {}", nla.kind()))
+    }
+}
+
 /// The attributes of `IPVS_CMD_SET_INFO`, which number from 1 again.
 struct InfoAttr(Attr);
 
@@ -109,6 +129,17 @@ pub struct IpvsMessage {
     pub command: Command,
     /// Its attributes.
     pub attrs: Vec<Attr>,
+}
+
+impl IpvsMessage {
+    /// One of a service or a destination, without its counters.
+    pub(super) fn parse_settings(bytes: &[u8], header: GenlHeader) -> Result<Self, DecodeError> {
+        let attrs = parse_list::<SettingsAttr>(bytes)?.into_iter();
+        Ok(Self {
+            command: Command::from(header.cmd),
+            attrs: attrs.map(|settings| settings.0).collect(),
+        })
+    }
 }
 
 impl GenlFamily for IpvsMessage {

@@ -538,6 +538,33 @@ fn every_captured_message_survives_reading_and_writing() {
 }
 
 #[test]
+fn without_counters_a_reply_says_the_same_else() {
+    let mut count = 0;
+    let (_, replies) = captured("-L -n");
+    for frame in replies.iter().flat_map(|reply| frames(reply)) {
+        let payload = frame.unwrap().payload;
+        let (Ok(whole), Ok(settings)) = (payload.ipvs(), payload.ipvs_settings()) else {
+            continue;
+        };
+        let mut expected = whole.clone();
+        for attr in &mut expected.attrs {
+            match attr {
+                Attr::Service(attrs) => attrs.retain(|attr| {
+                    !matches!(attr, ServiceAttr::Stats(_) | ServiceAttr::Stats64(_))
+                }),
+                Attr::Dest(attrs) => {
+                    attrs.retain(|attr| !matches!(attr, DestAttr::Stats(_) | DestAttr::Stats64(_)))
+                }
+                _ => {}
+            }
+        }
+        count += usize::from(expected != whole);
+        assert_eq!(settings, expected);
+    }
+    assert!(count > 9, "only {count} had counters");
+}
+
+#[test]
 fn what_does_not_identify_itself_is_refused_and_not_a_panic() {
     for attrs in [
         vec![],

@@ -71,6 +71,16 @@ async fn datagrams_are_answered() {
     let length = client.recv(&mut buffer).await.unwrap();
     let identity: Identity = serde_json::from_slice(&buffer[..length]).unwrap();
     assert_eq!(identity.client, client.local_addr().unwrap());
+    // As long as it is asked for, and the same still.
+    client
+        .send_to(b"400\n", (Ipv4Addr::LOCALHOST, port))
+        .await
+        .unwrap();
+    assert_eq!(client.recv(&mut buffer).await.unwrap(), 400);
+    assert_eq!(
+        serde_json::from_slice::<Identity>(&buffer[..400]).unwrap(),
+        identity
+    );
 }
 
 #[tokio::test]

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 use super::Target;
 use crate::pod::Identity;
@@ -58,7 +58,7 @@ impl From<&io::Error> for Failure {
 pub(super) async fn ask(target: Target, timeout: Duration) -> Result<Identity, Failure> {
     let exchange = async {
         if target.udp {
-            datagram(target.target).await
+            datagram(target).await
         } else {
             Line::open(target).await?.ask().await
         }
@@ -69,12 +69,31 @@ pub(super) async fn ask(target: Target, timeout: Duration) -> Result<Identity, F
     }
 }
 
-async fn datagram(target: SocketAddr) -> io::Result<Identity> {
-    let socket = match target {
-        SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?,
-        SocketAddr::V6(_) => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await?,
+/// Any address of the target's family, and the port that is wanted, if one is.
+fn from(target: Target) -> SocketAddr {
+    let any = match target.target {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
     };
-    socket.connect(target).await?;
+    SocketAddr::new(any, target.from_port.unwrap_or(0))
+}
+
+async fn connection(target: Target) -> io::Result<TcpStream> {
+    if target.from_port.is_none() {
+        return TcpStream::connect(target.target).await;
+    }
+    let socket = match target.target {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(from(target))?;
+    socket.connect(target.target).await
+}
+
+async fn datagram(target: Target) -> io::Result<Identity> {
+    let socket = UdpSocket::bind(from(target)).await?;
+    socket.connect(target.target).await?;
     socket.send(b"?\n").await?;
     let mut buffer = [0; 2048];
     let length = socket.recv(&mut buffer).await?;
@@ -94,7 +113,7 @@ impl Line {
         let stream = if target.sctp {
             sctp::connect(target.target).await?
         } else {
-            let stream = TcpStream::connect(target.target).await?;
+            let stream = connection(target).await?;
             stream.set_nodelay(true)?;
             stream
         };

@@ -187,6 +187,7 @@ async fn flow(
             target: args.target,
             udp: false,
             sctp: args.sctp,
+            from_port: None,
         };
         let mut line = Line::open(target).await?;
         let identity = line.ask().await?;

@@ -122,6 +122,7 @@ async fn one(args: &Args, counts: &Mutex<Counts>) {
             target: args.target,
             udp: false,
             sctp: false,
+            from_port: None,
         };
         ask(target, args.timeout.0).await.map(|identity| {
             count(&|c| *c.nodes.entry(identity.node.clone()).or_default() += 1);

@@ -57,6 +57,9 @@ pub(crate) struct Target {
     /// Open SCTP associations instead of TCP connections.
     #[arg(long)]
     sctp: bool,
+    /// The client's port, of TCP and UDP; without it the kernel chooses one.
+    #[arg(long, conflicts_with = "sctp")]
+    from_port: Option<u16>,
 }
 
 /// A span of time on the command line: `20ms`, `15s`, `2m`.

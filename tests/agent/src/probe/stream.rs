@@ -1,4 +1,5 @@
-//! `probe stream`: a new connection at a steady pace, not waiting for the ones before it.
+//! `probe stream`: a new connection at a steady pace, not waiting for the ones before it. With `--from-port` each is made
+//! from the port after that of the one before.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -80,7 +81,11 @@ async fn collect(args: &Args) -> Vec<Record> {
             () = &mut end => break,
             () = &mut stop => break,
             _ = pace.tick() => {
-                requests.push(tokio::spawn(request(args.target, args.timeout.0)));
+                let mut target = args.target;
+                // One after another: a port that is used again belongs to a connection that is remembered.
+                let number = u16::try_from(requests.len()).unwrap_or(u16::MAX);
+                target.from_port = target.from_port.map(|first| first.saturating_add(number));
+                requests.push(tokio::spawn(request(target, args.timeout.0)));
             }
         }
     }

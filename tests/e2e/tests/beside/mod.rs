@@ -10,8 +10,8 @@ pub(crate) mod hosts;
 pub(crate) mod lifecycle;
 #[path = "../datapath/off_lan.rs"]
 pub(crate) mod off_lan;
-#[path = "../datapath/packets.rs"]
-pub(crate) mod packets;
+#[path = "../datapath/path_mtu.rs"]
+pub(crate) mod path_mtu;
 #[path = "../datapath/sctp.rs"]
 pub(crate) mod sctp;
 #[path = "../datapath/shared.rs"]
@@ -60,7 +60,7 @@ pub(crate) const OF_THREE_NODES: [(&str, Test); 11] = [
     ),
     ("two_ports_of_two_owners", hosts::two_ports_and_owners),
     ("strict_reverse_path_filters", hosts::strict_rp_filter),
-    ("packets_too_big_for_the_way_back", packets::path_mtu),
+    ("packets_too_big_for_the_way_back", path_mtu::path_mtu),
     (
         "a_crash_of_a_backend_resets_its_own",
         failover::backend_crash,

@@ -1,5 +1,4 @@
-//! What happens to single packets: who answers a ping, TTL, fragments, and the path MTU of a client
-//! behind a router with a smaller one.
+//! What happens to single packets: who answers a ping, TTL, fragments.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,10 +9,10 @@ use anyhow::{Context, Result, ensure};
 use lightship_e2e::neighbours::Capture;
 use lightship_e2e::scene::Wish;
 use lightship_e2e::{director, vip};
-use lightship_lab::substrate::{CLIENT_NETNS, LAB_NETNS, LAN_BRIDGE};
+use lightship_lab::substrate::{LAB_NETNS, LAN_BRIDGE};
 use lightship_lab::{Lab, sh};
 
-use super::off_lan::CLIENT;
+use crate::beside::off_lan::CLIENT;
 use crate::common::Served;
 
 fn dual(name: &str) -> Wish<'_> {
@@ -194,100 +193,4 @@ pub(crate) fn forwarded(lab: &mut Lab) -> Result<()> {
         }
         Ok(())
     })
-}
-
-/// Namespace of a host behind a router: the client, whose link to it has a small MTU.
-const FAR: &str = "ls-far";
-const FAR_V4: &str = "203.0.113.250";
-const FAR_V6: &str = "2001:db8:fa::2";
-
-/// A reply that is too long for the way to the client is sent again in smaller pieces: the
-/// router's word (ICMP) is addressed to the VIP, and reaches the node and pod that has the
-/// connection.
-pub(crate) fn path_mtu(lab: &mut Lab) -> Result<()> {
-    far_begin(lab)?;
-    let outcome = Served::during(lab, &dual("path-mtu"), |lab, vips| {
-        for address in vips {
-            let found = vip::find(lab, *address)?.context("no VirtualIP")?;
-            let kind = match address {
-                IpAddr::V4(_) => "icmp[0] = 3 and icmp[1] = 4",
-                IpAddr::V6(_) => "icmp6 and ip6[40] = 2",
-            };
-            let filter = format!("dst host {address} and {kind}");
-            let capture = Capture::start(LAB_NETNS, LAN_BRIDGE, &filter)?;
-            let url = match address {
-                IpAddr::V4(v4) => format!("http://{v4}:80/bytes/200000"),
-                IpAddr::V6(v6) => format!("http://[{v6}]:80/bytes/200000"),
-            };
-            let mut got = Vec::new();
-            for _ in 0..6 {
-                let mut curl = sh::command(&["ip", "netns", "exec", FAR, "curl", "-s", "-g"]);
-                curl.args(["-m", "8", "-o", "/dev/null", "-w", "%{size_download}", &url]);
-                let output = sh::output(curl, None)?;
-                got.push(String::from_utf8_lossy(&output.stdout).into_owned());
-                // What the nodes learnt would spare them the next one.
-                for node in lab.node_names() {
-                    lab.exec(&node, &["ip", "route", "flush", "cache"])?;
-                    lab.exec(&node, &["ip", "-6", "route", "flush", "cache"])?;
-                }
-            }
-            let frames = capture.end()?;
-            let by_director = frames.iter().filter(|f| f.starts_with(&found.mac)).count();
-            eprintln!(
-                "    {address}: {got:?} bytes; {} messages, {by_director} of them sent on by the director",
-                frames.len()
-            );
-            ensure!(
-                got.iter().all(|bytes| bytes == "200000"),
-                "{got:?}\n{frames:#?}"
-            );
-            ensure!(by_director > 0, "none was sent on: {frames:#?}");
-        }
-        Ok(())
-    });
-    outcome.and(far_end(lab))
-}
-
-/// Routes on the nodes: the far host is behind the client.
-fn far_routes(lab: &Lab, what: &str) -> Result<()> {
-    for node in lab.node_names() {
-        let line = format!(
-            "ip route {what} {FAR_V4}/32 via 192.0.2.100; ip -6 route {what} {FAR_V6}/128 via 2001:db8:2::100"
-        );
-        lab.exec(&node, &["sh", "-c", &line])?;
-    }
-    Ok(())
-}
-
-fn far_begin(lab: &Lab) -> Result<()> {
-    let _ = far_end(lab);
-    for line in [
-        format!("netns add {FAR}"),
-        format!("-n {CLIENT_NETNS} link add far0 type veth peer name eth0 netns {FAR}"),
-        format!("-n {CLIENT_NETNS} link set far0 mtu 1300 up"),
-        format!("-n {CLIENT_NETNS} address add 203.0.113.249/30 dev far0"),
-        format!("-n {CLIENT_NETNS} address add 2001:db8:fa::1/64 dev far0 nodad"),
-        format!("-n {FAR} link set lo up"),
-        format!("-n {FAR} link set eth0 up"),
-        format!("-n {FAR} address add {FAR_V4}/30 dev eth0"),
-        format!("-n {FAR} address add {FAR_V6}/64 dev eth0 nodad"),
-        format!("-n {FAR} route add default via 203.0.113.249"),
-        format!("-n {FAR} -6 route add default via 2001:db8:fa::1"),
-    ] {
-        sh::ip(&line)?;
-    }
-    let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward; \
-        echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
-    lab.client(&["sh", "-c", forward])?;
-    far_routes(lab, "replace")
-}
-
-fn far_end(lab: &Lab) -> Result<()> {
-    far_routes(lab, "del")?;
-    let stop = "echo 0 > /proc/sys/net/ipv4/ip_forward; \
-        echo 0 > /proc/sys/net/ipv6/conf/all/forwarding; ip link del far0 2>/dev/null";
-    lab.client(&["sh", "-c", stop])?;
-    let mut delete = sh::command(&["ip", "netns", "delete", FAR]);
-    delete.env("LC_ALL", "C");
-    sh::output(delete, None).map(drop)
 }

@@ -157,6 +157,24 @@ fn a_rule_that_comes_later_is_found_within_ten_minutes() {
 }
 
 #[test]
+fn a_node_is_judged_once_all_that_it_hears_were_asked() {
+    let mut lan = Lan::new(3, |shot| of_node(shot.eth.0, 2) && is_director(shot.eth.0));
+    assert!(!lan.verdict(2).judged);
+    lan.run(seconds(1));
+    assert!(!lan.verdict(2).judged);
+    lan.run(seconds(8));
+    let verdict = lan.verdict(2);
+    assert!(verdict.judged && verdict.fault.is_some(), "{verdict:?}");
+    assert!(lan.verdict(1).judged && lan.verdict(1).fault.is_none());
+    // One that does not answer at all is given up.
+    let mut lan = Lan::new(2, |shot| of_node(shot.eth.0, 2));
+    lan.run(seconds(1));
+    assert!(!lan.verdict(1).judged);
+    lan.run(seconds(8));
+    assert!(lan.verdict(1).judged);
+}
+
+#[test]
 fn a_port_that_lets_only_its_own_mac_send_is_blamed_alone() {
     let mut lan = Lan::new(3, |shot| of_node(shot.eth.0, 2) && is_director(shot.eth.0));
     lan.run(seconds(15));
