@@ -84,4 +84,37 @@ proptest! {
             prop_assert_eq!(&whole.ended, &by_one.ended);
         }
     }
+
+    #[test]
+    fn who_says_what_is_known_need_not_be_heeded_again(
+        turns in proptest::collection::vec(any_turn(), 0..60),
+    ) {
+        let mut elections = [settled(&[]), settled(&[])];
+        for (at, turn) in turns.into_iter().enumerate() {
+            for (number, election) in elections.iter_mut().enumerate() {
+                match turn.clone() {
+                    Turn::Change(changes) => election.update_vips(changes.into_iter().map(|(last, nodes)| {
+                        (vip(last), nodes.map(|(nodes, _)| Candidates::equal(nodes.into_iter().map(name))))
+                    })),
+                    Turn::Claim(node, claims) => {
+                        let claims: BTreeMap<u8, u64> = claims.into_iter().collect();
+                        let claims: Vec<Claim> = claims.into_iter().map(|(last, epoch)| claim(last, epoch)).collect();
+                        let digest = crate::digest(claims.iter().map(|c| (c.vip, c.epoch)));
+                        let scope = Scope { from: None, until: None, digest };
+                        // Most heartbeats repeat the one before.
+                        for _ in 0..2 {
+                            // The second one heeds all that it is told.
+                            election.parted += number as u64;
+                            election.on_told(&name(node), &claims, &scope);
+                        }
+                    }
+                    Turn::Live(live) => election.set_live(live.into_iter().map(name).collect()),
+                }
+            }
+            let now = ms(10 * at as u64);
+            let actions = elections.each_mut().map(|election| election.step(now));
+            prop_assert_eq!(&actions[0], &actions[1]);
+            prop_assert_eq!(&elections[0].highest, &elections[1].highest);
+        }
+    }
 }
