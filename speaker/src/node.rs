@@ -6,6 +6,7 @@
 //! what it says. Nothing here waits for the network or the kernel but in that one `select`.
 
 mod further;
+mod inputs;
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
@@ -13,12 +14,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use futures::StreamExt;
 use ipnet::IpNet;
 use lightship_membership::Keys;
 use lightship_netio::{Alarm, Filter, PacketSocket, Watched};
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{mpsc, watch};
 
+use self::inputs::Input;
 use crate::datagrams::Datagrams;
 use crate::memory::Memory;
 use crate::uplink::Current;
@@ -53,7 +56,7 @@ pub struct Links {
     pub used: watch::Sender<Arc<[Own]>>,
     /// The IPv6 VIPs to listen for, each on its uplink.
     pub groups: watch::Sender<BTreeSet<(Via, Ipv6Addr)>>,
-    /// Whether the own kube-proxy has its rules.
+    /// Whether this node can take a share.
     pub serves: watch::Receiver<bool>,
     /// What the director says.
     pub reports: mpsc::UnboundedReceiver<DirectorReport>,
@@ -152,6 +155,7 @@ pub async fn run(
     let mut read_again = Instant::now();
     let mut memory = Memory::new(origin.elapsed());
     let mut alarm = Alarm::new()?;
+    let mut changes = inputs::changes(&links);
     loop {
         let now = origin.elapsed();
         udp.poll(core.is_sparse());
@@ -256,65 +260,68 @@ pub async fn run(
                 Some(report) => core.on_director(report),
                 None => bail!("the director's thread ended; starting anew"),
             },
-            Ok(()) = links.world.changed() => {
-                let world = links.world.borrow_and_update().clone();
-                if let Some(world) = world {
-                    links.saved.send_modify(|saved| saved.world = world.clone());
-                    core.on_world(world, origin.elapsed());
-                    let _ = udp.follow(&core.own_addresses(), origin.elapsed());
-                }
-            }
-            Ok(()) = links.secrets.changed() => {
-                let secrets = links.secrets.borrow_and_update().clone();
-                if let Some(keys) = keys(&secrets) {
-                    links.saved.send_modify(|saved| saved.secrets = secrets);
-                    core.on_keys(keys);
-                }
-            }
-            Ok(()) = links.uplink.changed() => {
-                let before = std::mem::replace(&mut uplink, links.uplink.borrow_and_update().clone());
-                let (index, now) = (uplink.link.index, origin.elapsed());
-                let moved = index != before.link.index;
-                if moved && let Some(opened) = open(index)? {
-                    packets = opened;
-                    if let Some(to) = &listening {
-                        listen(&packets, to);
+            Some(changed) = changes.next() => match changed {
+                Input::World => {
+                    let world = links.world.borrow().clone();
+                    if let Some(world) = world {
+                        links.saved.send_modify(|saved| saved.world = world.clone());
+                        core.on_world(world, origin.elapsed());
+                        let _ = udp.follow(&core.own_addresses(), origin.elapsed());
                     }
                 }
-                core.on_link(uplink.link.name.as_str().into(), uplink.link.mac, now);
-                if moved || uplink.reroutes != before.reroutes {
-                    core.say_anew(now);
+                Input::Secrets => {
+                    let secrets = links.secrets.borrow().clone();
+                    if let Some(keys) = keys(&secrets) {
+                        links.saved.send_modify(|saved| saved.secrets = secrets);
+                        core.on_keys(keys);
+                    }
                 }
-                // Last: what was cut off compares claims before it says anything.
-                core.on_uplink(uplink.state, now);
-            }
-            Ok(()) = links.verdict.changed() => {
-                let verdict = links.verdict.borrow_and_update().clone();
-                core.on_path(&verdict, origin.elapsed());
-            }
-            Ok(()) = links.kept.changed() => {
-                let kept = links.kept.borrow_and_update().clone();
-                links.saved.send_modify(|saved| saved.paths = kept);
-            }
-            Ok(()) = links.networks.changed() => {
-                let networks = links.networks.borrow_and_update().clone();
-                core.on_networks(networks, origin.elapsed());
-            }
-            Ok(()) = links.further.changed() => {
-                let found = links.further.borrow_and_update().clone();
-                core.on_further(found, origin.elapsed());
-            }
-            Ok(()) = links.serves.changed() => {
-                let serves = *links.serves.borrow_and_update();
-                links.saved.send_modify(|saved| saved.idle = !serves);
-                core.on_serves(serves, origin.elapsed());
-            }
-            Ok(()) = links.stop.changed(), if leaving.is_none() => {
-                tracing::info!("handing VIPs over before stopping");
-                let now = origin.elapsed();
-                leaving = Some(now);
-                core.leave(now);
-            }
+                Input::Uplink => {
+                    let before = std::mem::replace(&mut uplink, links.uplink.borrow().clone());
+                    let (index, now) = (uplink.link.index, origin.elapsed());
+                    let moved = index != before.link.index;
+                    if moved && let Some(opened) = open(index)? {
+                        packets = opened;
+                        if let Some(to) = &listening {
+                            listen(&packets, to);
+                        }
+                    }
+                    core.on_link(uplink.link.name.as_str().into(), uplink.link.mac, now);
+                    if moved || uplink.reroutes != before.reroutes {
+                        core.say_anew(now);
+                    }
+                    // Last: what was cut off compares claims before it says anything.
+                    core.on_uplink(uplink.state, now);
+                }
+                Input::Verdict => {
+                    let verdict = links.verdict.borrow().clone();
+                    core.on_path(&verdict, origin.elapsed());
+                }
+                Input::Kept => {
+                    let kept = links.kept.borrow().clone();
+                    links.saved.send_modify(|saved| saved.paths = kept);
+                }
+                Input::Networks => {
+                    let networks = links.networks.borrow().clone();
+                    core.on_networks(networks, origin.elapsed());
+                }
+                Input::Further => {
+                    let found = links.further.borrow().clone();
+                    core.on_further(found, origin.elapsed());
+                }
+                Input::Serves => {
+                    let serves = *links.serves.borrow();
+                    links.saved.send_modify(|saved| saved.idle = !serves);
+                    core.on_serves(serves, origin.elapsed());
+                }
+                Input::Stop if leaving.is_some() => {}
+                Input::Stop => {
+                    tracing::info!("handing VIPs over before stopping");
+                    let now = origin.elapsed();
+                    leaving = Some(now);
+                    core.leave(now);
+                }
+            },
             woken = alarm.wait_until(deadline) => {
                 woken.context("the timer of heartbeats fails")?;
                 links.lateness.observe(deadline.elapsed().as_secs_f64());

@@ -1,4 +1,4 @@
-//! When a node that has booted can take a share: its kube-proxy has its rules, and the path test has asked all.
+//! When a node that has booted can take a share: its kube-proxy has its rules, and the path test has judged it.
 //!
 //! A node that boots runs its speaker long before its kube-proxy has written the first rule, and
 //! what a director hands to it meanwhile meets the loop guard. So it says in its heartbeats that it
@@ -7,8 +7,8 @@
 //! modes, and replacements of kube-proxy serve that address too. (kube-proxy's own `/healthz` says
 //! yes before it has written anything.)
 //!
-//! What is forwarded to it may also not reach it, or its replies not the clients. So the first round of the path test
-//! is waited for too, where other nodes answer it.
+//! What is forwarded to it may also not reach it, or its replies not the clients. So the path test's word is waited for too.
+//! A node that hears no other has the whole time to find one, for it counts without a share only while another serves.
 //!
 //! Only a node that booted is in doubt: a speaker that restarts finds its state file and asks
 //! nothing. And the doubt ends after [`LIMIT`] whatever happens, as an API server that is away must
@@ -24,7 +24,7 @@ use kube::{Api, Client};
 use lightship_core::path::Verdict;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// How long a node stays without a share at most.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -38,21 +38,14 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// by another loop.
 const MARGIN: Duration = Duration::from_secs(2);
 
-/// How long the path test has from the speaker's start at least: what others find lost on their ways to here they know
-/// after eight questions in four seconds, and tell it with the next ones, two seconds later.
-const TOLD: Duration = Duration::from_secs(8);
-
-/// How long its own first round is waited for after that: hundreds of nodes are not all asked by then.
-const TESTED: Duration = Duration::from_secs(5);
-
-/// Sets `serves` once kube-proxy has its rules, or after [`LIMIT`], and the path test has had its time.
+/// Sets `serves` once kube-proxy has its rules and the path test has judged the node, or after [`LIMIT`].
 pub async fn wait(
     client: Client,
-    mut tested: watch::Receiver<Arc<Verdict>>,
+    tested: watch::Receiver<Arc<Verdict>>,
     serves: watch::Sender<bool>,
 ) {
-    let started = Instant::now();
-    match timeout(LIMIT, answered(client)).await {
+    let limit = Instant::now() + LIMIT;
+    match timeout_at(limit, answered(client)).await {
         Ok(address) => {
             tracing::info!(%address, "kube-proxy has its rules");
             sleep(MARGIN).await;
@@ -62,14 +55,16 @@ pub async fn wait(
             LIMIT.as_secs()
         ),
     }
-    sleep_until(started + TOLD).await;
-    if timeout(TESTED, tested.wait_for(|verdict| verdict.judged))
-        .await
-        .is_err()
-    {
-        tracing::info!("the path test has not asked all nodes yet; the node gets its share");
+    if !judged(tested, limit).await {
+        tracing::info!("no path test with other nodes yet: the node gets its share all the same");
     }
     serves.send_replace(true);
+}
+
+/// Waits until the path test has judged the node; false if it has not by `limit`.
+async fn judged(mut tested: watch::Receiver<Arc<Verdict>>, limit: Instant) -> bool {
+    let judged = tested.wait_for(|verdict| verdict.judged);
+    matches!(timeout_at(limit, judged).await, Ok(Ok(_)))
 }
 
 async fn answered(client: Client) -> IpAddr {
@@ -101,4 +96,30 @@ async fn look(services: &Api<Service>) -> anyhow::Result<(IpAddr, u16)> {
     let port = spec.ports.iter().flatten().next();
     let port = port.context("it has no port")?.port;
     Ok((address, port.try_into()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_path_tests_word_is_waited_for_but_not_for_ever() {
+        let (sender, tested) = watch::channel(Arc::new(Verdict::default()));
+        let begin = Instant::now();
+        assert!(!judged(tested.clone(), begin + LIMIT).await);
+        assert_eq!(begin.elapsed(), LIMIT);
+        let word = async {
+            sleep(PATIENCE).await;
+            sender.send_modify(|verdict| Arc::make_mut(verdict).judged = true);
+        };
+        let begin = Instant::now();
+        let (found, ()) = tokio::join!(judged(tested.clone(), begin + LIMIT), word);
+        assert!(found);
+        assert_eq!(begin.elapsed(), PATIENCE);
+        // Known already, also if nobody tests any more.
+        drop(sender);
+        assert!(judged(tested, begin + LIMIT).await);
+        let (_, gone) = watch::channel(Arc::new(Verdict::default()));
+        assert!(!judged(gone, Instant::now() + LIMIT).await);
+    }
 }

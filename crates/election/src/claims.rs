@@ -59,8 +59,8 @@ pub(crate) struct PeerClaims {
     complete: bool,
     /// Claims for VIPs that have gone since, made by a node that cannot say whether it knows of that.
     past: BTreeMap<IpAddr, u64>,
-    /// At which [`Self::note`] these claims were last noted.
-    noted: Option<u64>,
+    /// When these claims were last noted elsewhere, as the number that [`Self::note`] was given; none since they changed.
+    noted_at: Option<u64>,
 }
 
 const SWEEPS_TO_FORGET: u64 = 2;
@@ -71,7 +71,7 @@ impl PeerClaims {
         if self.says_nothing_new(scope) {
             return false;
         }
-        self.noted = None;
+        self.noted_at = None;
         // Runs over pages are of no use any more.
         self.pages = 0;
         let mut changed = false;
@@ -99,9 +99,10 @@ impl PeerClaims {
         self.complete && self.knows_all(scope) && self.past.is_empty()
     }
 
-    /// Whether its claims, as they are now, have to be noted elsewhere: once at each `turn`, and after each change.
-    pub(crate) fn note(&mut self, turn: u64) -> bool {
-        self.noted.replace(turn) != Some(turn)
+    /// Whether its claims, as they are now, have to be noted elsewhere: after each change, and whenever what was noted
+    /// may have been forgotten, which `at` counts.
+    pub(crate) fn note(&mut self, at: u64) -> bool {
+        self.noted_at.replace(at) != Some(at)
     }
 
     /// Is what is known just what the peer claims now?
@@ -125,7 +126,7 @@ impl PeerClaims {
     }
 
     fn insert(&mut self, vip: IpAddr, epoch: u64) -> bool {
-        self.noted = None;
+        self.noted_at = None;
         let before = self.claims.insert(vip, (epoch, self.sweep));
         if let Some((before, _)) = before {
             self.digest = self.digest.wrapping_sub(weight(&vip, before));
@@ -135,7 +136,7 @@ impl PeerClaims {
     }
 
     fn remove(&mut self, vip: &IpAddr) -> bool {
-        self.noted = None;
+        self.noted_at = None;
         let before = self.claims.remove(vip);
         if let Some((epoch, _)) = before {
             self.digest = self.digest.wrapping_sub(weight(vip, epoch));
@@ -148,7 +149,7 @@ impl PeerClaims {
         if self.says_the_same(pages, claims) {
             return false;
         }
-        self.noted = None;
+        self.noted_at = None;
         if self.pages != pages || self.seen.contains(&page) || self.sweep == 0 {
             self.sweep += 1;
             self.pages = pages;

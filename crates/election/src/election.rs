@@ -49,8 +49,9 @@ pub struct Election {
     resumed: BTreeSet<IpAddr>,
     /// The highest claim ever heard for a VIP and who made it.
     highest: BTreeMap<IpAddr, (u64, NodeName)>,
-    /// How often any of these were forgotten, as their VIPs had gone or come again.
-    parted: u64,
+    /// How often any of these were forgotten, as their VIPs had gone or come again. Peers may still claim them then, and
+    /// what they claim has to be noted once more.
+    forgotten: u64,
     /// VIPs that have gone while nodes in sight claimed them, and the highest epoch of those claims.
     ended: BTreeMap<IpAddr, u64>,
     waits: BTreeMap<IpAddr, Wait>,
@@ -108,7 +109,7 @@ impl Election {
             mine: BTreeMap::new(),
             resumed: BTreeSet::new(),
             highest: BTreeMap::new(),
-            parted: 0,
+            forgotten: 0,
             ended: BTreeMap::new(),
             waits: BTreeMap::new(),
             raise_again: BTreeMap::new(),
@@ -224,12 +225,12 @@ impl Election {
         if *node == self.me {
             return true;
         }
-        let parted = self.parted;
+        let forgotten = self.forgotten;
         if let Some(table) = self.peers.get_mut(node)
             && table.says_nothing_new(scope)
         {
             // Nearly every heartbeat is such a one: its claims are those that were noted already.
-            if table.note(parted) {
+            if table.note(forgotten) {
                 let known: Vec<Claim> = table.iter().collect();
                 self.note_epochs(node, &known);
             }
@@ -252,9 +253,7 @@ impl Election {
         if *node == self.me {
             return;
         }
-        for claim in claims {
-            self.note_epoch(claim.vip, claim.epoch, node);
-        }
+        self.note_epochs(node, claims);
         let table = self.peers.entry(node.clone()).or_default();
         self.dirty |= table.page(page, pages, claims);
     }

@@ -3,11 +3,14 @@
 //! What stands below `net` is that of the calling thread's network namespace:
 //! use [`crate::run_in`] for another one.
 
-use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
+
+/// Longer values are rare.
+const LONGEST: usize = 256;
 
 /// What [`ensure`] found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,11 +33,23 @@ pub enum Ensured {
 /// The parameter cannot be read, or the name leads out of `/proc/sys`.
 pub fn read(name: &str) -> Result<Option<String>> {
     let path = path_of(name)?;
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text.trim_end().to_owned())),
+    match text_of(&path) {
+        Ok(text) => Ok(Some(text)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::os(format!("read sysctl {name}"), e)),
     }
+}
+
+/// By one read, with which the kernel gives all: to ask for its length and for more takes as long again.
+fn text_of(path: &Path) -> io::Result<String> {
+    let mut text = [0; LONGEST];
+    let length = File::open(path)?.read(&mut text)?;
+    if length == LONGEST {
+        return Ok(fs::read_to_string(path)?.trim_end().to_owned());
+    }
+    let text = std::str::from_utf8(&text[..length])
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(text.trim_end().to_owned())
 }
 
 /// Gives a parameter a value, writing only if it differs.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use lightship_frames::Mac;
 use lightship_netio::{Family, Link, Macvlan, Monitor, Netns, Route, Rtnl, Scope, Veth, run_in};
@@ -55,9 +56,22 @@ impl Links {
 /// The uplinks' indices, the main one's first, each with that of the macvlan on it.
 type Outlets = Vec<(u32, u32)>;
 
+/// How long links count as they were found, as long as the kernel tells of no change.
+const REREAD: Duration = Duration::from_secs(30);
+
+/// What links were made for, what they are, and when they were looked at.
+struct Found {
+    uplink: Uplink,
+    wanted: Option<Wanted>,
+    links: Links,
+    at: Instant,
+}
+
 /// The two namespaces, and a handle on each that works from any thread.
 pub(super) struct Ground {
     plan: Plan,
+    /// The links as last read, until something changes.
+    found: Option<Found>,
     /// The routes to clients as last read, until the host's change, with the links they are of.
     answers: Option<(Outlets, BTreeSet<Route>)>,
     pub(super) netns: Netns,
@@ -72,6 +86,7 @@ impl Ground {
         let netns = Netns::create(NETNS)?;
         Ok(Ground {
             plan,
+            found: None,
             answers: None,
             host_ns: Netns::current()?,
             host: Rtnl::open()?,
@@ -95,8 +110,9 @@ impl Ground {
         self.plan.drift.director(what);
     }
 
-    /// Something changed on the host that the routes to clients may depend on.
+    /// Something changed, on the host or in the namespace, that the links or the routes to clients may depend on.
     pub(super) fn distrust(&mut self) {
+        self.found = None;
         self.answers = None;
     }
 
@@ -111,11 +127,37 @@ impl Ground {
             made.push(format!("the name {NETNS} of the namespace"));
         }
         let uplink = self.plan.uplink.borrow_and_update().link.clone();
+        let found = self.found.take().filter(|found| {
+            let same = found.uplink == uplink && found.wanted.as_ref() == wanted;
+            same && found.at.elapsed() < REREAD
+        });
+        let found = match found {
+            Some(found) => found,
+            None => Found {
+                at: Instant::now(),
+                links: self.look(&uplink, wanted, made).await?,
+                wanted: wanted.cloned(),
+                uplink,
+            },
+        };
+        let links = found.links.clone();
+        // What was refused is tried again, though nothing changes.
+        let refused = links.further.uplinks.values().any(Option::is_some);
+        self.found = (!refused).then_some(found);
+        Ok(links)
+    }
+
+    async fn look(
+        &mut self,
+        uplink: &Uplink,
+        wanted: Option<&Wanted>,
+        made: &mut Vec<String>,
+    ) -> Result<Links, Error> {
         // The MTU may be newer than the uplink's last news.
         let parent = self.host.require_link_of(uplink.index).await?;
         let mtu = parent.mtu;
         let macvlan = self.macvlan(uplink.index, made).await?;
-        let (outer, inner) = self.veth(&uplink, mtu, made).await?;
+        let (outer, inner) = self.veth(uplink, mtu, made).await?;
         for (rtnl, link) in [
             (&self.inside, &macvlan),
             (&self.inside, &inner),

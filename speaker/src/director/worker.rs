@@ -23,7 +23,8 @@ use lightship_core::core::{DirectorIntent, DirectorReport};
 /// notice: IPVS.
 const CHECK: Duration = Duration::from_secs(1);
 
-/// The same of what is rather left alone: sysctls, timeouts, neighbours. A little less than two [`CHECK`]s, so that it is every other one.
+/// The same of what is rather left alone: sysctls, timeouts, neighbours. (Links, addresses and routes are looked at when
+/// the kernel says that some changed.) A little less than two [`CHECK`]s, so that it is every other one.
 const GROUND: Duration = Duration::from_millis(1_900);
 
 /// How soon after a failure it is tried again.
@@ -193,8 +194,7 @@ impl Worker {
         tokio::select! {
             notice = self.inside.next() => {
                 if !matches!(notice, Ok(Notice::Rule { .. })) {
-                    self.network.distrust();
-                    self.looked = None;
+                    self.distrust_inside();
                 }
             }
             notice = self.host.next() => {
@@ -222,6 +222,12 @@ impl Worker {
         Cause::Check
     }
 
+    /// Something changed in the namespace.
+    fn distrust_inside(&mut self) {
+        self.network.distrust();
+        self.distrust_host();
+    }
+
     /// Something changed on the host, which links and routes to clients may depend on.
     fn distrust_host(&mut self) {
         self.ground.distrust();
@@ -232,8 +238,7 @@ impl Worker {
     async fn drain(&mut self) {
         use futures::FutureExt;
         while self.inside.next().now_or_never().is_some() {
-            self.network.distrust();
-            self.looked = None;
+            self.distrust_inside();
         }
         while self.host.next().now_or_never().is_some() {
             self.distrust_host();
@@ -475,7 +480,7 @@ impl Worker {
     /// Lets all be read again at the next turn.
     fn distrust(&mut self) {
         self.known = None;
-        self.network.distrust();
+        self.distrust_inside();
     }
 
     /// Applies ops; returns the VIPs of which one was refused.

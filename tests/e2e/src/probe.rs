@@ -290,16 +290,16 @@ pub fn ask(lab: &Lab, vip: IpAddr, udp: bool) -> Result<Answer> {
         .with_context(|| format!("{vip} does not answer"))
 }
 
-/// Whether new connections succeed yet: one every 10 ms for a second, from [`RESERVED_PORTS`], of which each comes
-/// again only after thousands of others.
+/// Whether new connections succeed yet: one every 10 ms for a second, from [`RESERVED_PORTS`]. None of these comes again
+/// within the minute in which the client's own kernel would refuse it.
 ///
 /// # Errors
 /// As [`stream_for`].
 pub fn try_out(lab: &Lab, vip: IpAddr) -> Result<Stream> {
     /// More than one second takes, also if the probe is told of its end late.
-    const PORTS: u16 = 200;
+    const PORTS: u16 = 160;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let places = (RESERVED_PORTS.end() - RESERVED_PORTS.start()) / PORTS;
+    let places = (RESERVED_PORTS.end() - RESERVED_PORTS.start() + 1) / PORTS;
     let place = NEXT.fetch_add(1, Ordering::Relaxed) % places;
     let from = (RESERVED_PORTS.start() + place * PORTS).to_string();
     let mut probe = Probe::stream_with(lab, vip, 10, &["--from-port", &from])?;

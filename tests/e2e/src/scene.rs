@@ -253,7 +253,7 @@ pub fn delete_l2_announcement(lab: &Lab, name: &str) -> Result<()> {
 
 /// Waits until connections to an address succeed without exception, and as many nodes answer. Beside kube-proxy's ipvs
 /// mode the first ones may not: under policy Cluster it sends them on to other nodes a moment before it gives them the
-/// node's own address, and the ports of those are lost for some minutes.
+/// node's own address, and the ports of those are lost for two minutes.
 ///
 /// # Errors
 /// When they do not within [`RECOVERY`], with the last figures.

@@ -16,7 +16,7 @@ pub const POD_PORT: u16 = 8080;
 
 /// Ports of the client that its kernel gives to no connection: for those that are made while it is not certain yet that
 /// they succeed. What a node remembers of one that failed would be taken up by a later one of the same port.
-pub const RESERVED_PORTS: std::ops::RangeInclusive<u16> = 2_000..=9_999;
+pub const RESERVED_PORTS: std::ops::RangeInclusive<u16> = 2_000..=17_999;
 
 /// `spec.externalTrafficPolicy` of a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -135,6 +135,7 @@ pub(super) fn measure(lab: &mut Lab, vips: usize) -> Result<Section> {
         director_cpu: share(director(&after)? - director(&before)?),
         cpu_of_few: share(few.1.cpu_seconds - few.0.cpu_seconds),
         director_cpu_of_few: share(director(&few.1)? - director(&few.0)?),
+        system_cpu_of_few: share(few.1.system_seconds - few.0.system_seconds),
         resident_mb: after.resident_mb,
         kernel_kib_per_vip: kernel_kib / (vips + 1) as f64,
     };
@@ -155,6 +156,8 @@ struct Cost {
     /// The same two among [`FEW`] others.
     cpu_of_few: f64,
     director_cpu_of_few: f64,
+    /// Of the speaker among these, what the kernel did for it.
+    system_cpu_of_few: f64,
     resident_mb: f64,
     kernel_kib_per_vip: f64,
 }
@@ -199,12 +202,13 @@ fn text(empty: &[Turn], changes: &[Turn], cost: &Cost) -> String {
          messages in {} turns. Times are those of the director's turns, from what is wanted to what the \
          kernel has confirmed. On a User Mode Linux kernel system calls and page faults take several times as long as on a \
          machine's own; what the figures would be there was not measured, for want of one with IPVS. Idle is judged among three nodes: the whole speaker, and of it \
-         the thread that compares the table with the kernel's each second, and links and settings every other. All else that \
+         the thread that compares the table with the kernel's each second, and settings every other. All else that \
          the speaker does then is waking for heartbeats, on this kernel {:.2} % of a core; what that is on this machine's own, without a director, \
-         `cargo xtask bench scale --nodes 3` measures. Among all {OTHERS} others the two are {:.2} % and {:.2} %. \
+         `cargo xtask bench scale --nodes 3` measures. Of the whole, {:.2} % is spent in the kernel. Among all {OTHERS} others the two are {:.2} % and {:.2} %. \
          The kernel gave {:.0} KiB back for each VIP when all was removed.\n\n{}",
         empty.len(),
         cost.cpu_of_few - cost.director_cpu_of_few,
+        cost.system_cpu_of_few,
         cost.director_cpu,
         cost.cpu - cost.director_cpu,
         cost.kernel_kib_per_vip,

@@ -53,6 +53,8 @@ pub(super) const PREFIX: &str = "phantom-";
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Usage {
     pub(super) cpu_seconds: f64,
+    /// The part of that in which the kernel did what the program asked for.
+    pub(super) system_seconds: f64,
     /// The part of the thread that keeps the director's table, if there is one.
     pub(super) director_seconds: Option<f64>,
     datagrams: f64,
@@ -149,10 +151,12 @@ fn text(size: &Size, alone: Usage, (before, after): (Usage, Usage), anew: Usage)
         "One speaker process for {seconds} s, after it had owned all VIPs and left them to others. Those are Node objects \
          and signed heartbeats from one generator. Its node is a namespace: unless this machine's own kernel has IPVS it \
          only announces, and what a director takes is in the section of its table. Right after its start, alone, the speaker's RSS \
-         was {:.1} MB, {:.1} of them the program itself; at the end these are {:.1}.\n\n{}",
+         was {:.1} MB, {:.1} of them the program itself; at the end these are {:.1}. Of the processor's time {:.2} % of a core \
+         was spent in the kernel.\n\n{}",
         alone.resident_mb,
         alone.program_mb,
         anew.program_mb,
+        (after.system_seconds - before.system_seconds) / seconds * 100.0,
         verdict::lines(&judged)
     )
 }
@@ -275,11 +279,11 @@ pub(super) fn usage(lab: &Lab, node: &str) -> Result<Usage> {
     parse(&lab.shell(node, line)?).context("the speaker's figures")
 }
 
-/// From the fields of `stat` after the name.
-fn seconds(stat: &str) -> Option<f64> {
+/// From the fields of `stat` after the name: the program's own, and the kernel's for it.
+fn seconds(stat: &str) -> Option<(f64, f64)> {
     let fields: Vec<&str> = stat.split_whitespace().collect();
     let ticks = |field: usize| fields.get(field - 3)?.parse::<f64>().ok();
-    Some((ticks(14)? + ticks(15)?) / TICKS)
+    Some((ticks(14)? / TICKS, ticks(15)? / TICKS))
 }
 
 /// From the fields of `/proc/PID/stat` after the name (proc(5): the state is the third field of all,
@@ -292,9 +296,11 @@ fn parse(text: &str) -> Option<Usage> {
         let line = text.lines().find(|line| line.starts_with(name))?;
         line.split_whitespace().nth(1)?.parse::<f64>().ok()
     };
+    let (own, system_seconds) = seconds(text.lines().next()?)?;
     Some(Usage {
-        cpu_seconds: seconds(text.lines().next()?)?,
-        director_seconds: director.and_then(seconds),
+        cpu_seconds: own + system_seconds,
+        system_seconds,
+        director_seconds: director.and_then(seconds).map(|(own, system)| own + system),
         datagrams: value("Udp6InDatagrams")? + value("Udp6OutDatagrams")?,
         resident_mb: value("VmRSS:")? * KB,
         program_mb: value("RssFile:")? * KB,
@@ -312,6 +318,7 @@ mod tests {
                     Thread director S 1 2 2 0 -1 4194560 100 0 0 0 40 10 0 0\nRssFile:\t  10240 kB\nUdp6InDatagrams   \t30\nUdp6OutDatagrams\t12\n";
         let usage = parse(text).unwrap();
         assert_eq!((usage.cpu_seconds, usage.datagrams), (3.0, 42.0));
+        assert_eq!(usage.system_seconds, 0.5);
         assert_eq!(usage.director_seconds, Some(0.5));
         let tenths = |mb: f64| (mb * 10.0).round();
         assert_eq!(

@@ -430,8 +430,8 @@ impl Core {
         self.stale = true;
     }
 
-    /// Takes whether the own kube-proxy has its rules, so that this node can take a share. Until
-    /// told otherwise it has.
+    /// Takes whether this node can take a share: its kube-proxy has its rules and the path test has judged it. Until told
+    /// otherwise it can.
     pub fn on_serves(&mut self, serves: bool, now: Duration) {
         if self.idle == serves {
             self.idle = !serves;

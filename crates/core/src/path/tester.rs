@@ -33,6 +33,11 @@ const FRESH: Duration = Duration::from_secs(1_500);
 const REMEMBERED: Duration = Duration::from_secs(10);
 /// What one had said before the restart counts for so long after it: who is asked asks back within seconds.
 const REMEMBERED_WORD: Duration = Duration::from_secs(60);
+/// So long after the first word of another node a loss on either end is known: who is asked asks back after [`SOON`],
+/// [`TRIES`] times, and tells with its next questions, [`SOON`] after that; and some turns of others.
+const JUDGED: Duration = Duration::from_secs(11);
+/// What so many ways say is enough of a verdict: hundreds take minutes.
+const ENOUGH: usize = 16;
 
 /// Sources that are neither node's, of two ranges each: addresses that nobody has, and some that no
 /// filter of odd sources should know. Nobody answers to them: the datagram meets an open port.
@@ -170,6 +175,9 @@ pub struct Tester {
     serial: u64,
     /// No batch before this.
     slot: Duration,
+    /// When another node was first heard, and whether that is [`JUDGED`] ago.
+    heard: Option<Duration>,
+    long: bool,
 }
 
 impl Tester {
@@ -189,6 +197,8 @@ impl Tester {
             trials: BTreeMap::new(),
             serial: 0,
             slot: Duration::ZERO,
+            heard: None,
+            long: false,
         }
     }
 
@@ -206,6 +216,8 @@ impl Tester {
     /// The nodes that answer the test. What was found of one that is not heard holds until it
     /// is; what was found of other addresses does not.
     pub fn set_peers(&mut self, peers: BTreeMap<NodeName, Peer>, now: Duration) {
+        let anybody = peers.values().any(|peer| peer.heard);
+        self.heard = self.heard.or(anybody.then_some(now));
         self.trials.retain(|(name, _), _| peers.contains_key(name));
         for (name, Peer { host, .. }) in &peers {
             let known = self.peers.get(name);
@@ -305,6 +317,7 @@ impl Tester {
         if now >= self.forget {
             self.remembered.clear();
         }
+        self.long |= self.heard.is_some_and(|at| now >= at + JUDGED);
         if now < self.slot {
             return Vec::new();
         }
@@ -393,7 +406,8 @@ impl Tester {
         let due = live.map(|(_, trial)| trial.due).min();
         let due = due.map(|due| due.max(self.slot));
         let forget = (!self.remembered.is_empty()).then_some(self.forget);
-        due.into_iter().chain(forget).min()
+        let judged = self.heard.filter(|_| !self.long).map(|at| at + JUDGED);
+        due.into_iter().chain(forget).chain(judged).min()
     }
 
     /// What follows from all that is known now.
@@ -410,12 +424,20 @@ impl Tester {
             told: way.told(),
             forwards: way.directs,
         });
+        let has_director = self.own.director.is_some();
+        Verdict::of(votes.chain(remembered), has_director, self.judged())
+    }
+
+    fn judged(&self) -> bool {
         let heard = |name| self.peers.get(name).is_some_and(|peer| peer.heard);
-        let mut asked = self.trials.iter().filter(|((name, _), _)| heard(name));
-        Verdict {
-            judged: asked.all(|(_, trial)| trial.judged()),
-            ..Verdict::of(votes.chain(remembered), self.own.director.is_some())
+        let ways = self.trials.iter().filter(|((name, _), _)| heard(name));
+        let (mut all, mut asked) = (0, 0);
+        for (_, trial) in ways {
+            all += 1;
+            // Or there was no answer to ever so many questions.
+            asked += usize::from(trial.lost.is_some() || !trial.ended.is_zero());
         }
+        self.long && asked >= all.min(ENOUGH)
     }
 
     /// What the next start of the speaker should know besides this verdict: nothing where all is well.
@@ -446,11 +468,6 @@ impl Trial {
     fn told(&self, now: Duration) -> Option<Set> {
         let (lost, until) = self.told?;
         (now < until).then_some(lost)
-    }
-
-    /// Something is known of the way, or there was no answer to ever so many questions.
-    fn judged(&self) -> bool {
-        self.lost.is_some() || !self.ended.is_zero()
     }
 
     fn begin(&mut self, now: Duration) {

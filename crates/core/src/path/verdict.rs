@@ -80,14 +80,18 @@ pub struct Verdict {
     /// Frames were seen to pass here both ways. Not so where most others say that theirs did not come, whoever is to
     /// blame for that.
     pub proven: bool,
-    /// No way to a node that is heard is still being asked for the first time.
+    /// Others were heard and asked for so long that a loss on either end would be known.
     pub judged: bool,
 }
 
 impl Verdict {
     /// Judges by the majority: of a single failing way the other end, or what lies between, is as
     /// likely the cause.
-    pub(super) fn of<'a>(votes: impl Iterator<Item = Vote<'a>>, has_director: bool) -> Verdict {
+    pub(super) fn of<'a>(
+        votes: impl Iterator<Item = Vote<'a>>,
+        has_director: bool,
+        judged: bool,
+    ) -> Verdict {
         let votes: Vec<Vote<'a>> = votes.collect();
         let foreign = |lost: Set| {
             let both = lost.has(Question::Foreign) && lost.has(Question::OtherForeign);
@@ -127,7 +131,7 @@ impl Verdict {
             with,
             known,
             proven: has_director && fault.is_none() && !deaf && come && known > 0,
-            judged: false,
+            judged,
         }
     }
 

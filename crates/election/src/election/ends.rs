@@ -59,12 +59,12 @@ impl Election {
     }
 
     fn keep_highest(&mut self, vips: &BTreeMap<IpAddr, Candidates>) {
-        self.parted += 1;
+        self.forgotten += 1;
         self.highest.retain(|vip, _| vips.contains_key(vip));
     }
 
     fn forget_highest(&mut self, vip: &IpAddr) {
-        self.parted += 1;
+        self.forgotten += 1;
         self.highest.remove(vip);
     }
 

@@ -101,7 +101,7 @@ impl<'a> Parseable<NlaBuffer<&'a [u8]>> for SettingsAttr {
             CMD_ATTR_DEST => {
                 parse_list_but(value, &[DEST_ATTR_STATS, DEST_ATTR_STATS64]).map(Attr::Dest)
             }
-            _ => Attr::parse(nla),
+            _ => return Attr::parse(nla).map(Self),
         };
         attr.map(Self)
             .with_context(|| format!("attribute {}", nla.kind()))

@@ -58,7 +58,7 @@ pub(crate) struct Target {
     #[arg(long)]
     sctp: bool,
     /// The client's port, of TCP and UDP; without it the kernel chooses one.
-    #[arg(long, conflicts_with = "sctp")]
+    #[arg(skip)]
     from_port: Option<u16>,
 }
 

@@ -1,5 +1,4 @@
-//! `probe stream`: a new connection at a steady pace, not waiting for the ones before it. With `--from-port` each is made
-//! from the port after that of the one before.
+//! `probe stream`: a new connection at a steady pace, not waiting for the ones before it.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -26,6 +25,9 @@ pub(crate) struct Args {
     /// After how long a request has failed.
     #[arg(long, default_value = "1s")]
     timeout: Span,
+    /// The client's port of the first request; each next one is made from the port after it. Not for SCTP.
+    #[arg(long)]
+    from_port: Option<u16>,
     /// Print each request as a JSON line, too.
     #[arg(long)]
     records: bool,
@@ -84,7 +86,7 @@ async fn collect(args: &Args) -> Vec<Record> {
                 let mut target = args.target;
                 // One after another: a port that is used again belongs to a connection that is remembered.
                 let number = u16::try_from(requests.len()).unwrap_or(u16::MAX);
-                target.from_port = target.from_port.map(|first| first.saturating_add(number));
+                target.from_port = args.from_port.map(|first| first.saturating_add(number));
                 requests.push(tokio::spawn(request(target, args.timeout.0)));
             }
         }
