@@ -41,7 +41,10 @@ pub struct Watched {
     pub claimed: BTreeSet<IpAddr>,
 }
 
-/// Pseudo-address of the frame's VLAN tag, 0 if it has none.
+/// Pseudo-address of whether the frame has a VLAN tag.
+const VLAN_TAGGED: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_VLAN_TAG_PRESENT) as u32;
+/// Pseudo-address of the tag. In kernels before 6.2 one that was taken off on the way to the VLAN's own interface still
+/// stands here (include/linux/if_vlan.h, `__vlan_hwaccel_clear_tag`).
 const VLAN_TAG: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_VLAN_TAG) as u32;
 /// The VLAN number within the tag; number 0 only carries a priority.
 const VLAN_ID: u32 = 0x0fff;
@@ -161,6 +164,8 @@ impl Watched {
 /// Drops frames of a VLAN.
 fn untagged() -> Vec<Op> {
     vec![
+        op(LD_W, VLAN_TAGGED),
+        jump(JEQ, 0, 4, 0),
         op(LD_W, VLAN_TAG),
         op(AND, VLAN_ID),
         jump(JEQ, 0, 1, 0),

@@ -6,17 +6,21 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lightship_e2e::probe;
 use lightship_e2e::scene::{self, Wish};
-use lightship_e2e::{uplink, vip};
+use lightship_e2e::{object, uplink, vip};
 use lightship_lab::Lab;
 use lightship_lab::options::UplinkKind;
 
 use crate::common::Served;
 
-/// Each node says which interface it found, and that it directs there.
+/// Each node says which interface it found, that it directs there, and that the path test hears the others there.
 pub(crate) fn said(lab: &mut Lab) -> Result<()> {
     for node in &lab.state().nodes {
         let (name, wanted) = (&node.spec.name, lab.state().options.uplink(node.spec.index));
-        let speaker = lab.kubectl_json(&["get", "speaker", name])?;
+        let (what, limit) = ("has tested its ways", Duration::from_secs(30));
+        let speaker = object::wait(lab, ("speaker", name), what, limit, |speaker| {
+            let tested = object::condition(speaker, "PathsTested");
+            tested.is_some_and(|c| c.is("True", "Passed"))
+        })?;
         let uplink = &speaker["status"]["uplinks"][0];
         ensure!(
             uplink["interface"] == wanted.interface()

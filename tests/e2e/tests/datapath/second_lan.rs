@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use lightship_e2e::guest::Guest;
 use lightship_e2e::probe::{self, Flows, Stream};
 use lightship_e2e::second_lan::{self, ADDRESSES, CLIENT, POOL, SecondLan};
-use lightship_e2e::{director, object, scene, vip};
+use lightship_e2e::{director, metrics, object, scene, vip};
 use lightship_lab::{How, Lab, sh};
 
 const NAME: &str = "second-lan";
@@ -50,8 +50,17 @@ fn all(lab: &mut Lab, second: &SecondLan, host: &str, nodes: &[String]) -> Resul
         vip::wait(lab, address, "is ready on the second LAN", limit, |vip| {
             vip.ready && vip.interface == link && vip.serving() == nodes.len()
         })?;
+        let owner = vip::owner(lab, address)?;
+        let metric = match address {
+            IpAddr::V4(_) => "arp_answers_total",
+            IpAddr::V6(_) => "ndp_answers_total",
+        };
+        let answered = metrics::counted(lab, &owner, metric)?;
         let guest = Guest::on(lab, host, link, addresses)?;
         let seen = spread(&guest, address, nodes.len())?;
+        // It was announced before this client was there, and would be again in a while.
+        let answered = metrics::counted(lab, &owner, metric)? - answered;
+        ensure!(answered > 0.0, "{owner} answered no question for {address}");
         eprintln!("    {address}: {:?} of {}", seen.nodes, seen.requests);
         ensure!(seen.clients.keys().eq([own]), "{:?}", seen.clients);
         let text = address.to_string();

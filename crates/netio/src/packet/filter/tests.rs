@@ -13,10 +13,18 @@ const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
 /// What the program returns for a frame: the octets let through.
 fn run(program: &[Op], frame: &[u8], vlan: u32) -> u32 {
+    run_tagged(program, frame, (vlan != 0, vlan))
+}
+
+/// With whether the frame has a tag, and what stands where the tag would be.
+fn run_tagged(program: &[Op], frame: &[u8], (tagged, vlan): (bool, u32)) -> u32 {
     let (mut a, mut x, mut at) = (0_u32, 0_u32, 0_usize);
     let load = |offset: u32, octets: usize| {
         if offset == VLAN_TAG {
             return Some(vlan);
+        }
+        if offset == VLAN_TAGGED {
+            return Some(tagged.into());
         }
         let offset = offset as usize;
         let bytes = frame.get(offset..offset + octets)?;
@@ -117,6 +125,8 @@ fn every_form_of_arp_about_us_passes() {
             assert!(passes(&program, &frame), "{vip}: {frame:02x?}");
             assert_eq!(run(&program, &frame, 0x1064), 0, "of a VLAN");
             assert_eq!(run(&program, &frame, 0xe000), 0xffff, "with a priority");
+            let taken_off = run_tagged(&program, &frame, (false, 0x1064));
+            assert_eq!(taken_off, 0xffff, "on the VLAN's own interface");
             for length in 0..38 {
                 assert!(
                     !passes(&program, &frame[..length]) || length >= 32,
