@@ -56,7 +56,7 @@ pub async fn wait(
         ),
     }
     if !judged(tested, limit).await {
-        tracing::info!("no path test with other nodes yet: the node gets its share all the same");
+        tracing::info!("not judged by the path test yet: the node gets its share all the same");
     }
     serves.send_replace(true);
 }

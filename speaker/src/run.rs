@@ -283,8 +283,11 @@ pub async fn run(args: Args, stop: watch::Receiver<bool>) -> anyhow::Result<()> 
     tokio::spawn(async move {
         if let Err(error) = prober::run(place, tester, inputs, verdict_tx.clone(), origin).await {
             tracing::error!(%error, "the network is not tested any more");
-            // Nobody would ever find that it is not so any more.
-            verdict_tx.send_replace(Arc::default());
+            // Nobody would ever find that it is not so any more, or wait for a word in vain.
+            verdict_tx.send_replace(Arc::new(path::Verdict {
+                judged: true,
+                ..path::Verdict::default()
+            }));
             kept_tx.send_replace(Default::default());
         }
     });

@@ -121,7 +121,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let netns = Some(SubstrateKind::Netns);
         let one = Options::resolve(1, netns, None, Families::Ipv6, true)?;
         on_lab(&one.with_released_programs(), args, |lab, sections| {
-            sections.push(scale::measure(lab, &size)?.0);
+            sections.push(scale::measure(lab, &size)?);
             Ok(())
         })?;
     }
@@ -129,23 +129,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if args.wants(What::Programming) || args.what == What::Director {
-        // What kernels in a kernel are slower by is seen by what a speaker takes without a director, which any kernel can run.
-        let size = scale::Size {
-            nodes: programming::FEW + 1,
-            ..size
-        };
-        let netns = Options::resolve(1, Some(SubstrateKind::Netns), None, Families::Ipv6, true)?;
-        let mut native = 0.0;
-        on_lab(&netns.with_released_programs(), args, |lab, sections| {
-            let (section, cpu) = scale::measure(lab, &size)?;
-            sections.push(section);
-            native = cpu;
-            Ok(())
-        })?;
         // A kernel with IPVS, whatever this machine's has.
         let one = Options::resolve(1, substrate, None, Families::Ipv6, true)?;
         on_lab(&one.with_released_programs(), args, |lab, sections| {
-            sections.push(programming::measure(lab, args.vips, native)?);
+            sections.push(programming::measure(lab, args.vips)?);
             Ok(())
         })?;
     }

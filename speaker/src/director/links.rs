@@ -110,9 +110,14 @@ impl Ground {
         self.plan.drift.director(what);
     }
 
-    /// Something changed, on the host or in the namespace, that the links or the routes to clients may depend on.
-    pub(super) fn distrust(&mut self) {
+    /// Something changed in the namespace, which may be links.
+    pub(super) fn distrust_links(&mut self) {
         self.found = None;
+    }
+
+    /// Something changed on the host that links or the routes to clients may depend on.
+    pub(super) fn distrust(&mut self) {
+        self.distrust_links();
         self.answers = None;
     }
 

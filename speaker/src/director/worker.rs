@@ -24,7 +24,7 @@ use lightship_core::core::{DirectorIntent, DirectorReport};
 const CHECK: Duration = Duration::from_secs(1);
 
 /// The same of what is rather left alone: sysctls, timeouts, neighbours. (Links, addresses and routes are looked at when
-/// the kernel says that some changed.) A little less than two [`CHECK`]s, so that it is every other one.
+/// the kernel says that some changed, and links every half minute.) A little less than two [`CHECK`]s, so that it is every other one.
 const GROUND: Duration = Duration::from_millis(1_900);
 
 /// How soon after a failure it is tried again.
@@ -225,7 +225,8 @@ impl Worker {
     /// Something changed in the namespace.
     fn distrust_inside(&mut self) {
         self.network.distrust();
-        self.distrust_host();
+        self.ground.distrust_links();
+        self.looked = None;
     }
 
     /// Something changed on the host, which links and routes to clients may depend on.
@@ -481,6 +482,7 @@ impl Worker {
     fn distrust(&mut self) {
         self.known = None;
         self.distrust_inside();
+        self.distrust_host();
     }
 
     /// Applies ops; returns the VIPs of which one was refused.

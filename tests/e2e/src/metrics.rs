@@ -76,3 +76,15 @@ pub fn counted_by_all(lab: &Lab, metric: &str) -> Result<f64> {
     let nodes = lab.node_names();
     nodes.iter().map(|node| counted(lab, node, metric)).sum()
 }
+
+/// How many questions a node's speaker has answered, by ARP or NDP as an address needs. It tells once a second.
+///
+/// # Errors
+/// As [`counted`].
+pub fn answers(lab: &Lab, node: &str, address: IpAddr) -> Result<f64> {
+    let metric = match address {
+        IpAddr::V4(_) => "arp_answers_total",
+        IpAddr::V6(_) => "ndp_answers_total",
+    };
+    counted(lab, node, metric)
+}

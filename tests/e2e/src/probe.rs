@@ -290,8 +290,8 @@ pub fn ask(lab: &Lab, vip: IpAddr, udp: bool) -> Result<Answer> {
         .with_context(|| format!("{vip} does not answer"))
 }
 
-/// Whether new connections succeed yet: one every 10 ms for a second, from [`RESERVED_PORTS`]. None of these comes again
-/// within the minute in which the client's own kernel would refuse it.
+/// Whether new connections succeed yet: one every 10 ms for a second, from [`RESERVED_PORTS`]. In one run
+/// none of these comes again within the minute in which the client's own kernel would refuse it.
 ///
 /// # Errors
 /// As [`stream_for`].

@@ -20,7 +20,7 @@ use super::verdict::{self, Judged, Limit};
 const OTHERS: u16 = 100;
 
 /// Of these so many are left in the end, as in an ordinary cluster.
-pub(super) const FEW: u16 = 2;
+const FEW: u16 = 2;
 
 /// In which nodes that are gone have left the table: half a minute at weight 0, and a moment.
 const GONE: Duration = Duration::from_secs(45);
@@ -52,9 +52,8 @@ struct Turn {
     ms: f64,
 }
 
-/// Measures it. `native`: what a speaker without a director takes among three nodes on this machine's own kernel, in
-/// percent of a core.
-pub(super) fn measure(lab: &mut Lab, vips: usize, native: f64) -> Result<Section> {
+/// Measures it.
+pub(super) fn measure(lab: &mut Lab, vips: usize) -> Result<Section> {
     let steps = Progress::on_stderr();
     let title = format!(
         "A director's table: {vips} VIPs, {} ports each, {OTHERS} nodes",
@@ -136,7 +135,6 @@ pub(super) fn measure(lab: &mut Lab, vips: usize, native: f64) -> Result<Section
         director_cpu: share(director(&after)? - director(&before)?),
         cpu_of_few: share(few.1.cpu_seconds - few.0.cpu_seconds),
         director_cpu_of_few: share(director(&few.1)? - director(&few.0)?),
-        native,
         resident_mb: after.resident_mb,
         kernel_kib_per_vip: kernel_kib / (vips + 1) as f64,
     };
@@ -157,17 +155,8 @@ struct Cost {
     /// The same two among [`FEW`] others.
     cpu_of_few: f64,
     director_cpu_of_few: f64,
-    /// All but the thread, on this machine's own kernel.
-    native: f64,
     resident_mb: f64,
     kernel_kib_per_vip: f64,
-}
-
-impl Cost {
-    /// By what the lab's kernel is slower than the machine's own, for all but the thread.
-    fn factor(&self) -> f64 {
-        (self.cpu_of_few - self.director_cpu_of_few) / self.native
-    }
 }
 
 fn text(empty: &[Turn], changes: &[Turn], cost: &Cost) -> String {
@@ -198,8 +187,8 @@ fn text(empty: &[Turn], changes: &[Turn], cost: &Cost) -> String {
             Limit::AtMost(1.0),
         ),
         Judged::new(
-            "idle, processor, the whole speaker among three nodes, by the factor",
-            cost.cpu_of_few / cost.factor(),
+            "idle, processor, the whole speaker among three nodes",
+            cost.cpu_of_few,
             "% of a core",
             Limit::AtMost(1.0),
         ),
@@ -209,16 +198,13 @@ fn text(empty: &[Turn], changes: &[Turn], cost: &Cost) -> String {
         "One node's director; the other real servers are Node objects and signed heartbeats. From empty it took {made} netlink \
          messages in {} turns. Times are those of the director's turns, from what is wanted to what the \
          kernel has confirmed. On a User Mode Linux kernel system calls and page faults take several times as long as on a \
-         machine's own; what the figures would be there was not measured, for want of one with IPVS. Idle is judged among three nodes: the whole speaker, {:.2} % of a core on this kernel, \
-         and of it the thread that compares the table with the kernel's each second, and settings every other. All else that \
-         the speaker does then is waking for heartbeats: {:.2} % on this kernel, and {:.2} % on this machine's own (measured in the same run without a director), so the factor is {:.1}; \
-         that it is no less for the thread, most of whose time is system calls, is assumed. Among all {OTHERS} others the thread and all else take {:.2} % and {:.2} %. \
+         machine's own; what the figures would be there was not measured, for want of one with IPVS. Idle is judged among three nodes: the whole speaker, and of it \
+         the thread that compares the table with the kernel's each second, and settings every other. All else that \
+         the speaker does then is waking for heartbeats, on this kernel {:.2} % of a core; what that is on this machine's own, without a director, \
+         `cargo xtask bench scale --nodes 3` measures. Among all {OTHERS} others the two are {:.2} % and {:.2} %. \
          The kernel gave {:.0} KiB back for each VIP when all was removed.\n\n{}",
         empty.len(),
-        cost.cpu_of_few,
         cost.cpu_of_few - cost.director_cpu_of_few,
-        cost.native,
-        cost.factor(),
         cost.director_cpu,
         cost.cpu - cost.director_cpu,
         cost.kernel_kib_per_vip,

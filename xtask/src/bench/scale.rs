@@ -64,8 +64,8 @@ pub(super) struct Usage {
     program_mb: f64,
 }
 
-/// Measures it, on a lab of one node with IPv6. Also returns what the speaker took of a processor, in percent of a core.
-pub(super) fn measure(lab: &mut Lab, size: &Size) -> Result<(Section, f64)> {
+/// Measures it, on a lab of one node with IPv6.
+pub(super) fn measure(lab: &mut Lab, size: &Size) -> Result<Section> {
     let steps = Progress::on_stderr();
     let title = format!(
         "One speaker among {} nodes and {} VIPs",
@@ -109,24 +109,17 @@ pub(super) fn measure(lab: &mut Lab, size: &Size) -> Result<(Section, f64)> {
         usage(lab, real)
     })?;
     drop(peers);
-    let cpu = (used.1.cpu_seconds - used.0.cpu_seconds) / size.seconds as f64 * 100.0;
-    let section = Section {
+    Ok(Section {
         id: size.suffixed("scale", "-"),
         title,
         command: size.suffixed("cargo xtask bench scale", " --nodes "),
-        text: text(size, cpu, alone, used, anew),
-    };
-    Ok((section, cpu))
+        text: text(size, alone, used, anew),
+    })
 }
 
-fn text(
-    size: &Size,
-    cpu: f64,
-    alone: Usage,
-    (before, after): (Usage, Usage),
-    anew: Usage,
-) -> String {
+fn text(size: &Size, alone: Usage, (before, after): (Usage, Usage), anew: Usage) -> String {
     let seconds = size.seconds as f64;
+    let cpu = (after.cpu_seconds - before.cpu_seconds) / seconds * 100.0;
     let packets = (after.datagrams - before.datagrams) / seconds;
     let judged = [
         Judged::new(

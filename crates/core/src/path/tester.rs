@@ -33,8 +33,8 @@ const FRESH: Duration = Duration::from_secs(1_500);
 const REMEMBERED: Duration = Duration::from_secs(10);
 /// What one had said before the restart counts for so long after it: who is asked asks back within seconds.
 const REMEMBERED_WORD: Duration = Duration::from_secs(60);
-/// So long after the first word of another node a loss on either end is known: who is asked asks back after [`SOON`],
-/// [`TRIES`] times, and tells with its next questions, [`SOON`] after that; and some turns of others.
+/// So long after a node was asked a loss on either end of the way is known: it asks back after [`SOON`], [`TRIES`] times,
+/// and tells with its next questions, [`SOON`] after that; and some turns of others.
 const JUDGED: Duration = Duration::from_secs(11);
 /// What so many ways say is enough of a verdict: hundreds take minutes.
 const ENOUGH: usize = 16;
@@ -175,7 +175,7 @@ pub struct Tester {
     serial: u64,
     /// No batch before this.
     slot: Duration,
-    /// When another node was first heard, and whether that is [`JUDGED`] ago.
+    /// When another node was first heard, and whether that was long enough ago for a verdict.
     heard: Option<Duration>,
     long: bool,
 }
@@ -317,7 +317,7 @@ impl Tester {
         if now >= self.forget {
             self.remembered.clear();
         }
-        self.long |= self.heard.is_some_and(|at| now >= at + JUDGED);
+        self.long |= self.judged_at().is_some_and(|at| now >= at);
         if now < self.slot {
             return Vec::new();
         }
@@ -328,7 +328,8 @@ impl Tester {
             }
         }
         let next = self.live().filter(|(_, trial)| trial.due <= now);
-        let next = next.min_by_key(|(_, trial)| trial.due);
+        // What has begun is ended first: of many ways some are then known soon, if frames are lost on all.
+        let next = next.min_by_key(|(_, trial)| (trial.tries == 0, trial.due));
         let Some((name, family)) = next.map(|(key, _)| key.clone()) else {
             return Vec::new();
         };
@@ -406,7 +407,7 @@ impl Tester {
         let due = live.map(|(_, trial)| trial.due).min();
         let due = due.map(|due| due.max(self.slot));
         let forget = (!self.remembered.is_empty()).then_some(self.forget);
-        let judged = self.heard.filter(|_| !self.long).map(|at| at + JUDGED);
+        let judged = self.judged_at().filter(|_| !self.long);
         due.into_iter().chain(forget).chain(judged).min()
     }
 
@@ -426,6 +427,12 @@ impl Tester {
         });
         let has_director = self.own.director.is_some();
         Verdict::of(votes.chain(remembered), has_director, self.judged())
+    }
+
+    /// When the node that is asked last has told what it found, if frames are lost on no way there.
+    fn judged_at(&self) -> Option<Duration> {
+        let ways = u32::try_from(self.trials.len()).unwrap_or(u32::MAX);
+        Some(self.heard? + JUDGED + SLOT.saturating_mul(ways))
     }
 
     fn judged(&self) -> bool {

@@ -43,7 +43,7 @@ pub struct Watched {
 
 /// Pseudo-address of whether the frame has a VLAN tag.
 const VLAN_TAGGED: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_VLAN_TAG_PRESENT) as u32;
-/// Pseudo-address of the tag. In kernels before 6.2 one that was taken off on the way to the VLAN's own interface still
+/// Pseudo-address of the tag. In kernels from 5.0 to 6.1 one that was taken off on the way to the VLAN's own interface still
 /// stands here (include/linux/if_vlan.h, `__vlan_hwaccel_clear_tag`).
 const VLAN_TAG: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_VLAN_TAG) as u32;
 /// The VLAN number within the tag; number 0 only carries a priority.

@@ -25,8 +25,8 @@ pub(crate) struct Args {
     /// After how long a request has failed.
     #[arg(long, default_value = "1s")]
     timeout: Span,
-    /// The client's port of the first request; each next one is made from the port after it. Not for SCTP.
-    #[arg(long)]
+    /// The client's port of the first request; each next one is made from the port after it.
+    #[arg(long, conflicts_with = "sctp")]
     from_port: Option<u16>,
     /// Print each request as a JSON line, too.
     #[arg(long)]

@@ -1,14 +1,15 @@
 //! Uplinks that are no plain interface.
 
 use std::net::IpAddr;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lightship_e2e::probe;
 use lightship_e2e::scene::{self, Wish};
-use lightship_e2e::{object, uplink, vip};
-use lightship_lab::Lab;
+use lightship_e2e::{metrics, object, uplink, vip};
 use lightship_lab::options::UplinkKind;
+use lightship_lab::{Lab, sh};
 
 use crate::common::Served;
 
@@ -51,12 +52,28 @@ pub(crate) fn kinds(lab: &mut Lab) -> Result<()> {
                 })?;
                 scene::wait_served(lab, *vip, nodes.len())
                     .with_context(|| format!("with the director of {node}"))?;
+                asked(lab, node, *vip)?;
             }
             let seen: probe::Stream = stream.end()?;
             ensure!(seen.failures == 0 && seen.requests > 0, "{vip}: {seen:?}");
         }
         made_anew(lab, vips[0])
     })
+}
+
+/// A client that has forgotten where a VIP is asks, and the owner answers.
+fn asked(lab: &Lab, owner: &str, vip: IpAddr) -> Result<()> {
+    // So that what was answered before is counted.
+    thread::sleep(Duration::from_millis(1_500));
+    let before = metrics::answers(lab, owner, vip)?;
+    lab.client(&["ip", "neigh", "flush", "to", &vip.to_string()])?;
+    probe::ask(lab, vip, false)?;
+    sh::wait_for(
+        &format!("{owner} answers a question for {vip}"),
+        Duration::from_secs(5),
+        Duration::from_millis(500),
+        || Ok((metrics::answers(lab, owner, vip)? > before).then_some(())),
+    )
 }
 
 /// With a bridge goes the director's interface upon it; when the bridge is there again, so is the director.

@@ -51,15 +51,11 @@ fn all(lab: &mut Lab, second: &SecondLan, host: &str, nodes: &[String]) -> Resul
             vip.ready && vip.interface == link && vip.serving() == nodes.len()
         })?;
         let owner = vip::owner(lab, address)?;
-        let metric = match address {
-            IpAddr::V4(_) => "arp_answers_total",
-            IpAddr::V6(_) => "ndp_answers_total",
-        };
-        let answered = metrics::counted(lab, &owner, metric)?;
+        let answered = metrics::answers(lab, &owner, address)?;
         let guest = Guest::on(lab, host, link, addresses)?;
         let seen = spread(&guest, address, nodes.len())?;
         // It was announced before this client was there, and would be again in a while.
-        let answered = metrics::counted(lab, &owner, metric)? - answered;
+        let answered = metrics::answers(lab, &owner, address)? - answered;
         ensure!(answered > 0.0, "{owner} answered no question for {address}");
         eprintln!("    {address}: {:?} of {}", seen.nodes, seen.requests);
         ensure!(seen.clients.keys().eq([own]), "{:?}", seen.clients);

@@ -160,6 +160,7 @@ fn a_rule_that_comes_later_is_found_within_ten_minutes() {
 fn until_judged(lan: &mut Lan, node: u8) -> Duration {
     let begin = lan.now;
     while !lan.verdict(node).judged {
+        assert!(lan.now < begin + seconds(60), "never judged");
         lan.run(Duration::from_millis(10));
     }
     lan.now - begin
@@ -169,8 +170,12 @@ fn until_judged(lan: &mut Lan, node: u8) -> Duration {
 fn a_node_that_boots_is_judged_when_a_loss_on_either_end_is_known() {
     let no_director_receives = |shot: &Shot| of_node(shot.eth.1, 2) && !own_source(shot);
     let no_director_sends = |shot: &Shot| of_node(shot.eth.0, 2) && is_director(shot.eth.0);
-    for filter in [no_director_receives, no_director_sends] {
-        let mut lan = Lan::new(5, |_| false);
+    let filters = [no_director_receives, no_director_sends];
+    for (filter, nodes) in filters
+        .iter()
+        .flat_map(|filter| [5, 20].map(|n| (*filter, n)))
+    {
+        let mut lan = Lan::new(nodes, |_| false);
         lan.run(seconds(60));
         lan.rule = Box::new(filter);
         let peers = lan.restart(2, host(2, true));
@@ -180,14 +185,14 @@ fn a_node_that_boots_is_judged_when_a_loss_on_either_end_is_known() {
         let took = until_judged(&mut lan, 2);
         let verdict = lan.verdict(2);
         assert!(verdict.deaf || verdict.fault.is_some(), "{verdict:?}");
-        // Eight ways share its turns, where frames are lost on them.
-        assert!(took <= JUDGED + seconds(3), "{took:?}");
+        // Where frames are lost, each of the ways that are enough takes eight turns.
+        assert!(
+            took <= seconds(if nodes == 5 { 16 } else { 40 }),
+            "{took:?}"
+        );
     }
     // One that does not answer at all is given up.
     let mut lan = Lan::new(2, |shot| of_node(shot.eth.0, 2));
-    assert!(until_judged(&mut lan, 1) <= JUDGED + seconds(1));
-    // Of very many some are enough.
-    let mut lan = Lan::new(60, |_| false);
     assert!(until_judged(&mut lan, 1) <= JUDGED + seconds(1));
 }
 
