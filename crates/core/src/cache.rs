@@ -44,7 +44,7 @@ pub struct Saved {
     /// Of the kernel's boot in which this was written (`/proc/sys/kernel/random/boot_id`); empty if it is not known.
     #[serde(default)]
     pub kernel_boot: Arc<str>,
-    /// The own kube-proxy was not known to have its rules yet (the speaker's `proxy`).
+    /// The node could not take a share yet (the speaker's `proxy`).
     #[serde(default)]
     pub idle: bool,
     /// What the path test had found, where not all was well.

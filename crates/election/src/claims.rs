@@ -59,7 +59,7 @@ pub(crate) struct PeerClaims {
     complete: bool,
     /// Claims for VIPs that have gone since, made by a node that cannot say whether it knows of that.
     past: BTreeMap<IpAddr, u64>,
-    /// When these claims were last noted elsewhere, as the number that [`Self::note`] was given; none since they changed.
+    /// When these claims were last noted elsewhere, as the number that [`Self::note`] was given; none since one was added.
     noted_at: Option<u64>,
 }
 
@@ -71,7 +71,6 @@ impl PeerClaims {
         if self.says_nothing_new(scope) {
             return false;
         }
-        self.noted_at = None;
         // Runs over pages are of no use any more.
         self.pages = 0;
         let mut changed = false;
@@ -99,7 +98,7 @@ impl PeerClaims {
         self.complete && self.knows_all(scope) && self.past.is_empty()
     }
 
-    /// Whether its claims, as they are now, have to be noted elsewhere: after each change, and whenever what was noted
+    /// Whether its claims, as they are now, have to be noted elsewhere: after each that was added, and whenever what was noted
     /// may have been forgotten, which `at` counts.
     pub(crate) fn note(&mut self, at: u64) -> bool {
         self.noted_at.replace(at) != Some(at)
@@ -136,7 +135,6 @@ impl PeerClaims {
     }
 
     fn remove(&mut self, vip: &IpAddr) -> bool {
-        self.noted_at = None;
         let before = self.claims.remove(vip);
         if let Some((epoch, _)) = before {
             self.digest = self.digest.wrapping_sub(weight(vip, epoch));
@@ -149,7 +147,6 @@ impl PeerClaims {
         if self.says_the_same(pages, claims) {
             return false;
         }
-        self.noted_at = None;
         if self.pages != pages || self.seen.contains(&page) || self.sweep == 0 {
             self.sweep += 1;
             self.pages = pages;

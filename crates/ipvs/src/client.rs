@@ -133,12 +133,7 @@ impl Client {
     /// # Errors
     /// As [`Client::dump`].
     pub fn dump_destinations(&mut self, key: ServiceKey) -> Result<Vec<DestinationState>, Error> {
-        let mut destinations = self.dump_of(&IpvsMessage::dump_destinations(key), |reply| {
-            reply.ipvs()?.destination(key.family())
-        })?;
-        // The kernel lists the newest first.
-        destinations.reverse();
-        Ok(destinations)
+        self.destinations_of(key, |reply| reply.ipvs()?.destination(key.family()))
     }
 
     /// As [`Self::dump_destinations`] without what changes by itself: counters and connections.
@@ -149,12 +144,19 @@ impl Client {
         &mut self,
         key: ServiceKey,
     ) -> Result<Vec<Destination>, Error> {
-        let mut destinations = self.dump_of(&IpvsMessage::dump_destinations(key), |reply| {
-            Ok(reply
-                .ipvs_settings()?
-                .destination(key.family())?
-                .destination)
-        })?;
+        self.destinations_of(key, |reply| {
+            let state = reply.ipvs_settings()?.destination(key.family())?;
+            Ok(state.destination)
+        })
+    }
+
+    fn destinations_of<T>(
+        &mut self,
+        key: ServiceKey,
+        read: impl Fn(&Payload<'_>) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, Error> {
+        let mut destinations = self.dump_of(&IpvsMessage::dump_destinations(key), read)?;
+        // The kernel lists the newest first.
         destinations.reverse();
         Ok(destinations)
     }

@@ -481,7 +481,7 @@ impl Worker {
     /// Lets all be read again at the next turn.
     fn distrust(&mut self) {
         self.known = None;
-        self.distrust_inside();
+        self.network.distrust();
         self.distrust_host();
     }
 

@@ -302,7 +302,7 @@ pub struct Core {
     leaving: bool,
     /// More than half of the nodes were in sight when that was last looked at.
     majority: bool,
-    /// The own kube-proxy is not known to have its rules yet.
+    /// This node cannot take a share yet (the speaker's `proxy`).
     idle: bool,
     /// Inputs changed since the intent was computed.
     stale: bool,

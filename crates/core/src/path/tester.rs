@@ -402,9 +402,7 @@ impl Tester {
 
     /// When [`Tester::tick`] has something to do.
     pub fn next_deadline(&self) -> Option<Duration> {
-        let heard = |name| self.peers.get(name).is_some_and(|peer| peer.heard);
-        let live = self.trials.iter().filter(|((name, _), _)| heard(name));
-        let due = live.map(|(_, trial)| trial.due).min();
+        let due = self.heard_trials().map(|trial| trial.due).min();
         let due = due.map(|due| due.max(self.slot));
         let forget = (!self.remembered.is_empty()).then_some(self.forget);
         let judged = self.judged_at().filter(|_| !self.long);
@@ -436,15 +434,18 @@ impl Tester {
     }
 
     fn judged(&self) -> bool {
+        // Or there was no answer to ever so many questions.
+        let is_asked = |trial: &&Trial| trial.lost.is_some() || !trial.ended.is_zero();
+        let all = self.heard_trials().count();
+        self.long && self.heard_trials().filter(is_asked).count() >= all.min(ENOUGH)
+    }
+
+    /// Those of nodes that are heard.
+    fn heard_trials(&self) -> impl Iterator<Item = &Trial> {
         let heard = |name| self.peers.get(name).is_some_and(|peer| peer.heard);
-        let ways = self.trials.iter().filter(|((name, _), _)| heard(name));
-        let (mut all, mut asked) = (0, 0);
-        for (_, trial) in ways {
-            all += 1;
-            // Or there was no answer to ever so many questions.
-            asked += usize::from(trial.lost.is_some() || !trial.ended.is_zero());
-        }
-        self.long && asked >= all.min(ENOUGH)
+        let all = self.trials.iter();
+        all.filter(move |((name, _), _)| heard(name))
+            .map(|(_, trial)| trial)
     }
 
     /// What the next start of the speaker should know besides this verdict: nothing where all is well.
